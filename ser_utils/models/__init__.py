@@ -1,0 +1,1 @@
+"""Keras layers, losses and models, one module per system."""

@@ -1,0 +1,32 @@
+"""Hyperparameters, one table per system and profile, from profiles.toml."""
+
+import tomllib
+from functools import cache
+from pathlib import Path
+
+PROFILES = ("smoke", "quick", "paper")  # shortest first
+
+
+@cache
+def _tables():
+    return tomllib.loads(Path(__file__).with_name("profiles.toml").read_text("utf-8"))
+
+
+def settings(system, profile):
+    """The settings of one system under one profile.
+
+    system : a table name of profiles.toml, e.g. "prototype"; profile : "smoke", "quick" or "paper"
+    Returns a dict, a fresh copy. Raises ValueError for an unknown system or profile, listing the accepted ones.
+    """
+    if system not in _tables():
+        raise ValueError(f"system must be one of {', '.join(sorted(_tables()))}. Received: system={system!r}")
+    if profile not in _tables()[system]:
+        raise ValueError(f"profile must be one of {', '.join(PROFILES)}. Received: profile={profile!r}")
+    return dict(_tables()[system][profile])
+
+
+def settings_table(system):
+    """All profiles of a system side by side, for showing. Returns a DataFrame, one row per setting."""
+    import pandas as pd
+
+    return pd.DataFrame({profile: settings(system, profile) for profile in PROFILES if profile in _tables()[system]})

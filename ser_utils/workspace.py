@@ -1,0 +1,314 @@
+"""Where files live, and how they are written: whole or not at all."""
+
+import contextlib
+import hashlib
+import importlib.metadata
+import inspect
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import types
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from ser_utils.profiles import PROFILES
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+SHOWN = ("figures", "prototypes", "results")  # what a reader browses; the rest stays under build/
+
+
+class WorkspaceError(Exception):
+    """Something on disk is not as wanted; the text says what to do."""
+
+
+class MissingResult(WorkspaceError):
+    """A file that an earlier notebook writes is not there."""
+
+
+@contextlib.contextmanager
+def atomic_path(path):
+    """Yield a temporary path beside `path`, which takes its place only if the block succeeds.
+
+    path : file or folder to be written; its parents are made
+    A folder that was there is replaced whole; on an error nothing of the attempt is left.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # the suffix is kept: many writers choose their format by it
+    holder = Path(tempfile.mkdtemp(prefix=".writing-", dir=path.parent))
+    temporary = holder / path.name
+    try:
+        yield temporary
+        if temporary.is_file():
+            with open(temporary, "rb") as written:
+                os.fsync(written.fileno())
+        if path.is_dir():
+            os.replace(path, holder / ".old")
+        os.replace(temporary, path)
+    finally:
+        shutil.rmtree(holder, ignore_errors=True)
+
+
+def write_json(path, content):
+    """Write `content` as JSON, atomically, keys sorted."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False) + "\n", "utf-8")
+
+
+def read_json(path):
+    """Read a JSON file; raises WorkspaceError if it is damaged."""
+    try:
+        return json.loads(Path(path).read_text("utf-8"))
+    except ValueError as error:
+        raise WorkspaceError(f"{path} is damaged ({error}). Delete it; it is made again.") from error
+
+
+def file_digest(path):
+    """sha256 of a file's bytes, as hex."""
+    with open(path, "rb") as source:
+        return hashlib.file_digest(source, "sha256").hexdigest()
+
+
+def _seal_path(path):
+    return path.with_name(f".{path.name}.seal")
+
+
+def seal(path, **facts):
+    """Write the checksum of a finished file (and facts about it) beside it; see `sealed`."""
+    path = Path(path)
+    write_json(_seal_path(path), {"sha256": file_digest(path), **facts})
+
+
+def sealed(path):
+    """The facts `path` was sealed with, or None where file or seal is missing, damaged or they disagree."""
+    path = Path(path)
+    try:
+        facts = read_json(_seal_path(path))
+        return facts if facts.pop("sha256") == file_digest(path) else None
+    except (OSError, WorkspaceError, KeyError, AttributeError):
+        return None
+
+
+def content_key(*parts):
+    """One hex name for what the parts contain: equal content, equal key, on any machine.
+
+    parts : numbers, strings, None, arrays, Series, DataFrames, paths (the file's bytes), modules and
+        functions (their module's source), and lists, tuples or dicts of these
+    Raises TypeError for anything whose content is not plain.
+    """
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(_content(part))
+    return digest.hexdigest()[:20]
+
+
+def _content(part):
+    name = type(part).__name__.encode()
+    if part is None or isinstance(part, bool | int | float | str | np.generic):
+        return name + repr(part.item() if isinstance(part, np.generic) else part).encode() + b"\0"
+    if isinstance(part, np.ndarray) and part.dtype != object:
+        return f"{part.dtype.str}{part.shape}".encode() + np.ascontiguousarray(part).tobytes()
+    if isinstance(part, pd.DataFrame | pd.Series):
+        names = list(part.columns) if isinstance(part, pd.DataFrame) else [part.name]
+        return repr(names).encode() + pd.util.hash_pandas_object(part, index=False).to_numpy().tobytes()
+    if isinstance(part, Path):
+        return file_digest(part).encode()
+    if isinstance(part, types.ModuleType):
+        return Path(part.__file__).read_bytes()
+    if inspect.isfunction(part) or inspect.isclass(part):
+        return part.__qualname__.encode() + _content(sys.modules[part.__module__])
+    if isinstance(part, dict):
+        return b"dict" + content_key(*[x for k in sorted(part) for x in (k, part[k])]).encode()
+    if isinstance(part, list | tuple | np.ndarray):
+        return b"list" + content_key(*part).encode()
+    raise TypeError(f"No content key for a {type(part).__name__}: give numbers, text, arrays, tables or paths.")
+
+
+def dataset_name(dataset):
+    """A folder name for a dataset: itself, or for a path its stem and a hash of where it is."""
+    if re.fullmatch(r"[a-z0-9_]+(\+[a-z0-9_]+)*", dataset):
+        return dataset
+    place = hashlib.sha256(str(Path(dataset).resolve()).encode()).hexdigest()[:6]
+    return re.sub(r"[^a-z0-9]+", "_", Path(dataset).stem.lower()).strip("_")[:40] + "-" + place
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """The one place that knows the paths of a run.
+
+    dataset : a corpus, several joined by "+", or a path to the reader's own
+    profile : "smoke", "quick" or "paper"
+    seed : int, at least 0
+    root : where everything is written; "" is the repository
+    """
+
+    dataset: str = "demo"
+    profile: str = "quick"
+    seed: int = 0
+    root: str | Path = ""
+    started: datetime = field(default_factory=lambda: datetime.now(UTC), compare=False, repr=False)
+
+    def __post_init__(self):
+        if self.profile not in PROFILES:
+            raise ValueError(f"profile must be one of {', '.join(PROFILES)}. Received: profile={self.profile!r}")
+        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
+            raise ValueError(f"seed must be an integer of at least 0. Received: seed={self.seed!r}")
+        if not isinstance(self.dataset, str) or not self.dataset.strip():
+            raise ValueError(f"dataset must be a name or a path. Received: dataset={self.dataset!r}")
+        object.__setattr__(self, "root", Path(self.root).resolve() if self.root else REPOSITORY)
+
+    @property
+    def name(self):
+        """The dataset's folder name."""
+        return dataset_name(self.dataset)
+
+    @property
+    def build(self):
+        """Folder of this dataset, profile and seed; git-ignored."""
+        return self.root / "build" / self.name / self.profile / f"seed_{self.seed}"
+
+    @property
+    def data_dir(self):
+        """Where corpora are looked for: SER_DATA_DIR, else data/; the demo corpus is made under build/."""
+        if self.dataset == "demo":
+            return self.root / "build" / "demo" / "corpus"
+        return Path(os.environ.get("SER_DATA_DIR") or REPOSITORY / "data").expanduser().resolve()
+
+    def folder(self, *names):
+        """A folder under `build`, made if need be, e.g. folder("features")."""
+        folder = self.build.joinpath(*names)
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    @property
+    def figures(self):
+        return self._shown("figures")
+
+    @property
+    def prototypes(self):
+        return self._shown("prototypes")
+
+    @property
+    def results(self):
+        return self._shown("results")
+
+    @property
+    def is_shown(self):
+        """Whether this run writes what readers browse: quick or paper, seed 0."""
+        return self.profile != "smoke" and self.seed == 0
+
+    def _shown(self, kind):
+        if not self.is_shown:
+            return self.folder(kind)
+        folder = self.root / kind / self.name
+        self._refuse_to_replace_longer()
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def _refuse_to_replace_longer(self):
+        record = self.root / "results" / self.name / "provenance.json"
+        there = read_json(record).get("profile", "smoke") if record.exists() else "smoke"
+        if PROFILES.index(there) > PROFILES.index(self.profile) and not os.environ.get("FORCE"):
+            raise WorkspaceError(
+                f"{record.parent} holds results of profile {there}, which {self.profile} would replace. "
+                f"Say FORCE=1 to replace them, or write elsewhere with ROOT=folder."
+            )
+
+    # tables -------------------------------------------------------------------------------------------
+
+    def save_table(self, table, name):
+        """Write a table as build/…/<name>.parquet, atomically, with its checksum. Returns the path."""
+        path = self.build / f"{name}.parquet"
+        with atomic_path(path) as temporary:
+            table.to_parquet(temporary, index=False)
+        seal(path)
+        return path
+
+    def load_table(self, name, made_by="00"):
+        """Read a table that notebook `made_by` wrote; raises MissingResult if it is absent or damaged."""
+        path = self.build / f"{name}.parquet"
+        if sealed(path) is None:
+            state = "is damaged" if path.exists() else "is not there"
+            raise MissingResult(
+                f"{path} {state}: run notebook {made_by} first "
+                f"(make {made_by} DATASET={self.dataset} PROFILE={self.profile} SEED={self.seed})."
+            )
+        return pd.read_parquet(path)
+
+    def has_table(self, name):
+        return sealed(self.build / f"{name}.parquet") is not None
+
+    @staticmethod
+    def _result_name(system, model, protocol, folds):
+        for part in (system, model, protocol, folds):
+            if not re.fullmatch(r"[a-z0-9_]+", part):
+                raise ValueError(f"A result's name is made of a-z, 0-9 and _. Received: {part!r}")
+        return f"{system}-{model}-{protocol}-{folds}"
+
+    def save_predictions(self, table, *, system, model, protocol, folds):
+        """Write test predictions: utterance_id, start_ms, speaker, emotion, prediction, p_<emotion>…, fold."""
+        wanted = ["utterance_id", "start_ms", "speaker", "emotion", "prediction", "fold"]
+        missing = [column for column in wanted if column not in table]
+        if missing or not any(str(column).startswith("p_") for column in table):
+            raise ValueError(f"Predictions need {', '.join(wanted)} and p_<emotion> columns. Missing: {missing}")
+        probabilities = [column for column in table if str(column).startswith("p_")]
+        table = table[[*wanted[:-1], *probabilities, "fold"]]
+        return self.save_table(table, f"predictions/{self._result_name(system, model, protocol, folds)}")
+
+    def save_folds(self, table, *, system, protocol, folds):
+        """Write a fold table as build/…/folds/<system>-<protocol>-<folds>.parquet."""
+        return self.save_table(table, f"folds/{system}-{protocol}-{folds}")
+
+    def save_audit(self, table, *, system, model, protocol, folds):
+        """Write a leakage audit beside the predictions it belongs to."""
+        return self.save_table(table, f"audits/{self._result_name(system, model, protocol, folds)}")
+
+    def save_costs(self, costs, *, system, model, protocol, folds):
+        """Write what a result cost: dict with parameters, seconds_to_train, ms_per_utterance."""
+        path = self.build / "costs" / f"{self._result_name(system, model, protocol, folds)}.json"
+        write_json(path, {key: float(value) for key, value in costs.items()})
+        return path
+
+    # provenance ---------------------------------------------------------------------------------------
+
+    def record(self, notebook, utterances, settings):
+        """Write where this notebook's results come from into results/provenance.json.
+
+        notebook : str such as "01"; utterances : the utterance table used; settings : dict of hyperparameters
+        """
+        path = self.results / "provenance.json"
+        entries = read_json(path)["notebooks"] if path.exists() else {}
+        entries[notebook] = {
+            "commit": _git("rev-parse", "HEAD") or "unknown",
+            "uncommitted_changes": bool(_git("status", "--porcelain", "--", "ser_utils", "notebooks")),
+            "corpus": content_key(sorted(utterances["pcm_sha256"].astype(str))),
+            "n_utterances": len(utterances),
+            "settings": settings,
+            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+            "seconds": round((datetime.now(UTC) - self.started).total_seconds(), 1),
+            "machine": f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}",
+            "python": platform.python_version(),
+            "packages": {name: importlib.metadata.version(name) for name in _PACKAGES},
+        }
+        record = {"dataset": self.dataset, "profile": self.profile, "seed": self.seed, "notebooks": entries}
+        if self.dataset == "demo":
+            record["note"] = "The demo corpus is synthetic: nothing here is a finding about people."
+        write_json(path, record)
+        return path
+
+
+_PACKAGES = ("keras", "librosa", "noisereduce", "numpy", "pandas", "scikit-learn", "scipy")
+
+
+def _git(*arguments):
+    run = subprocess.run(["git", *arguments], cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    return run.stdout.strip() if run.returncode == 0 else ""
