@@ -1,0 +1,129 @@
+# `make` alone prints what there is.
+DATASET ?= demo
+PROFILE ?= quick
+SEED ?= 0
+JOBS ?=
+ENGINE ?= local
+ROOT ?=
+MODEL ?= facebook/hubert-base-ls960
+FILE ?=
+# the notebooks' own parameters
+SPEAKERS ?=
+DENOISE ?=
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+export SER_JOBS := $(JOBS)
+export SER_ENGINE := $(ENGINE)
+export TF_CPP_MIN_LOG_LEVEL ?= 2
+export PYTHONWARNINGS ?= ignore::SyntaxWarning
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.PHONY: help setup setup-extras lock notebooks data check-data weights reproduce verify lab site serve test test-all lint bench search predict clean FORCE
+
+help: ## print this
+	@echo "make reproduce DATASET=… PROFILE=… SEED=…    every figure, table, prototype sound and page"
+	@echo
+	@awk -F ':.*## ' '/^[a-z0-9 -]+:.*## /{printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo "  00 … 10        one notebook, and those it reads"
+	@echo
+	@echo "DATASET (demo)   emodb, ravdess, aesdd …, several as a+b, or path/to/table.csv"
+	@echo "PROFILE (quick)  smoke: seconds; quick: a laptop; paper: the published settings"
+	@echo "SEED (0) JOBS (all cores) ENGINE (local or ray) ROOT (here) SPEAKERS (the profile's) DENOISE (0 or 1)"
+	@echo "SER_DATA_DIR (data/) is where corpora are looked for."
+
+# --- environment ---------------------------------------------------------------------------------------
+
+setup: $(READY) ## make .venv from the lock file (with uv when there, else pip)
+
+$(READY): requirements.lock
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v <= (3, 13) else f"Python 3.11 to 3.13 is needed, $(PYTHON) is {v[0]}.{v[1]}. Say PYTHON=/path/to/python3.12")'
+	@if command -v uv >/dev/null 2>&1; then \
+	  uv venv -q --clear --python "$$(command -v $(PYTHON))" $(VENV) && uv pip sync -q --python $(BIN)/python --require-hashes requirements.lock; \
+	else \
+	  $(PYTHON) -m venv --clear $(VENV) && $(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes --no-deps -r requirements.lock; \
+	fi
+	@$(BIN)/python -c 'import sysconfig, pathlib; pathlib.Path(sysconfig.get_path("purelib"), "ser_companion.pth").write_text("$(CURDIR)\n")'
+	@touch $@
+
+setup-extras: setup ## add the optional packages: openSMILE, Ray, hub client, site, browser tests
+	@if command -v uv >/dev/null 2>&1; then uv pip install -q --python $(BIN)/python -r requirements-extras.lock; \
+	else $(BIN)/python -m pip install -q -r requirements-extras.lock; fi
+
+lock: ## renew requirements.lock from pyproject.toml (needs uv)
+	uv pip compile pyproject.toml --extra test --universal --python-version 3.11 --fork-strategy fewest --generate-hashes \
+	  --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" --quiet -o requirements.lock
+	uv pip compile pyproject.toml --extra test --extra opensmile --extra ray --extra hub --extra site --universal --python-version 3.11 --fork-strategy fewest --generate-hashes \
+	  --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" --quiet -c requirements.lock -o requirements-extras.lock
+
+# --- notebooks -----------------------------------------------------------------------------------------
+
+RUN_NOTEBOOK = $(BIN)/python -m ser_utils.notebooks run --dataset '$(DATASET)' --profile '$(PROFILE)' --seed '$(SEED)' --root '$(ROOT)' $(OWN)
+OWN = $(if $(SPEAKERS),--where-known speakers '$(SPEAKERS)') $(if $(DENOISE),--where-known denoise '$(DENOISE)')
+GRAPH := build/graph-$(subst /,_,$(subst +,_,$(DATASET)))-$(PROFILE)-$(SEED).mk
+STEPS := $(sort $(patsubst notebooks/%,%,$(wildcard notebooks/[0-9][0-9]_*.ipynb)))
+
+ifneq ($(filter reproduce 00 01 02 03 04 05 06 07 08 09 10,$(MAKECMDGOALS)),)
+ifneq ($(shell $(PYTHON) -I -S ser_utils/make_graph.py '$(GRAPH)' '$(DATASET)' '$(PROFILE)' '$(SEED)' '$(ROOT)' '$(SPEAKERS)$(DENOISE)' && echo ok),ok)
+$(error the order of the notebooks could not be worked out)
+endif
+include $(GRAPH)
+endif
+
+reproduce: $(EXECUTED) ## every notebook, in order; only what is not done yet
+	@echo "$(DATASET), profile $(PROFILE), seed $(SEED): everything is up to date."
+
+notebooks: setup ## write notebooks/*.ipynb from notebooks/scripts/*.py
+	@$(BIN)/python -m ser_utils.notebooks sync
+
+lab: setup ## open the notebooks in JupyterLab, on this machine only, with a token
+	@$(BIN)/jupyter lab --ip=127.0.0.1 --notebook-dir=notebooks
+
+# --- data, weights, one recording ----------------------------------------------------------------------
+
+data: setup ## get a corpus, or say whom to ask: make data DATASET=emodb
+	@$(BIN)/python -m ser_utils.download '$(DATASET)'
+
+check-data: setup ## what is there of a corpus, and what is wrong with it
+	@$(BIN)/python -m ser_utils.corpus_check '$(DATASET)'
+
+weights: setup ## get a published speech encoder: make weights MODEL=facebook/hubert-base-ls960
+	@$(BIN)/python -m ser_utils.pretrained '$(MODEL)'
+
+predict: setup ## emotion probabilities of a recording: make predict FILE=my.wav
+	@$(BIN)/python -m ser_utils.predict '$(FILE)' --dataset '$(DATASET)' --profile '$(PROFILE)' --seed '$(SEED)' --root '$(ROOT)'
+
+search: setup ## hyperparameter search with Ray Tune and ASHA (optional packages)
+	@$(BIN)/python -m ser_utils.search --dataset '$(DATASET)' --profile '$(PROFILE)' --seed '$(SEED)' --root '$(ROOT)'
+
+# --- results -------------------------------------------------------------------------------------------
+
+verify: setup ## recompute the scores and compare them with results/
+	@$(BIN)/python -m ser_utils.results verify --dataset '$(DATASET)' --profile '$(PROFILE)' --seed '$(SEED)' --root '$(ROOT)'
+
+site: setup ## build the static site into build/site
+	@$(BIN)/python -m ser_utils.site
+
+serve: setup ## show the site at http://127.0.0.1:8000
+	@$(BIN)/python -m http.server --bind 127.0.0.1 --directory build/site 8000
+
+bench: setup ## measure speed and memory, side by side with the literal versions
+	@$(BIN)/python -m benchmarks
+
+# --- tests ---------------------------------------------------------------------------------------------
+
+test: setup ## unit tests, notebooks in profile smoke, real recordings where SER_DATA_DIR has them
+	@$(BIN)/python -m pytest -q -m "not slow"
+
+test-all: setup ## everything, the slow tests too
+	@$(BIN)/python -m pytest -q
+
+lint: setup
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+clean: ## delete build/; results, figures and prototypes stay
+	rm -rf build
