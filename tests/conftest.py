@@ -1,0 +1,23 @@
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(REPOSITORY))
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+
+@pytest.fixture(scope="session")
+def golden():
+    """Folder of values computed once with the published implementations."""
+    return Path(__file__).parent / "golden"
+
+
+@pytest.fixture(scope="session")
+def data_dir():
+    """Folder of the real recordings; tests that want them are skipped without SER_DATA_DIR."""
+    if not os.environ.get("SER_DATA_DIR"):
+        pytest.skip("SER_DATA_DIR is not set: no real recordings here")
+    return Path(os.environ["SER_DATA_DIR"]).resolve()

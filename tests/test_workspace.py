@@ -1,0 +1,111 @@
+import json
+import os
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ser_utils import profiles, workspace
+from ser_utils.workspace import MissingResult, Workspace, WorkspaceError, atomic_path, content_key
+
+
+def test_a_failed_write_leaves_what_was_there(tmp_path):
+    target = tmp_path / "table.txt"
+    target.write_text("finished")
+    with pytest.raises(RuntimeError), atomic_path(target) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError("killed")
+    assert target.read_text() == "finished"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_folder_is_replaced_whole(tmp_path):
+    target = tmp_path / "store"
+    for content in ("old", "new"):
+        with atomic_path(target) as temporary:
+            temporary.mkdir()
+            (temporary / content).touch()
+    assert [path.name for path in target.iterdir()] == ["new"]
+
+
+def test_a_damaged_table_is_not_taken_for_a_whole_one(tmp_path):
+    space = Workspace(root=tmp_path, profile="smoke")
+    path = space.save_table(pd.DataFrame({"a": [1, 2]}), "utterances")
+    pd.testing.assert_frame_equal(space.load_table("utterances"), pd.DataFrame({"a": [1, 2]}))
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(MissingResult, match=r"is damaged: run notebook 00 first \(make 00 DATASET=demo"):
+        space.load_table("utterances")
+
+
+def test_a_missing_table_names_the_notebook_that_makes_it(tmp_path):
+    with pytest.raises(MissingResult, match="run notebook 02 first"):
+        Workspace(root=tmp_path).load_table("predictions/x", made_by="02")
+
+
+def test_content_keys_follow_content(tmp_path):
+    array = np.arange(6.0)
+    assert content_key(array, {"b": 1, "a": 2}) == content_key(array.copy(), {"a": 2, "b": 1})
+    different = [array, array.astype("float32"), array.reshape(2, 3), array + 1, "x", ["x"], None, 1, 1.0, True, {"x": 1}]
+    assert len({content_key(part) for part in different}) == len(different)
+    with pytest.raises(TypeError, match="No content key for a set"):
+        content_key({1, 2})
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"profile": "fast"}, "profile must be one of smoke, quick, paper. Received: profile='fast'"),
+        ({"seed": -1}, "seed must be an integer of at least 0"),
+        ({"seed": 1.5}, "seed must be an integer"),
+        ({"dataset": ""}, "dataset must be a name or a path"),
+    ],
+)
+def test_unknown_parameters_list_what_is_accepted(given, words):
+    with pytest.raises(ValueError, match=words):
+        Workspace(**given)
+
+
+def test_an_unknown_system_lists_the_known_ones():
+    with pytest.raises(ValueError, match="system must be one of .*prototype"):
+        profiles.settings("prototypes", "quick")
+
+
+def test_names_of_datasets_stay_in_their_folder(tmp_path):
+    assert workspace.dataset_name("ravdess+emodb") == "ravdess+emodb"
+    for hostile in ("../../etc/passwd", "/abs/My table.csv", "a\nb", "<script>"):
+        name = workspace.dataset_name(hostile)
+        assert "/" not in name and "." not in name and "<" not in name
+    assert workspace.dataset_name("one/table.csv") != workspace.dataset_name("two/table.csv")
+
+
+def test_a_shorter_profile_does_not_replace_a_longer_one(tmp_path, monkeypatch):
+    monkeypatch.delenv("FORCE", raising=False)
+    record = tmp_path / "results" / "demo" / "provenance.json"
+    record.parent.mkdir(parents=True)
+    record.write_text(json.dumps({"profile": "paper"}))
+    with pytest.raises(WorkspaceError, match="holds results of profile paper.*FORCE=1.*ROOT="):
+        _ = Workspace(root=tmp_path).figures
+    monkeypatch.setenv("FORCE", "1")
+    assert Workspace(root=tmp_path).figures == tmp_path / "figures" / "demo"
+
+
+def test_smoke_and_other_seeds_stay_under_build(tmp_path):
+    for space in (Workspace(root=tmp_path, profile="smoke"), Workspace(root=tmp_path, seed=3)):
+        assert space.build in space.results.parents
+
+
+def test_predictions_need_their_columns(tmp_path):
+    with pytest.raises(ValueError, match=r"Missing: \['prediction', 'fold'\]"):
+        Workspace(root=tmp_path).save_predictions(
+            pd.DataFrame(columns=["utterance_id", "start_ms", "speaker", "emotion"]),
+            system="prototype", model="per_speaker", protocol="utterance", folds="holdout",
+        )  # fmt: skip
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root can write anywhere")
+def test_a_read_only_folder_is_an_error_at_once(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(PermissionError):
+        Workspace(root=tmp_path).folder("features")
