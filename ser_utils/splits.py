@@ -283,17 +283,20 @@ def _sentence_folds(rows, name, seed, notes):
     if unknown or text.nunique() < 2:
         found = f"{unknown} of {len(rows)} utterances have no text" if unknown else f"found {text.nunique()}"
         raise ValueError(f"Protocol 'sentence' needs at least two texts, known for every utterance: {found}.")
-    k = 5 if name == "holdout" else _number(name, r"(\d+)_fold", "holdout, <k>_fold")
+    k = 3 if name == "holdout" else _number(name, r"(\d+)_fold", "holdout, <k>_fold")
     k = min(k, text.nunique())
     # texts spoken in the most emotions first, so that test and validation see as many classes as can be
     classes = rows.groupby(text)["emotion"].nunique()
     ordered = sorted(_shuffled(classes.index, seed), key=lambda one: -classes[one])
-    part_of, size = {}, text.value_counts()
-    load = np.zeros(k)
+    part_of, share, load = {}, text.value_counts(normalize=True), np.zeros(k)
     for one in ordered:
-        part = int(np.argmin(load)) if name != "holdout" or len(part_of) < k else 2 + int(np.argmin(load[2:]))
+        if name == "holdout":  # test, then validation, up to a fifth each and at least one text
+            full = [load[part] > 0 and load[part] + share[one] / 2 > 0.2 for part in range(k - 1)]
+            part = (full + [False]).index(False)
+        else:
+            part = int(np.argmin(load))
         part_of[one] = part
-        load[part] += size[one]
+        load[part] += share[one]
     part = text.map(part_of)
     if k == 2:
         notes.append("two texts are too few for a third group: validation is grouped by utterance")
@@ -405,7 +408,7 @@ def audit_leakage(folds, table, *, fit=None):
     folds : fold table. table : utterance table
     fit : what was given to `scaler`, `encoder`, `augmentation` (the originals of artificial clips) and
         `selection` (of epoch or settings): a role or roles ("train", "all"), utterance ids,
-        (utterance_id, start_ms) pairs, or {fold: one of these}
+        (utterance_id, start_ms) pairs, {fold: one of these}, or rows of the fold table
     Returns a table `fold, kind, count, allowed, checked`, one row per fold and kind of leak: how many test
     rows, or how many utterances, speakers, sentences or recordings stand on both sides; whether the
     protocol allows that; and whether it could be checked (a kind whose `fit` was not told was not).
@@ -469,11 +472,12 @@ def _test_rows_given(rows, given, fold):
     if isinstance(given, dict):
         given = given.get(fold, ())
     if isinstance(given, pd.DataFrame):
+        given = given[given["fold"] == fold] if "fold" in given else given
         whole = given["start_ms"].isna().all() if "start_ms" in given else True
         given = (
             given["utterance_id"] if whole else given[["utterance_id", "start_ms"]].itertuples(False, None)
         )
-    given = {given} if isinstance(given, str) else set(given)
+    given = {given} if isinstance(given, str) else set(() if given is None else given)
     test = rows[rows["role"] == "test"]
     if given <= {"train", "validation", "test", "all"}:
         return len(test) if given & {"test", "all"} else 0
