@@ -68,7 +68,9 @@ def _fingerprint(array, rows=512):
     return joblib.hash(np.ascontiguousarray(sample))
 
 
-def build_store(folder, table, extract, *, key, sample_rate_hz=None, denoise=False, jobs=None, title="features"):
+def build_store(
+    folder, table, extract, *, key, sample_rate_hz=None, denoise=False, jobs=None, title="features"
+):
     """Compute features of every utterance once, and keep them.
 
     folder : where the store lives; a store of the same `key` and the same recordings is opened, not made again
@@ -130,7 +132,11 @@ def _write_rows(path, table, extract, sample_rate_hz, denoise, jobs, title):
 def _write_header(target, n_rows, first):
     np.lib.format.write_array_header_1_0(
         target,
-        {"descr": np.lib.format.dtype_to_descr(first.dtype), "fortran_order": False, "shape": (n_rows, *first.shape[1:])},
+        {
+            "descr": np.lib.format.dtype_to_descr(first.dtype),
+            "fortran_order": False,
+            "shape": (n_rows, *first.shape[1:]),
+        },
     )
 
 

@@ -66,7 +66,11 @@ def corpus_listing(dataset):
     places = [data / part for part in dataset.split("+")] if not Path(dataset).exists() else [Path(dataset)]
     lines = []
     for place in places:
-        files = [place] if place.is_file() else sorted(Path(f, n) for f, _, names in os.walk(place) for n in names)
+        files = (
+            [place]
+            if place.is_file()
+            else sorted(Path(f, n) for f, _, names in os.walk(place) for n in names)
+        )
         lines += [f"{path} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in files]
     return "\n".join(lines)
 
@@ -119,7 +123,9 @@ def rules(dataset, profile, seed, root, own):
 
 if __name__ == "__main__":
     if sys.version_info < (3, 11):
-        sys.exit(f"Python 3.11 to 3.13 is needed, this is {sys.version.split()[0]}. Say PYTHON=/path/to/python3.12")
+        sys.exit(
+            f"Python 3.11 to 3.13 is needed, this is {sys.version.split()[0]}. Say PYTHON=/path/to/python3.12"
+        )
     target, *run = sys.argv[1:]
     if "build" in Path(target).parts:
         Path(target).parent.mkdir(parents=True, exist_ok=True)

@@ -77,12 +77,16 @@ def run(name, workspace, *, parameters=(), where_known=(), key=""):
     output, log, failed = folder / f"{name}.ipynb", folder / f"{name}.log", folder / f"{name}.failed.ipynb"
     failed.unlink(missing_ok=True)
     start = time.monotonic()
-    with _one_at_a_time(workspace), open(log, "w", encoding="utf-8") as log_file, atomic_path(output) as temporary:
+    with (
+        _one_at_a_time(workspace),
+        open(log, "w", encoding="utf-8") as log_file,
+        atomic_path(output) as temporary,
+    ):
         try:
             executed = papermill.execute_notebook(
                 str(source), str(temporary), given, kernel_name="python3", cwd=str(NOTEBOOKS),
                 progress_bar=sys.stderr.isatty(), stdout_file=log_file, stderr_file=log_file,
-                request_save_on_cell_execute=False, autosave_cell_every=0,
+                request_save_on_cell_execute=False, autosave_cell_every=0, extra_arguments=["--log-level=40"],
             )  # fmt: skip
         except PapermillExecutionError as error:
             temporary.replace(failed)
@@ -109,7 +113,13 @@ def _typed(text, default):
         if text not in ("0", "1", "True", "False"):
             raise SystemExit(f"A switch is 0 or 1. Received: {text!r}")
         return text in ("1", "True")
-    return int(text) if re.fullmatch(r"-?\d+", default) else float(text) if re.fullmatch(r"-?[\d.e-]+", default) else text
+    return (
+        int(text)
+        if re.fullmatch(r"-?\d+", default)
+        else float(text)
+        if re.fullmatch(r"-?[\d.e-]+", default)
+        else text
+    )
 
 
 def _heading_above(path, cell_index):
@@ -140,7 +150,13 @@ def main(arguments=None):
     syncing.add_argument("number", nargs="*")
     running = commands.add_parser("run", help="execute one notebook by papermill")
     running.add_argument("number")
-    for name, default in (("dataset", "demo"), ("profile", "quick"), ("seed", "0"), ("root", ""), ("key", "")):
+    for name, default in (
+        ("dataset", "demo"),
+        ("profile", "quick"),
+        ("seed", "0"),
+        ("root", ""),
+        ("key", ""),
+    ):
         running.add_argument(f"--{name}", default=default)
     for option in ("-p", "--where-known"):
         running.add_argument(option, nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
@@ -151,7 +167,13 @@ def main(arguments=None):
         if not given.seed.isdigit():
             raise ValueError(f"SEED must be an integer of at least 0. Received: SEED={given.seed}")
         workspace = Workspace(given.dataset, given.profile, int(given.seed), given.root)
-        run(full_name(given.number), workspace, parameters=given.p, where_known=given.where_known, key=given.key)
+        run(
+            full_name(given.number),
+            workspace,
+            parameters=given.p,
+            where_known=given.where_known,
+            key=given.key,
+        )
     except ValueError as error:
         raise SystemExit(str(error)) from None
     except KeyboardInterrupt:

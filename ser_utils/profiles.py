@@ -29,4 +29,6 @@ def settings_table(system):
     """All profiles of a system side by side, for showing. Returns a DataFrame, one row per setting."""
     import pandas as pd
 
-    return pd.DataFrame({profile: settings(system, profile) for profile in PROFILES if profile in _tables()[system]})
+    return pd.DataFrame(
+        {profile: settings(system, profile) for profile in PROFILES if profile in _tables()[system]}
+    )

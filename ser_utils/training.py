@@ -69,7 +69,9 @@ def fit_or_load(
     path = Path(path)
     recipe = {**{k: v for k, v in fit_options.items() if k != "steps_per_epoch"}, "epochs": epochs}
     recipe |= {"patience": patience, "monitor": monitor, "batch_size": batch_size, "seed": seed}
-    key = content_key(key, repr(sorted(recipe.items())), keras.backend.backend(), inspect.getsource(fit_or_load))
+    key = content_key(
+        key, repr(sorted(recipe.items())), keras.backend.backend(), inspect.getsource(fit_or_load)
+    )
     if (facts := sealed(path)) and facts["key"] == key:
         model = keras.saving.load_model(path, safe_mode=True)
         return Fitted(model, pd.DataFrame(facts["history"]), facts["seconds"], path)
@@ -104,7 +106,9 @@ class Progress(keras.callbacks.Callback):
         self.title, self.epochs, self.watched = title, epochs, monitor
 
     def on_train_begin(self, logs=None):
-        self.bar = tqdm(total=self.epochs, desc=self.title or "training", unit="epoch", mininterval=2, leave=False)
+        self.bar = tqdm(
+            total=self.epochs, desc=self.title or "training", unit="epoch", mininterval=2, leave=False
+        )
 
     def on_epoch_end(self, epoch, logs=None):
         value = (logs or {}).get(self.watched, (logs or {}).get("loss", np.nan))
@@ -135,4 +139,3 @@ def best_epoch(history, monitor="val_loss", mode="min"):
     """Number of the epoch whose weights were kept, counted from 1."""
     values = history[monitor].to_numpy()
     return int(np.argmin(values) if mode == "min" else np.argmax(values)) + 1
-

@@ -23,7 +23,7 @@ import pandas as pd
 from ser_utils.profiles import PROFILES
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-SHOWN = ("figures", "prototypes", "results")  # what a reader browses; the rest stays under build/
+CORPUS_NAMES = re.compile(r"[a-z0-9_]+(\+[a-z0-9_]+)*")  # anything else is a path to the reader's own
 
 
 class WorkspaceError(Exception):
@@ -61,7 +61,9 @@ def atomic_path(path):
 def write_json(path, content):
     """Write `content` as JSON, atomically, keys sorted."""
     with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False) + "\n", "utf-8")
+        temporary.write_text(
+            json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False) + "\n", "utf-8"
+        )
 
 
 def read_json(path):
@@ -130,12 +132,14 @@ def _content(part):
         return b"dict" + content_key(*[x for k in sorted(part) for x in (k, part[k])]).encode()
     if isinstance(part, list | tuple | np.ndarray):
         return b"list" + content_key(*part).encode()
-    raise TypeError(f"No content key for a {type(part).__name__}: give numbers, text, arrays, tables or paths.")
+    raise TypeError(
+        f"No content key for a {type(part).__name__}: give numbers, text, arrays, tables or paths."
+    )
 
 
 def dataset_name(dataset):
     """A folder name for a dataset: itself, or for a path its stem and a hash of where it is."""
-    if re.fullmatch(r"[a-z0-9_]+(\+[a-z0-9_]+)*", dataset):
+    if CORPUS_NAMES.fullmatch(dataset):
         return dataset
     place = hashlib.sha256(str(Path(dataset).resolve()).encode()).hexdigest()[:6]
     return re.sub(r"[^a-z0-9]+", "_", Path(dataset).stem.lower()).strip("_")[:40] + "-" + place
@@ -159,11 +163,15 @@ class Workspace:
 
     def __post_init__(self):
         if self.profile not in PROFILES:
-            raise ValueError(f"profile must be one of {', '.join(PROFILES)}. Received: profile={self.profile!r}")
+            raise ValueError(
+                f"profile must be one of {', '.join(PROFILES)}. Received: profile={self.profile!r}"
+            )
         if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
             raise ValueError(f"seed must be an integer of at least 0. Received: seed={self.seed!r}")
         if not isinstance(self.dataset, str) or not self.dataset.strip():
             raise ValueError(f"dataset must be a name or a path. Received: dataset={self.dataset!r}")
+        if not CORPUS_NAMES.fullmatch(self.dataset):  # notebooks run in a folder of their own
+            object.__setattr__(self, "dataset", str(Path(self.dataset).expanduser().resolve()))
         object.__setattr__(self, "root", Path(self.root).resolve() if self.root else REPOSITORY)
 
     @property
@@ -259,7 +267,9 @@ class Workspace:
         wanted = ["utterance_id", "start_ms", "speaker", "emotion", "prediction", "fold"]
         missing = [column for column in wanted if column not in table]
         if missing or not any(str(column).startswith("p_") for column in table):
-            raise ValueError(f"Predictions need {', '.join(wanted)} and p_<emotion> columns. Missing: {missing}")
+            raise ValueError(
+                f"Predictions need {', '.join(wanted)} and p_<emotion> columns. Missing: {missing}"
+            )
         probabilities = [column for column in table if str(column).startswith("p_")]
         table = table[[*wanted[:-1], *probabilities, "fold"]]
         return self.save_table(table, f"predictions/{self._result_name(system, model, protocol, folds)}")

@@ -27,12 +27,17 @@ def test_a_finished_model_is_opened_not_trained_again(tmp_path, data, monkeypatc
     first = fit(tmp_path / "m.keras", data)
     monkeypatch.setattr(keras.Model, "fit", lambda *a, **k: pytest.fail("trained again"))
     again = fit(tmp_path / "m.keras", data)
-    np.testing.assert_array_equal(first.model.predict(data[0][0], verbose=0), again.model.predict(data[0][0], verbose=0))
+    np.testing.assert_array_equal(
+        first.model.predict(data[0][0], verbose=0), again.model.predict(data[0][0], verbose=0)
+    )
     assert first.history.equals(again.history) and first.seconds == again.seconds
 
 
 def test_same_seed_same_weights_other_seed_others(tmp_path, data):
-    weights = [fit(tmp_path / f"{name}.keras", data, seed=seed).model.get_weights()[0] for name, seed in zip("abc", (1, 1, 2))]
+    weights = [
+        fit(tmp_path / f"{name}.keras", data, seed=seed).model.get_weights()[0]
+        for name, seed in zip("abc", (1, 1, 2))
+    ]
     np.testing.assert_array_equal(weights[0], weights[1])
     assert not np.array_equal(weights[0], weights[2])
 

@@ -47,7 +47,19 @@ def test_a_missing_table_names_the_notebook_that_makes_it(tmp_path):
 def test_content_keys_follow_content(tmp_path):
     array = np.arange(6.0)
     assert content_key(array, {"b": 1, "a": 2}) == content_key(array.copy(), {"a": 2, "b": 1})
-    different = [array, array.astype("float32"), array.reshape(2, 3), array + 1, "x", ["x"], None, 1, 1.0, True, {"x": 1}]
+    different = [
+        array,
+        array.astype("float32"),
+        array.reshape(2, 3),
+        array + 1,
+        "x",
+        ["x"],
+        None,
+        1,
+        1.0,
+        True,
+        {"x": 1},
+    ]
     assert len({content_key(part) for part in different}) == len(different)
     with pytest.raises(TypeError, match="No content key for a set"):
         content_key({1, 2})

@@ -15,7 +15,10 @@ def architecture(*models, names=None):
     Returns a Figure.
     """
     names = names or [model.name for model in models]
-    layers = [[layer for layer in model.layers if not isinstance(layer, keras.layers.InputLayer)] for model in models]
+    layers = [
+        [layer for layer in model.layers if not isinstance(layer, keras.layers.InputLayer)]
+        for model in models
+    ]
     tallest = max(len(column) for column in layers)
     figure, axes = plt.subplots(figsize=(3.6 * len(models), 0.55 * (tallest + 2)))
     for column, (model, own, name) in enumerate(zip(models, layers, names, strict=True)):
@@ -25,7 +28,9 @@ def architecture(*models, names=None):
         for depth, layer in enumerate(own):
             _block(axes, x, -depth, layer)
             if depth:
-                axes.annotate("", (x + 1.5, -depth + 0.56), (x + 1.5, -depth + 0.74), arrowprops={"arrowstyle": "->"})
+                axes.annotate(
+                    "", (x + 1.5, -depth + 0.56), (x + 1.5, -depth + 0.74), arrowprops={"arrowstyle": "->"}
+                )
         total = f"{model.count_params():,} weights"
         axes.text(x + 1.5, -len(own) + 0.35, total, ha="center", fontsize=8, style="italic")
     axes.set(xlim=(-0.1, 3.6 * len(models) - 0.4), ylim=(-tallest + 0.1, 1.5))
@@ -38,7 +43,11 @@ def _block(axes, x, y, layer):
     axes.add_patch(plt.Rectangle((x, y - 0.02), 3, 0.58, facecolor=colour, edgecolor="0.4", linewidth=0.7))
     axes.text(x + 1.5, y + 0.35, _label(layer), ha="center", va="center", fontsize=8)
     shape = getattr(getattr(layer, "output", None), "shape", None) if layer._inbound_nodes else None
-    note = f"{_shape(shape)}   {layer.count_params():,} weights" if shape else f"{layer.count_params():,} weights"
+    note = (
+        f"{_shape(shape)}   {layer.count_params():,} weights"
+        if shape
+        else f"{layer.count_params():,} weights"
+    )
     axes.text(x + 1.5, y + 0.12, note, ha="center", va="center", fontsize=7, color="0.3")
 
 

@@ -86,7 +86,9 @@ def show_log_mel(axes, log_mel, sample_rate, *, hop_length=256, fmax=None, vmin=
 
     n_mels, n_frames = log_mel.shape
     extent = (0, n_frames * hop_length / sample_rate, 0, n_mels)
-    image = axes.imshow(log_mel, origin="lower", aspect="auto", extent=extent, vmin=vmin, vmax=vmax, cmap=SEQUENTIAL)
+    image = axes.imshow(
+        log_mel, origin="lower", aspect="auto", extent=extent, vmin=vmin, vmax=vmax, cmap=SEQUENTIAL
+    )
     centres = librosa.mel_frequencies(n_mels + 2, fmin=0, fmax=fmax or sample_rate / 2)[1:-1]
     ticks = np.linspace(0, n_mels - 1, 5).astype(int)
     axes.set_yticks(ticks + 0.5, [f"{centres[i] / 1000:.1f}" for i in ticks])
@@ -99,7 +101,9 @@ def panels(n, *, columns=4, width=2.6, height=2.2, **options):
     """A figure with `n` axes in rows of `columns`, the spare ones hidden. Returns (figure, axes list)."""
     rows = -(-n // columns)
     columns = min(n, columns)
-    figure, grid = plt.subplots(rows, columns, figsize=(width * columns, height * rows), squeeze=False, **options)
+    figure, grid = plt.subplots(
+        rows, columns, figsize=(width * columns, height * rows), squeeze=False, **options
+    )
     for spare in grid.flat[n:]:
         spare.set_visible(False)
     return figure, list(grid.flat[:n])

@@ -143,3 +143,14 @@ def build_autoencoder(
     model = Autoencoder(n_mels, n_frames, filters, strides)
     model.compile(keras.optimizers.Adam(learning_rate), AutoencoderLoss(hfenn_weight), metrics=["mae"])
     return model
+
+
+def reconstruction_errors(true, returned):
+    """How far reconstructions are off, in points and in edges.
+
+    true, returned : float (n, n_mels, n_frames) in [0, 1]
+    Returns a dict: `mae` and `mse` of the points, `hfenn` of the Sobel edges.
+    """
+    difference = true - returned
+    edges = HighFrequencyErrorNorm()(ops.convert_to_tensor(true), ops.convert_to_tensor(returned))
+    return {"mae": float(abs(difference).mean()), "mse": float((difference**2).mean()), "hfenn": float(edges)}

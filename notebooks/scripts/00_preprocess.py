@@ -1,0 +1,232 @@
+# %% [markdown]
+# # 00 · From recordings to log-mel segments
+#
+# **Question.** What is in this corpus, what of it does a network see, and how much of the voice survives?
+#
+# **Reads** the corpus. **Writes** the utterance table (`utterances`), one loudness per utterance (`loudness`) and the
+# log-mel segments (`features/segments`) that notebooks 01–03 learn from.
+#
+# **Reproduces** the preprocessing of the prototype paper: segments of 100 ms every 20 ms, 128 mel bands.
+# **Run time** on two cores: half a minute for the demo corpus, about three minutes for all of RAVDESS.
+
+# %%
+import matplotlib.pyplot as plt
+import numpy as np
+from IPython.display import Audio, display
+
+from ser_utils import features
+from ser_utils.audio import load_audio, reduce_noise, save_audio
+from ser_utils.corpora import inspect_corpus
+from ser_utils.demo_corpus import make_demo_corpus
+from ser_utils.feature_store import build_store
+from ser_utils.figures import speech, style
+from ser_utils.profiles import settings, settings_table
+from ser_utils.segments import segment_table
+from ser_utils.splits import HOP_MS, SEGMENT_MS
+from ser_utils.workspace import Workspace
+
+# %% tags=["parameters"]
+dataset = "demo"  # a corpus, several joined by "+", or a path to your own table
+profile = "quick"  # smoke, quick or paper
+seed = 0
+root = ""  # where everything is written; empty: the repository
+denoise = False  # reduce stationary noise before the features
+
+# %%
+workspace = Workspace(dataset, profile, seed, root)
+chosen = settings("prototype", profile)
+style.set_style()
+settings_table("prototype")
+
+# %% [markdown]
+# ## The corpus
+#
+# Every file is opened once. What cannot be used is left out and listed with its reason, never silently.
+
+# %%
+if dataset == "demo":
+    make_demo_corpus(workspace.data_dir / "demo", seed=0)
+report = inspect_corpus(dataset, workspace.data_dir)
+utterances = report.table
+print(
+    report.announcement or "complete",
+    f"· {len(utterances)} utterances, {len(report.problems)} files left out",
+)
+report.problems
+
+# %% [markdown]
+# Profile `smoke` goes on with a few clips of each speaker and emotion: it proves that everything runs, no more.
+
+# %%
+if chosen["clips_per_class"]:
+    kept = utterances.groupby(["speaker", "emotion"]).head(chosen["clips_per_class"])
+    kept = kept[kept["speaker"].isin(sorted(kept["speaker"].unique())[: chosen["most_speakers"]])]
+    utterances = kept.sort_values("utterance_id", ignore_index=True)
+print(f"{len(utterances)} utterances of {utterances['speaker'].nunique()} speakers are used")
+
+# %% [markdown]
+# Who says what, how often? A class that one speaker never acts cannot be learned for this speaker.
+
+# %%
+partial = f" Partial corpus: {report.announcement}." if report.announcement else ""
+figure = speech.counts(utterances)
+style.save_figure(workspace, figure, "00_counts", f"Utterances per speaker and emotion.{partial}")
+plt.show()
+
+# %%
+columns = {"utterance_id": "count", "duration_s": ["min", "median", "max"], "sample_rate_hz": ["min", "max"]}
+utterances.groupby(["corpus", "emotion"]).agg(columns).round(2)
+
+# %% [markdown]
+# ## What could fool a model
+#
+# If length or loudness alone tell emotions apart, a network may score well without hearing a voice. Notebook 10 puts
+# numbers on this: both are baselines there.
+
+# %%
+figure = speech.by_emotion(utterances, "duration_s", "duration (s)")
+style.save_figure(workspace, figure, "00_durations", f"Duration of the utterances by emotion.{partial}")
+plt.show()
+
+
+# %%
+def level(signal, rate):
+    return 10 * np.log10(np.mean(signal**2, keepdims=True)[None])
+
+
+levels = build_store(
+    workspace.folder("features") / "loudness", utterances, level, key="rms dB", title="loudness"
+)
+loudness = levels.table.assign(rms_db=levels.array[:, 0])
+figure = speech.by_emotion(loudness, "rms_db", "RMS level (dB re full scale)")
+style.save_figure(workspace, figure, "00_loudness", f"RMS level of the utterances by emotion.{partial}")
+plt.show()
+
+# %% [markdown]
+# ## One recording of each emotion
+#
+# The same speaker throughout, and where the corpus allows it the same text, so that only the emotion differs.
+
+# %%
+first = utterances[utterances["speaker"] == utterances["speaker"].iloc[0]].sort_values("sentence")
+examples = {row.emotion: load_audio(row.path) for row in first[::-1].itertuples()}
+figure = speech.one_per_emotion(examples)
+style.save_figure(
+    workspace, figure, "00_examples", "One utterance per emotion of one speaker: waveform, spectrogram."
+)
+plt.show()
+
+# %%
+for emotion in style.in_order(examples):
+    print(emotion)
+    display(Audio(examples[emotion][0], rate=examples[emotion][1]))
+
+# %% [markdown]
+# ## From samples to log-mel
+#
+# A **frame** $x_m[n] = x[n + mH]\,w[n]$ is cut every $H$ samples and tapered by $w$. Its Fourier transform
+# $X_m[k] = \sum_n x_m[n] e^{-2\pi i k n / N}$ gives the **power** $|X_m[k]|^2$. Triangular **mel filters** $M_{jk}$, narrow
+# at low and wide at high frequencies like the ear's, sum it into 128 bands, and the **level in dB** is taken against
+# the loudest point of the segment: $L_{jm} = 10 \log_{10} \sum_k M_{jk} |X_m[k]|^2 - \max$, not lower than −80 dB.
+
+# %%
+signal, rate = examples["anger"] if "anger" in examples else next(iter(examples.values()))
+segments = features.split_segments(signal, rate, segment_ms=SEGMENT_MS, hop_ms=HOP_MS)
+loudest = segments[np.argmax((segments**2).sum(axis=1))]
+figure = speech.power_and_mel(loudest, rate, features.MEL)
+style.save_figure(
+    workspace, figure, "00_steps", "From a 100 ms segment to its log-mel spectrogram, step by step."
+)
+plt.show()
+
+# %% [markdown]
+# The red taper fades each frame in and out; without it the cut edges would smear over all frequencies. In the last
+# panel the voice's harmonics are the horizontal stripes.
+#
+# ## Noise reduction
+#
+# `noisereduce` estimates a noise spectrum and turns down what does not rise above it. It is off by default: the
+# prototype paper did not use it, and it may take breath away with the noise.
+
+# %%
+cleaned = reduce_noise(signal, rate)
+figure = speech.before_and_after(signal, cleaned, rate, ("recorded", "noise reduced"))
+style.save_figure(workspace, figure, "00_noise_reduction", "One utterance before and after noise reduction.")
+plt.show()
+display(Audio(signal, rate=rate), Audio(cleaned, rate=rate))
+
+# %% [markdown]
+# ## Segments of the whole corpus
+#
+# 100 ms every 20 ms: neighbours share 80 ms. Whoever splits these at random puts the same sound on both sides, which
+# is what notebook 02 measures. The store is one array on disk; a corpus larger than memory works.
+
+
+# %%
+def log_mels(signal, rate):
+    return features.log_mel_segments(
+        features.split_segments(signal, rate, segment_ms=SEGMENT_MS, hop_ms=HOP_MS), rate
+    )
+
+
+key = f"log-mel {SEGMENT_MS} ms every {HOP_MS} ms, {features.MEL}"
+rates = utterances["sample_rate_hz"]
+common_rate = int(rates.min()) if rates.nunique() > 1 else None  # several rates: resampled to the lowest
+store = build_store(workspace.folder("features") / "segments", utterances, log_mels, key=key,
+                    sample_rate_hz=common_rate, denoise=denoise, title="segments")  # fmt: skip
+rate = common_rate or int(rates.iloc[0])
+
+# %%
+by_segment = segment_table(store)
+assert len(by_segment) == len(store.array) and np.isfinite(store.array[:: len(store.array) // 500 + 1]).all()
+print(
+    f"{len(by_segment)} segments of {store.array.shape[1]} mel bands × {store.array.shape[2]} frames at {rate} Hz"
+)
+by_segment.groupby("emotion").size().rename("segments").to_frame().T
+
+# %%
+shown = (
+    by_segment.groupby("emotion").nth(20) if len(by_segment) > 500 else by_segment.groupby("emotion").head(1)
+)
+figure = speech.log_mel_grid(store.array[shown["row"]], shown["emotion"].tolist(), rate)
+style.save_figure(
+    workspace, figure, "00_segments", "One 100 ms log-mel segment per emotion, as the networks see it."
+)
+plt.show()
+
+# %% [markdown]
+# ## How much of the voice survives mel → audio?
+#
+# A log-mel keeps neither phase nor fine frequency. Sound comes back by a non-negative least-squares solution for the
+# spectrum and Griffin–Lim for the phase. The number is the level error of the log-mel of the resynthesis against the
+# log-mel it was made from, where there is sound (above −60 dB).
+
+# %%
+clip = signal[: int(2 * examples[next(iter(examples))][1])]
+whole = features.log_mel_segments(clip[None], rate)[0]
+again = features.mel_to_audio(whole, rate, length=len(clip), seed=seed)
+returned = features.log_mel_segments(again[None], rate)[0]
+heard = whole > -60
+error_db = float(np.abs(returned - whole)[heard].mean())
+print(f"mean level error {error_db:.1f} dB over {100 * heard.mean():.0f} % of the points")
+
+# %%
+figure = speech.before_and_after(
+    clip, again * np.abs(clip).max() / np.abs(again).max(), rate, ("recorded", "from log-mel")
+)
+style.save_figure(workspace, figure, "00_resynthesis",
+                  f"An utterance and its resynthesis from 128 mel bands; mean level error {error_db:.1f} dB.")  # fmt: skip
+plt.show()
+display(Audio(clip, rate=rate), Audio(again, rate=rate))
+save_audio(workspace.folder("sounds") / "00_resynthesis.wav", again, rate)
+
+# %% [markdown]
+# The voice stays recognisable and its words too; what is lost is phase, heard as a slight metallic ring.
+#
+# ## Saved
+
+# %%
+workspace.save_table(utterances, "utterances")
+workspace.save_table(loudness[["utterance_id", "rms_db"]], "loudness")
+workspace.record("00", utterances, chosen)
+print(f"{len(utterances)} utterances and {len(by_segment)} segments; 01 reads them next")
