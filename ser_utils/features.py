@@ -5,6 +5,7 @@ from functools import cache
 
 import librosa
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 # ---------------------------------------------------------------------------------------------------------
 # Segments, the prototype paper's way
@@ -171,11 +172,15 @@ def _mel_to_linear(mel, sample_rate, n_iter=50):
     that a batch gives what its members give, and eight times faster than librosa's joint search.
     """
     filters = _mel_filters(sample_rate).astype(np.float64)
-    linear = np.maximum(np.linalg.pinv(filters) @ mel, POWER_FLOOR)
-    wanted = filters.T @ mel
-    for _ in range(n_iter):
-        linear *= wanted / (filters.T @ (filters @ linear) + 1e-30)
-    return linear
+    mel = np.moveaxis(mel, -1, -2)
+    frames = mel.reshape(-1, MEL.n_mels)
+    with threadpool_limits(1, "blas"):  # on a busy machine threads of so small products mostly wait
+        linear = np.maximum(frames @ np.linalg.pinv(filters).T, POWER_FLOOR)
+        wanted = frames @ filters
+        for _ in range(n_iter):
+            linear *= wanted / (linear @ filters.T @ filters + 1e-30)
+            np.maximum(linear, POWER_FLOOR, out=linear)  # what sinks further costs time as denormal numbers
+    return np.moveaxis(linear.reshape(*mel.shape[:-1], -1), -1, -2)
 
 
 def _griffin_lim(magnitude, length, seed, n_iter, momentum=0.99):
