@@ -18,7 +18,7 @@ READY := $(VENV)/.ready
 
 export SER_JOBS := $(JOBS)
 export SER_ENGINE := $(ENGINE)
-export TF_CPP_MIN_LOG_LEVEL ?= 2
+export TF_CPP_MIN_LOG_LEVEL ?= 3
 export PYTHONWARNINGS ?= ignore::SyntaxWarning
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:

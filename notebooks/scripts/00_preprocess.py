@@ -185,9 +185,8 @@ print(
 by_segment.groupby("emotion").size().rename("segments").to_frame().T
 
 # %%
-shown = (
-    by_segment.groupby("emotion").nth(20) if len(by_segment) > 500 else by_segment.groupby("emotion").head(1)
-)
+place = 20 if len(by_segment) > 500 else 0  # past the breath before the first word
+shown = style.sort_by_emotion(by_segment.groupby("emotion").nth(place))
 figure = speech.log_mel_grid(store.array[shown["row"]], shown["emotion"].tolist(), rate)
 style.save_figure(
     workspace, figure, "00_segments", "One 100 ms log-mel segment per emotion, as the networks see it."

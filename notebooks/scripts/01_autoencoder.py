@@ -166,7 +166,7 @@ plt.show()
 # %%
 name = next(iter(people))
 part = select_segments(segments, folds["utterance"], "test", speakers=people[name])
-part = part.groupby("emotion").nth(12 if len(part) > 400 else 0)
+part = style.sort_by_emotion(part.groupby("emotion").nth(12 if len(part) > 400 else 0))
 scale, model = scales["utterance", name], fitted["utterance", name].model
 original = scale.apply(store.array[part["row"]])
 returned = model.predict(original, verbose=0)
