@@ -6,7 +6,19 @@ import librosa
 import numpy as np
 import pytest
 
-from ser_utils.features import MEL, log_mel_segments, mel_to_audio, split_segments
+from ser_utils.features import (
+    MEL,
+    band_energy_ratio,
+    log_mel,
+    log_mel_segments,
+    mel_to_audio,
+    mfcc,
+    pitch_track,
+    spectral_centroid,
+    split_segments,
+    voice_feature_names,
+    voice_features,
+)
 
 GOLDEN = np.load(Path(__file__).parent / "golden" / "prototype_paper.npz")
 RATES = (16000, 48000)
@@ -76,6 +88,7 @@ def test_segments_overlap_and_the_tail_is_dropped():
         (lambda: split_segments(np.zeros(1600), 16000, segment_ms=100, hop_ms=0), "hop_ms=0"),
         (lambda: log_mel_segments(np.zeros(1600), 16000), r"\(n_segments, length\)"),
         (lambda: mel_to_audio(np.zeros((64, 7)), 16000), r"\(64, 7\)"),
+        (lambda: pitch_track(noise(4000), 16000, fmin=50, fmax=500, method="best"), "highest, pyin.*'best'"),
     ],
 )
 def test_errors_name_what_was_wanted_and_what_came(call, words):
@@ -105,3 +118,77 @@ def test_a_sound_depends_on_its_seed_alone():
     np.testing.assert_array_equal(
         mel_to_audio(padded, 16000, length=1600), mel_to_audio(log_mel[1], 16000, length=1600)
     )
+
+
+# whole utterances ------------------------------------------------------------------------------------------
+
+inner = slice(6, -6)  # frames that the ends do not reach
+
+
+def test_log_mel_of_an_utterance_is_librosas():
+    signal = noise(16000)
+    power = librosa.feature.melspectrogram(y=signal, sr=16000, n_fft=2048, hop_length=512, fmax=8000)
+    np.testing.assert_allclose(log_mel(signal, 16000), librosa.power_to_db(power, ref=np.max), atol=1e-4)
+    assert log_mel(signal, 8000, n_mels=64).shape == (64, 32)  # fmax is at most half the rate
+
+
+def test_mfcc_are_librosas_with_energy_and_differences_below():
+    signal = sine(300, 16000)
+    rows = mfcc(signal, 16000)
+    assert rows.shape == (41, 32)
+    wanted = librosa.feature.mfcc(y=signal, sr=16000, n_mfcc=40, fmax=8000)
+    np.testing.assert_allclose(rows[:40], wanted, rtol=1e-4, atol=1e-3)
+    np.testing.assert_allclose(rows[40, inner], 10 * np.log10(0.5**2 / 2), atol=0.05)
+    both = mfcc(signal, 16000, n_mfcc=13, energy=False, deltas=True)
+    assert both.shape == (39, 32)
+    np.testing.assert_array_less(abs(both[13:, 8:-8]), 0.1)  # a steady tone does not change
+
+
+@pytest.mark.parametrize("method", ["highest", "pyin"])
+@pytest.mark.parametrize("frequency", [90, 220, 401])
+def test_pitch_of_a_sine_is_its_frequency(method, frequency):
+    f0 = pitch_track(sine(frequency, 16000), 16000, fmin=50, fmax=500, method=method)
+    np.testing.assert_allclose(f0[inner], frequency, rtol=0.012)
+
+
+def test_highest_candidate_takes_the_harmonic_and_pyin_the_fundamental():
+    voice = sine(150, 16000) + sine(300, 16000, amplitude=0.4)
+    np.testing.assert_allclose(
+        pitch_track(voice, 16000, fmin=50, fmax=500, method="highest")[inner], 300, rtol=0.012
+    )
+    np.testing.assert_allclose(pitch_track(voice, 16000, fmin=50, fmax=500)[inner], 150, rtol=0.012)
+
+
+def test_silence_and_noise_have_no_pitch():
+    for method in ("highest", "pyin"):
+        assert np.isnan(pitch_track(np.zeros(8000), 16000, fmin=50, fmax=500, method=method)).all()
+    assert np.isnan(pitch_track(noise(16000), 16000, fmin=50, fmax=500)).mean() > 0.8
+
+
+def test_pitch_of_a_prototype_sound_is_found_within_its_100_ms():
+    f0 = pitch_track(sine(140, 48000, 0.1), 48000, fmin=50, fmax=300)
+    assert abs(np.nanmedian(f0) - 140) < 3
+
+
+def test_band_energy_ratio_of_two_tones_and_of_noise():
+    tones = sine(1000, 16000, amplitude=0.4) + sine(3000, 16000, amplitude=0.1)
+    np.testing.assert_allclose(band_energy_ratio(tones, 16000)[inner], 20 * np.log10(0.4 / 0.1), atol=0.05)
+    ratio = band_energy_ratio(noise(160000), 16000, split_hz=2000)
+    assert abs(ratio.mean() - 10 * np.log10(2000 / 6000)) < 0.1
+    assert (band_energy_ratio(np.zeros(8000), 16000) == 0).all()
+
+
+def test_spectral_centroid_of_two_tones_and_of_noise():
+    tones = sine(1000, 16000, amplitude=0.3) + sine(3000, 16000, amplitude=0.1)
+    np.testing.assert_allclose(spectral_centroid(tones, 16000)[inner], (3 * 1000 + 3000) / 4, rtol=0.01)
+    assert abs(spectral_centroid(noise(160000), 16000).mean() - 4000) < 40
+    assert (spectral_centroid(np.zeros(8000), 16000) == 0).all()
+
+
+def test_voice_features_share_one_grid_and_are_named():
+    signal = sine(200, 16000)
+    columns = dict(zip(voice_feature_names(), voice_features(signal, 16000).T, strict=True))
+    assert columns["mfcc_0"].shape == (1 + 16000 // 256,)
+    for name in ("pitch_highest_hz", "pitch_pyin_hz", "spectral_centroid_hz"):
+        np.testing.assert_allclose(columns[name][inner], 200, rtol=0.02)
+    assert (columns["band_energy_ratio_db"][inner] > 40).all()
