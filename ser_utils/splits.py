@@ -26,8 +26,8 @@ PAPER_SHARES = {
     "speech_transformer": {"train": 0.7, "test": 0.2, "validation": 0.1},
     "sigwavnet": {"train": 0.9, "test": 0.1},
     "cnn_n_gru": {"train": 0.8, "test": 0.1, "validation": 0.1},
-    "opensmile": {"train": 0.8, "test": 0.2},
-    "baseline": {"train": 0.8, "test": 0.2},
+    "opensmile": {"train": 0.7, "test": 0.2, "validation": 0.1},
+    "baseline": {"train": 0.7, "test": 0.2, "validation": 0.1},
 }
 EPOCH_CHOSEN_ON_TEST = ("prototype", "spectrogram_cnn")
 
@@ -158,17 +158,20 @@ def _deal(units, strata, shares, seed):
     return dealt
 
 
-def _deal_utterances(rows, shares, seed, *, pooled):
-    """Role or part of each utterance, stratified by speaker and emotion, identical audio together.
+def _deal_utterances(rows, shares, seed, *, within_speaker=False):
+    """Role or part of each utterance: speaker by speaker, stratified by emotion, identical audio together.
 
-    pooled : emotions a speaker has once are dealt together with other speakers' single ones
+    An emotion that a speaker has fewer than four times is dealt from one pool of all such speakers, unless
+    every speaker is to be split alone (`within_speaker`); otherwise the two ways agree.
     """
     units = rows.drop_duplicates("audio")
-    strata = units["emotion"] + "\t" + units["speaker_key"]
-    if pooled:
-        single = strata.map(strata.value_counts()) == 1
-        strata = strata.where(~single, units["emotion"])
-    return rows["audio"].map(_deal(units["audio"], strata, shares, seed))
+    stratum, dealt_with = units["emotion"] + "\t" + units["speaker_key"], units["speaker_key"]
+    if not within_speaker:
+        dealt_with = dealt_with.mask(stratum.map(stratum.value_counts()) < 4, "the pool")
+    dealt = {}
+    for _, group in units.groupby(dealt_with):
+        dealt |= _deal(group["audio"], group["emotion"], shares, seed)
+    return rows["audio"].map(dealt)
 
 
 def _table(rows, fold, role):
@@ -245,15 +248,11 @@ def _number(name, pattern, accepted):
 
 def _utterance_folds(rows, name, system, seed):
     within_speaker = system == "prototype"
-    groups = [group for _, group in rows.groupby("speaker_key")] if within_speaker else [rows]
     if name == "holdout":
         shares = {"train": 0.6, "test": 0.2, "validation": 0.2}
-        deal = [_deal_utterances(group, shares, seed, pooled=not within_speaker) for group in groups]
-        return _table(rows, 0, pd.concat(deal).reindex(rows.index)), name
+        return _table(rows, 0, _deal_utterances(rows, shares, seed, within_speaker=within_speaker)), name
     k = _number(name, r"(\d+)_fold", "holdout, <k>_fold")
-    shares = dict.fromkeys(range(k), 1 / k)
-    deal = [_deal_utterances(group, shares, seed, pooled=not within_speaker) for group in groups]
-    part = pd.concat(deal).reindex(rows.index)
+    part = _deal_utterances(rows, dict.fromkeys(range(k), 1 / k), seed, within_speaker=within_speaker)
     split = pd.concat(_in_turn(rows, part, fold, k, seed) for fold in range(k))
     # a class known from validation alone could not be learned: its clips train
     stratum = rows["emotion"] + ("\t" + rows["speaker_key"] if within_speaker else "")
@@ -273,7 +272,7 @@ def _in_turn(rows, part, fold, k, seed):
 def _carve(rows, role, seed):
     """Take a fifth of the training utterances for validation, stratified by speaker and emotion."""
     inside = rows[role == "train"]
-    carved = _deal_utterances(inside, {"train": 0.8, "validation": 0.2}, seed, pooled=True)
+    carved = _deal_utterances(inside, {"train": 0.8, "validation": 0.2}, seed)
     return carved.reindex(rows.index).fillna(role)
 
 

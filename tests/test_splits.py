@@ -85,6 +85,17 @@ def test_one_speaker_alone_is_split_as_among_others():
         pd.testing.assert_frame_equal(make_folds(alone, protocol, system="prototype"), same, check_like=True)
 
 
+def test_all_systems_test_the_same_utterances_where_no_class_is_rare():
+    pd.testing.assert_frame_equal(
+        make_folds(corpus(), "utterance", system="prototype"), make_folds(corpus(), "utterance", system="vae")
+    )
+
+
+def test_many_speakers_with_two_clips_each_are_pooled():
+    share = make_folds(corpus(speakers=30, texts=2), "utterance")["role"].value_counts(normalize=True)
+    np.testing.assert_allclose(share[["train", "validation", "test"]], [0.6, 0.2, 0.2], atol=0.02)
+
+
 def test_texts_stay_on_one_side():
     table = corpus()
     for folds in ("holdout", "5_fold"):
