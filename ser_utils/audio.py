@@ -4,9 +4,9 @@ import os
 import struct
 from pathlib import Path
 
-import librosa
 import numpy as np
 import soundfile
+import soxr
 
 from ser_utils.workspace import atomic_path
 
@@ -90,8 +90,10 @@ def load_audio(path, sample_rate_hz=None):
 
 def resample(signal, sample_rate_hz, wanted_hz):
     """Resample float32 (n_samples,) to `wanted_hz`, ceil(n_samples · wanted_hz / sample_rate_hz) samples."""
-    changed = librosa.resample(signal, orig_sr=sample_rate_hz, target_sr=wanted_hz, res_type="soxr_hq")
-    return changed.astype(np.float32, copy=False)
+    # not through librosa, whose first call compiles for seconds; it would do the same
+    changed = soxr.resample(signal, sample_rate_hz, wanted_hz, quality="HQ")
+    wanted = -(-len(signal) * wanted_hz // sample_rate_hz)
+    return np.pad(changed, (0, max(0, wanted - len(changed))))[:wanted].astype(np.float32, copy=False)
 
 
 def save_audio(path, signal, sample_rate_hz):
@@ -117,7 +119,7 @@ def reduce_noise(signal, sample_rate_hz, *, noise_s=None, strength=1.0):
     signal : float32 (n_samples,); sample_rate_hz : int, Hz
     noise_s : seconds at the start to take as noise, as the spectrogram CNN does with 1.0, which is
         right only where nobody speaks yet; None estimates the noise from the whole recording
-    strength : 0 (nothing) to 1 (everything below the noise threshold removed)
+    strength : share of what lies below the noise threshold that is removed, 0 to 1
     Returns float32 (n_samples,), not normalised.
     Source: Sainburg et al. 2020, noisereduce, stationary variant.
     """

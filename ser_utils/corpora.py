@@ -1,21 +1,19 @@
 """Corpora as utterance tables."""
 
-import hashlib
 import os
-from concurrent.futures import ThreadPoolExecutor
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
-from ser_utils.audio import AudioError, read_samples
-from ser_utils.corpus_facts import CORPORA, EMODB, EMOTIONS, Corpus, GrammarError
-from ser_utils.workspace import REPOSITORY, atomic_path, file_digest
+from ser_utils.corpus_facts import CORPORA, EMODB, EMOTIONS, Corpus, CorpusError, GrammarError
+from ser_utils.own_corpus import is_own, read_own
+from ser_utils.recordings import list_audio, printable, read_recordings
 
-__all__ = ["CORPORA", "COLUMNS", "EMOTIONS", "CorpusError", "CorpusReport", "inspect_corpus", "load_corpus"]
+__all__ = ["COLUMNS", "CORPORA", "EMOTIONS", "CorpusError", "CorpusReport", "inspect_corpus", "load_corpus"]
 
-COLUMNS = (
+COLUMNS = [
     "utterance_id",
     "corpus",
     "path",
@@ -30,69 +28,78 @@ COLUMNS = (
     "duration_s",
     "sha256",
     "pcm_sha256",
-)
+]
 SHORTEST_S = 0.1  # one segment of the prototype paper
-AUDIO_SUFFIXES = frozenset(".wav .flac .ogg .oga .opus .mp3 .aif .aiff .aifc .au .caf .w64 .mp4".split())
-
-
-class CorpusError(Exception):
-    """A corpus that is absent or cannot be used; the text says what to do."""
 
 
 @dataclass(frozen=True)
 class CorpusReport:
     """A corpus as found.
 
-    table : the utterance table, sorted by utterance_id
-    problems : path, reason of every file left out, and whether that counts against the corpus (`unusable`)
-    files : what was read of each file, whether it is used or not (see `read_files`)
-    announcement : "339 of 535 files, 4 of 7 emotions" if partial, else ""
+    table : the utterance table
+    problems : path, reason of every file left out, and `unusable`: whether that speaks against the corpus
+    announcement : what the reader has to know, as "339 of 535 files, 4 of 7 emotions"; "" if there is nothing
+    corpora : the Corpus of each part; folders : where it was found; files : what was read of each file
     """
 
-    corpus: Corpus
-    folder: Path
     table: pd.DataFrame
     problems: pd.DataFrame
-    files: pd.DataFrame
     announcement: str
+    corpora: tuple[Corpus, ...]
+    folders: tuple[Path, ...]
+    files: pd.DataFrame
 
 
-def load_corpus(name, data_dir, *, strict=None):
+def load_corpus(name, data_dir, *, strict=None, labels=None):
     """The utterance table of a corpus.
 
-    name : one of CORPORA, or "demo"; data_dir : the folder where corpora are looked for
+    name : one of CORPORA, "demo", the path of your own (see `own_corpus.read_own`), or several joined by "+"
+    data_dir : folder in which corpora are looked for
     strict : refuse a partial corpus; None asks the environment variable STRICT
-    Returns a table of COLUMNS, sorted by utterance_id; `attrs["announcement"]` says what is missing.
+    labels : of several corpora, keep the emotions that all have ("shared") or every one ("all"); None asks the
+        environment variable LABELS, and is "shared" without it
+    Returns a table of COLUMNS sorted by utterance_id; in its `attrs`, `announcement` says what is missing,
+    `left_out` counts the files not used, and `sample_rate_hz` is the one rate to bring everything to.
     Raises CorpusError as `inspect_corpus` does.
     """
-    return inspect_corpus(name, data_dir, strict=strict).table
+    return inspect_corpus(name, data_dir, strict=strict, labels=labels).table
 
 
-def inspect_corpus(name, data_dir, *, strict=None, cache=None, jobs=None):
-    """Read every file of a corpus, once: what has not changed since is not read again.
+def inspect_corpus(name, data_dir, *, strict=None, labels=None, cache=None, jobs=None):
+    """Read every file of a corpus, or of several; what has not changed since is not read again.
 
-    cache : parquet file that remembers what was read; None keeps it under build/
-    jobs : int, files read at a time; None is one a core
-    Returns a CorpusReport. Raises CorpusError if the corpus is unknown, absent, more than a tenth of it is
-    unusable, or it is partial and `strict`.
+    cache, jobs : as in `recordings.read_recordings`; the rest as in `load_corpus`
+    Returns a CorpusReport. Raises CorpusError if a corpus is unknown or absent, if more than a tenth of it is
+    unusable, or if it is partial and `strict`.
     """
-    corpus = find_corpus(name)
-    folder = find_folder(corpus, Path(data_dir))
-    files = read_files(folder, cache=cache, jobs=jobs)
-    table, problems = _sort_out(corpus, folder, files)
-    if len(table) == 0:
-        raise _absent(corpus, folder, f"no usable recording among {len(files)} audio files")
-    _refuse_mostly_broken(corpus, folder, table, problems)
-    announcement = _announce(corpus, table)
-    if strict is None:
-        strict = os.environ.get("STRICT", "") not in ("", "0")
-    if strict and announcement:
-        raise CorpusError(
-            f"{corpus.title} in {folder} is partial ({announcement}), which STRICT=1 refuses. "
-            f"make check-data DATASET={name} lists what is missing."
-        )
-    table.attrs = {"announcement": announcement, "left_out": len(problems)}
-    return CorpusReport(corpus, folder, table, problems, files, announcement)
+    names = [name] if Path(name).exists() else name.split("+")
+    reports = [_inspect_one(part, Path(data_dir), cache, jobs) for part in names]
+    strict = os.environ.get("STRICT", "") not in ("", "0") if strict is None else strict
+    for report in reports:
+        if strict and report.announcement:
+            raise CorpusError(
+                f"{report.corpora[0].title} in {report.folders[0]} is partial ({report.announcement}), which "
+                f"STRICT=1 refuses. make check-data DATASET={report.corpora[0].name} lists what is missing."
+            )
+    report = (
+        reports[0] if len(reports) == 1 else _join(reports, labels or os.environ.get("LABELS") or "shared")
+    )
+    rate = common_rate(report.table)
+    others = int((report.table["sample_rate_hz"] != rate).sum())
+    if others:
+        resampled = f"{others} of {len(report.table)} files are resampled to {rate} Hz"
+        report = replace(report, announcement="; ".join(filter(None, [report.announcement, resampled])))
+    report.table.attrs = {
+        "announcement": report.announcement,
+        "left_out": len(report.problems),
+        "sample_rate_hz": rate,
+    }
+    return report
+
+
+def common_rate(table):
+    """The rate, Hz, to bring an utterance table to: each corpus's most common one, the lowest of these."""
+    return int(table.groupby("corpus")["sample_rate_hz"].agg(lambda rates: rates.mode().min()).min())
 
 
 def find_corpus(name):
@@ -116,148 +123,87 @@ def _demo_corpus():
 
 
 def find_folder(corpus, data_dir):
-    """The folder of `corpus` under `data_dir`, in any capitalisation; raises CorpusError."""
-    wanted = (corpus.name, *corpus.folders)
+    """The folder of `corpus` under `data_dir`, by any of its names; raises CorpusError."""
+    data_dir = Path(data_dir)
     if data_dir.is_dir():
-        found = {entry.name.lower(): entry for entry in sorted(data_dir.iterdir()) if entry.is_dir()}
-        for name in wanted:
+        entries = [entry for entry in sorted(data_dir.iterdir()) if entry.is_dir()]
+        found = {re.sub(r"[^a-z0-9]", "", entry.name.lower()): entry for entry in reversed(entries)}
+        for name in (corpus.name, *corpus.folders):
             if name in found:
                 return found[name]
-    raise _absent(corpus, data_dir / corpus.name, "the folder is not there")
+    raise _absent(corpus, data_dir, "the folder is not there")
 
 
-def _absent(corpus, folder, what):
+def _absent(corpus, data_dir, what):
     return CorpusError(
-        f"{corpus.title}: expected {corpus.n_files or ''} recordings like {folder.parent / corpus.layout}, "
-        f"but {what}. To get it: make data DATASET={corpus.name}; or put it there and say where with "
-        f"SER_DATA_DIR. See data/README.md."
+        f"{corpus.title}: expected {corpus.n_files or 'its'} recordings as {data_dir / corpus.layout}, but {what}. "
+        f"To get it: make data DATASET={corpus.name}; if you have it already, put it there or say with "
+        f"SER_DATA_DIR where it is. See data/README.md."
     )
 
 
-def list_audio(folder):
-    """Paths of audio files under `folder`, relative and sorted; hidden ones are passed over."""
-    found = []
-    for place, folders, names in os.walk(folder):
-        # macOS leaves shadows of every file, "._name.wav", in the archives it packs
-        folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
-        found += [
-            os.path.relpath(os.path.join(place, name), folder)
-            for name in names
-            if not name.startswith(".") and os.path.splitext(name)[1].lower() in AUDIO_SUFFIXES
-        ]
-    return sorted(found)
+def _inspect_one(name, data_dir, cache, jobs):
+    if is_own(name):
+        corpus, folder, paths = read_own(name)
+    else:
+        corpus = find_corpus(name)
+        folder = find_folder(corpus, data_dir)
+        paths = list_audio(folder)
+    named, problems = _read_names(corpus, folder, paths)
+    files = read_recordings(folder, list(named), cache=cache, jobs=jobs)
+    table, unusable = _sort_out(corpus, folder, files, named)
+    problems = pd.DataFrame(problems + unusable, columns=["path", "reason", "unusable"])
+    problems = problems.sort_values("path", ignore_index=True)
+    if table.empty and not problems["unusable"].any():
+        raise _absent(
+            corpus, data_dir, f"there are {len(paths)} audio files in {folder}, none of them its own"
+        )
+    _refuse_mostly_unusable(corpus, folder, table, problems)
+    return CorpusReport(table, problems, _announce(corpus, table), (corpus,), (folder,), files)
 
 
-def read_files(folder, *, cache=None, jobs=None):
-    """What each audio file under `folder` holds.
-
-    Returns a table, one row per file: path (relative), size, modified_ns, reason ("" if readable),
-    sample_rate_hz, channels, duration_s, peak, rms, clipped (share of samples at full scale), sha256 of the
-    file, and pcm_sha256 of its samples as interleaved little-endian float32, equal for wav and FLAC.
-    """
-    paths = list_audio(folder)
-    stats = [os.stat(os.path.join(folder, path)) for path in paths]
-    table = pd.DataFrame({"path": pd.Series([_printable(path) for path in paths], dtype=str)})
-    table["size"] = [stat.st_size for stat in stats]
-    table["modified_ns"] = [stat.st_mtime_ns for stat in stats]
-    if cache is None:
-        place = hashlib.sha256(os.fsencode(Path(folder).resolve())).hexdigest()[:12]
-        cache = REPOSITORY / "build" / "corpora" / f"{place}.parquet"
-    keys = ["path", "size", "modified_ns"]
-    known = _read_cache(cache, keys)
-    merged = table.merge(known, on=keys, how="left", validate="one_to_one")
-    new = np.flatnonzero(merged["reason"].isna())
-    if len(new):
-        with ThreadPoolExecutor(jobs or os.cpu_count()) as pool:
-            facts = list(pool.map(_read_file, [os.path.join(folder, paths[row]) for row in new]))
-        fresh = pd.concat([table.iloc[new].reset_index(drop=True), pd.DataFrame(facts)], axis=1)
-        merged = pd.concat([merged.drop(new), fresh]).sort_values("path", ignore_index=True)
+def _read_names(corpus, folder, paths):
+    """What the names say: {path: facts}, and the problems of the others."""
+    codes = corpus.find_codes(folder) if corpus.find_codes else None
+    named, problems = {}, []
+    for path in paths:
+        if printable(path) != path:
+            problems.append(
+                (printable(path), "its name is not UTF-8, or holds line breaks or the like", True)
+            )
+            continue
         try:
-            with atomic_path(cache) as temporary:
-                merged.to_parquet(temporary, index=False)
-        except OSError:
-            pass  # nothing is lost but time: a checkout may be read-only
-    return merged
+            named[path] = corpus.utterance(Path(path).as_posix(), codes)
+        except GrammarError as error:
+            problems.append((path, str(error), not error.foreign))
+    return named, problems
 
 
-_UNREAD = {
-    "reason": "",
-    "sample_rate_hz": 0,
-    "channels": 0,
-    "duration_s": 0.0,
-    "peak": 0.0,
-    "rms": 0.0,
-    "clipped": 0.0,
-    "sha256": "",
-    "pcm_sha256": "",
-}
-
-
-def _read_cache(cache, keys):
-    try:
-        return pd.read_parquet(cache, columns=[*keys, *_UNREAD]).drop_duplicates(keys)
-    except Exception:  # absent, cut off, or of an earlier form: in each case it is made again
-        return pd.DataFrame(columns=[*keys, *_UNREAD]).astype({"path": str, "size": int, "modified_ns": int})
-
-
-def _read_file(path):
-    try:
-        samples, rate = read_samples(path)
-        size = np.abs(samples)
-        return _UNREAD | {
-            "sample_rate_hz": rate,
-            "channels": samples.shape[1],
-            "duration_s": len(samples) / rate,
-            "peak": float(size.max()),
-            "rms": float(np.sqrt(np.mean(np.square(samples, dtype=np.float64)))),
-            "clipped": float(np.mean(size >= 32767 / 32768)),
-            "sha256": file_digest(path),
-            "pcm_sha256": hashlib.sha256(samples.astype("<f4", copy=False).tobytes()).hexdigest(),
-        }
-    except AudioError as error:
-        try:
-            return _UNREAD | {"reason": error.reason, "sha256": file_digest(path)}
-        except OSError:
-            return _UNREAD | {"reason": error.reason}
-
-
-def _printable(path):
-    """`path` with what is not UTF-8, or not printable, as escapes: safe to print and to store."""
-    text = os.fsencode(path).decode("utf-8", "backslashreplace")
-    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
-
-
-def _sort_out(corpus, folder, files):
-    """Utterance table and problems."""
+def _sort_out(corpus, folder, files, named):
+    """The utterance table, and the problems of the files that are not in it."""
     rows, problems, first_of = [], [], {}
     # of a corpus packed twice into one archive, the copy nearest to the top is used
-    depth = files["path"].str.count("/")
-    for file in files.iloc[np.lexsort([files["path"], depth])].to_dict("records"):
-        try:
-            facts = corpus.utterance(file["path"])
-        except GrammarError as error:
-            problems.append((file["path"], str(error), not error.foreign))
-            continue
-        if file["reason"] or file["duration_s"] < SHORTEST_S:
-            short = (
-                f"shorter than one segment ({file['duration_s'] * 1000:.0f} of {SHORTEST_S * 1000:.0f} ms)"
-            )
-            problems.append((file["path"], file["reason"] or short, True))
-            continue
-        first = first_of.setdefault(facts["utterance_id"], file)
-        if first is not file:
+    for file in sorted(files.to_dict("records"), key=lambda file: (file["path"].count(os.sep), file["path"])):
+        facts = named[file["path"]]
+        duration_ms = file["duration_s"] * 1000
+        if facts["utterance_id"] in corpus.broken:
+            problems.append((file["path"], file["reason"] or "published without speech in it", False))
+        elif file["reason"]:
+            problems.append((file["path"], file["reason"], True))
+        elif file["duration_s"] < SHORTEST_S:
+            wanted = f"{duration_ms:.0f} ms long; one segment is {SHORTEST_S * 1000:.0f} ms"
+            problems.append((file["path"], wanted, True))
+        elif (first := first_of.setdefault(facts["utterance_id"], file)) is not file:
             same = first["pcm_sha256"] == file["pcm_sha256"]
-            reason = "copy of" if same else "another recording under the name of"
-            problems.append((file["path"], f"{reason} {first['path']}", not same))
-            continue
-        path = str(folder / file["path"])
-        rows.append(file | facts | {"path": path, "corpus": corpus.name, "language": corpus.language})
-    table = pd.DataFrame(rows, columns=list(COLUMNS)).sort_values("utterance_id", ignore_index=True)
-    problems = pd.DataFrame(problems, columns=["path", "reason", "unusable"])
-    return table, problems.sort_values("path", ignore_index=True)
+            what = "copy of" if same else "another recording under the name of"
+            problems.append((file["path"], f"{what} {first['path']}", not same))
+        else:
+            rows.append(file | facts | {"path": str(folder / file["path"]), "corpus": corpus.name})
+    table = pd.DataFrame(rows, columns=COLUMNS)
+    return table.sort_values("utterance_id", ignore_index=True), problems
 
 
-def _refuse_mostly_broken(corpus, folder, table, problems):
+def _refuse_mostly_unusable(corpus, folder, table, problems):
     unusable = problems[problems["unusable"]]
     n_files = len(table) + len(unusable)
     if len(unusable) > n_files / 10:
@@ -269,7 +215,7 @@ def _refuse_mostly_broken(corpus, folder, table, problems):
 
 
 def _announce(corpus, table):
-    if not corpus.n_files or len(table) >= corpus.n_files - len(corpus.broken):
+    if len(table) >= corpus.n_files - len(corpus.broken):
         return ""
     parts = [f"{len(table)} of {corpus.n_files} files"]
     for what, there, published in (
@@ -279,3 +225,47 @@ def _announce(corpus, table):
         if there < published:
             parts.append(f"{there} of {published} {what}")
     return ", ".join(parts)
+
+
+def _join(reports, labels):
+    """Several corpora as one: speakers and utterances named after their corpus, one set of emotions."""
+    if labels not in ("shared", "all"):
+        raise CorpusError(f"labels must be shared or all. Received: labels={labels!r}")
+    names = [report.corpora[0].name for report in reports]
+    if len(set(names)) < len(names):
+        raise CorpusError(f"Each corpus may be there once. Received: {'+'.join(names)}")
+    tables = [report.table.copy() for report in reports]
+    for name, table in zip(names, tables, strict=True):
+        for column in ("utterance_id", "speaker"):
+            table[column] = name + "_" + table[column]
+    table = pd.concat(tables).sort_values("utterance_id", ignore_index=True)
+    present = [set(part["emotion"]) for part in tables]
+    kept = set.intersection(*present) if labels == "shared" else set.union(*present)
+    if len(kept) < 2:
+        raise CorpusError(
+            f"{'+'.join(names)}: fewer than two emotions are in all of them. LABELS=all keeps all."
+        )
+    said = [
+        f"{n}: {report.announcement}" for n, report in zip(names, reports, strict=True) if report.announcement
+    ]
+    listed = ", ".join(emotion for emotion in EMOTIONS if emotion in kept)
+    more = set.union(*present) - kept
+    said.append(
+        f"the {len(kept)} emotions that {'all' if labels == 'shared' else 'any'} of them have: {listed}"
+    )
+    if more:
+        lost = int(table["emotion"].isin(more).sum())
+        said.append(f"{lost} files of {', '.join(sorted(more))} left out, as not all have them")
+    return CorpusReport(
+        table[table["emotion"].isin(kept)].reset_index(drop=True),
+        pd.concat(
+            [
+                r.problems.assign(path=n + "/" + r.problems["path"])
+                for n, r in zip(names, reports, strict=True)
+            ]
+        ),
+        "; ".join(said),
+        tuple(report.corpora[0] for report in reports),
+        tuple(report.folders[0] for report in reports),
+        pd.concat([report.files for report in reports], ignore_index=True),
+    )

@@ -1,0 +1,246 @@
+"""The reader's own recordings as a corpus: a table, a folder per emotion, or an audformat database."""
+
+import hashlib
+import os
+import re
+from pathlib import Path
+
+import pandas as pd
+
+from ser_utils.corpus_facts import EMOTIONS, Corpus, CorpusError
+from ser_utils.recordings import list_audio
+
+# Words for the canonical emotions, as people write them.
+WORDS = {
+    "anger": "angry mad annoyed",
+    "boredom": "bored boring",
+    "calm": "calmness",
+    "disgust": "disgusted",
+    "fear": "fearful afraid scared anxiety anxious",
+    "happiness": "happy joy joyful",
+    "neutral": "none neutrality",
+    "sadness": "sad",
+    "surprise": "surprised",
+}
+EMOTION_OF_WORD = {word: noun for noun, words in WORDS.items() for word in (noun, *words.split())}
+FACTS = ("utterance_id", "speaker", "gender", "language", "emotion", "intensity", "sentence")
+NAME = re.compile(r"\w[\w .+@-]{0,63}")  # becomes part of a file name
+
+
+def is_own(name):
+    """Whether `name` is a path rather than the name of a corpus."""
+    return "/" in name or Path(name).suffix.lower() in (".csv", ".tsv", ".parquet") or Path(name).is_dir()
+
+
+def read_own(name):
+    """A Corpus made from the reader's own recordings.
+
+    name : path of a table (csv, tsv, parquet) with columns `path, speaker, emotion` and any of `gender, language,
+        intensity, sentence, utterance_id`, paths being relative to the table; of a folder whose recordings lie
+        under emotion/, speaker/emotion/ or emotion/speaker/; or of an audformat database (a folder with db.yaml)
+    Returns the Corpus, the folder its paths start from, and the paths.
+    Raises CorpusError for rows that are incomplete or twice there, or emotion words that are not known;
+    a file emotions.csv beside the recordings, `word,emotion`, says what such words mean ("" leaves them out).
+    """
+    place = Path(name)
+    if not place.exists():
+        raise CorpusError(
+            f"{name} is not there. A dataset is a corpus's name, or the path of a table or folder."
+        )
+    if place.is_file():
+        folder, rows = place.parent, _read_table(place)
+    elif (place / "db.yaml").exists():
+        folder, rows = place, _read_audformat(place)
+    else:
+        folder, rows = place, None
+    words = EMOTION_OF_WORD | _read_words(folder)
+    if rows is None:
+        rows = _read_folders(place, words)
+    rows = rows.reset_index(drop=True)
+    _refuse_incomplete(place, rows)
+    rows["code"] = rows["emotion"].str.strip().str.lower()
+    _refuse_unknown_words(place, rows, words)
+    return _as_corpus(place, rows, words), folder, rows["path"].tolist()
+
+
+def _as_corpus(place, rows, words):
+    genders = rows.groupby("speaker")["gender"].first()
+    keys = ["utterance_id", "speaker", "code", "sentence", "intensity", "language"]
+    known = dict(zip(rows["path"], rows[keys].to_dict("records"), strict=True))
+    return Corpus(
+        name=re.sub(r"[^a-z0-9]+", "_", place.stem.lower()).strip("_") or "own",
+        title=place.name,
+        language="",
+        n_files=0,
+        speakers=genders.to_dict(),
+        emotion_of_code={code: words[code] for code in rows["code"].unique()},
+        parse=lambda path: known[str(path)],
+        layout=str(place),
+        licence="the reader's own",
+        citation="",
+        home="",
+    )
+
+
+# the three forms ------------------------------------------------------------------------------------------
+
+
+def _read_table(place):
+    try:
+        if place.suffix.lower() == ".parquet":
+            table = pd.read_parquet(place)
+        else:
+            head = place.open(encoding="utf-8-sig").readline()
+            comma = (
+                "\t" if place.suffix.lower() == ".tsv" else ";" if ";" in head and "," not in head else ","
+            )
+            table = pd.read_csv(place, sep=comma, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise CorpusError(f"{place} is not UTF-8 (byte {error.start}): save it as UTF-8.") from error
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, OSError, ValueError) as error:
+        raise CorpusError(f"{place} cannot be read as a table: {error}") from error
+    table.columns = [str(column).strip().lower() for column in table.columns]
+    missing = [column for column in ("path", "speaker", "emotion") if column not in table]
+    if missing:
+        raise CorpusError(
+            f"{place} needs columns path, speaker, emotion. Missing: {', '.join(missing)}; "
+            f"received {', '.join(table.columns)}."
+        )
+    return _text(table)
+
+
+def _text(table):
+    """`path` and FACTS as stripped text, "" where unknown, ids made where there are none."""
+    rows = pd.DataFrame(index=table.index)
+    for column in ("path", *FACTS):
+        column_of = table[column] if column in table else pd.Series("", index=table.index)
+        rows[column] = column_of.astype(object).where(column_of.notna(), "").astype(str).str.strip()
+    gender = rows["gender"].str.lower()
+    rows["gender"] = gender.replace(
+        {"f": "female", "w": "female", "woman": "female", "m": "male", "man": "male"}
+    )
+    rows["path"] = rows["path"].map(lambda path: Path(path).as_posix() if path else "")
+    rows["utterance_id"] = rows["utterance_id"].where(rows["utterance_id"] != "", rows["path"].map(_name_of))
+    return rows
+
+
+def _name_of(path):
+    """An utterance's name after its path; where that does not do as a file name, told apart by a hash."""
+    stem = path.removesuffix(Path(path).suffix)
+    if NAME.fullmatch(stem):
+        return stem
+    plain = re.sub(r"[^\w.-]+", "_", stem)[-48:].strip("._-")
+    return f"{plain}-{hashlib.sha256(path.encode(errors='replace')).hexdigest()[:8]}".lstrip("-")
+
+
+def _read_folders(place, words):
+    rows = []
+    for path in list_audio(place):
+        parts = Path(path).parts[:-1]
+        emotions = [part for part in parts if part.strip().lower() in words]
+        others = [part for part in parts if part not in emotions]
+        # one level that is no known word is an emotion word to be explained
+        emotion = emotions[-1] if emotions else parts[-1] if parts else ""
+        speaker = others[0] if emotions and others else "unknown"
+        rows.append({"path": path, "speaker": speaker, "emotion": emotion})
+    if not rows:
+        raise CorpusError(f"{place} holds no recordings. Wanted: {place}/<emotion>/*.wav.")
+    return _text(pd.DataFrame(rows))
+
+
+def _read_audformat(place):
+    """Tables of whole files, joined by file; columns by the name of their scheme."""
+    import yaml
+
+    header = yaml.safe_load((place / "db.yaml").read_text("utf-8"))
+    joined = pd.DataFrame()
+    for name, about in (header.get("tables") or {}).items():
+        table = _read_audformat_table(place, name)
+        if table is None or "file" not in table:
+            continue
+        if "start" in table:
+            raise CorpusError(f"{place}: table {name!r} labels parts of files; only whole files are read.")
+        schemes = {
+            key: (column or {}).get("scheme_id") or key for key, column in (about["columns"] or {}).items()
+        }
+        table = table.rename(columns=schemes).set_index("file")
+        joined = joined.combine_first(table.loc[~table.index.duplicated(), ~table.columns.duplicated()])
+    missing = [column for column in ("emotion", "speaker") if column not in joined]
+    if missing:
+        raise CorpusError(f"{place}: no table of db.yaml has a column of scheme {' or '.join(missing)}.")
+    joined = joined.rename_axis("path").reset_index().rename(columns={"transcription": "sentence"})
+    people = _speaker_facts(place, header)
+    for fact in ("gender", "language"):
+        if fact not in joined:
+            joined[fact] = [people.get(str(speaker), {}).get(fact, "") for speaker in joined["speaker"]]
+    return _text(joined[joined["emotion"].notna() & (joined["emotion"] != "")])
+
+
+def _read_audformat_table(place, name):
+    for suffix, read in ((".parquet", pd.read_parquet), (".csv", pd.read_csv)):
+        path = place / f"db.{name}{suffix}"
+        if path.exists():
+            return read(path, dtype=str, keep_default_na=False) if suffix == ".csv" else read(path)
+    return None  # also where only a pickle is there, which is not opened: it may run code
+
+
+def _speaker_facts(place, header):
+    labels = ((header.get("schemes") or {}).get("speaker") or {}).get("labels") or {}
+    if isinstance(labels, str):  # the name of a table beside it
+        table = _read_audformat_table(place, labels)
+        return {} if table is None else table.astype(str).set_index(table.columns[0]).to_dict("index")
+    return {str(key): facts for key, facts in labels.items()} if isinstance(labels, dict) else {}
+
+
+def _read_words(folder):
+    path = folder / "emotions.csv"
+    if not path.exists():
+        return {}
+    table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    if list(table.columns[:2]) != ["word", "emotion"]:
+        raise CorpusError(f"{path} needs the columns word,emotion. Received: {','.join(table.columns)}")
+    wrong = sorted(set(table["emotion"]) - {*EMOTIONS, ""})
+    if wrong:
+        raise CorpusError(f"{path}: unknown emotion {', '.join(wrong)}. Accepted: {', '.join(EMOTIONS)}.")
+    return dict(zip(table["word"].str.strip().str.lower(), table["emotion"], strict=True))
+
+
+# refusals -------------------------------------------------------------------------------------------------
+
+
+def _refuse_incomplete(place, rows):
+    safe = rows["utterance_id"].map(lambda text: bool(NAME.fullmatch(text)))
+    nice = rows["speaker"].map(lambda text: text == "" or bool(NAME.fullmatch(text)))
+    named = rows["path"] != ""
+    twice = rows["path"].map(os.path.normpath).duplicated(keep=False) & named
+    faults = {
+        "no path": ~named,
+        "no speaker": rows["speaker"] == "",
+        "no emotion": rows["emotion"] == "",
+        "a path that is named twice": twice,
+        "an utterance_id that is there twice": rows["utterance_id"].duplicated(keep=False) & named & ~twice,
+        "a speaker that cannot be part of a file name": ~nice,
+        "an utterance_id that cannot be part of a file name": ~safe & named,
+    }
+    found = [f"{what}: {_name_rows(rows[where])}" for what, where in faults.items() if where.any()]
+    if found:
+        raise CorpusError(f"{place} is not used as it is.\n  " + "\n  ".join(found))
+    if rows.empty:
+        raise CorpusError(f"{place} names no recordings.")
+
+
+def _name_rows(rows):
+    # as a spreadsheet counts them: the heading is row 1
+    named = [f"row {index + 2} ({path!r})" for index, path in rows["path"].head(10).items()]
+    return ", ".join(named) + (f" and {len(rows) - 10} more" if len(rows) > 10 else "")
+
+
+def _refuse_unknown_words(place, rows, words):
+    unknown = rows.loc[~rows["code"].isin(words), "code"].value_counts()
+    if len(unknown):
+        counts = ", ".join(f"{word!r} ({count})" for word, count in unknown.items())
+        folder = place if place.is_dir() else place.parent
+        raise CorpusError(
+            f"{place}: unknown emotion words {counts}. Accepted: {', '.join(EMOTIONS)}. To say what the others mean, "
+            f"write {folder / 'emotions.csv'} with the columns word,emotion (an empty emotion leaves them out)."
+        )
