@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from ser_utils.corpus_facts import CORPORA, EMODB, EMOTIONS, Corpus, CorpusError, GrammarError
-from ser_utils.own_corpus import is_own, read_own
+from ser_utils.own_corpus import UNKNOWN, is_own, read_own
 from ser_utils.recordings import list_audio, printable, read_recordings
 
 __all__ = ["COLUMNS", "CORPORA", "EMOTIONS", "CorpusError", "CorpusReport", "inspect_corpus", "load_corpus"]
@@ -39,7 +39,8 @@ class CorpusReport:
     table : the utterance table
     problems : path, reason of every file left out, and `unusable`: whether that speaks against the corpus
     announcement : what the reader has to know, as "339 of 535 files, 4 of 7 emotions"; "" if there is nothing
-    corpora : the Corpus of each part; folders : where it was found; files : what was read of each file
+    corpora : the Corpus of each part; folders : where it was found
+    files : what was read of each file (see `recordings.read_recordings`), with `utterance_id, speaker, emotion`
     """
 
     table: pd.DataFrame
@@ -72,8 +73,9 @@ def inspect_corpus(name, data_dir, *, strict=None, labels=None, cache=None, jobs
     Returns a CorpusReport. Raises CorpusError if a corpus is unknown or absent, if more than a tenth of it is
     unusable, or if it is partial and `strict`.
     """
-    names = [name] if Path(name).exists() else name.split("+")
-    reports = [_inspect_one(part, Path(data_dir), cache, jobs) for part in names]
+    reports = inspect_parts(name, data_dir, cache=cache, jobs=jobs)
+    for report in reports:
+        _refuse_mostly_unusable(report)
     strict = os.environ.get("STRICT", "") not in ("", "0") if strict is None else strict
     for report in reports:
         if strict and report.announcement:
@@ -95,6 +97,12 @@ def inspect_corpus(name, data_dir, *, strict=None, labels=None, cache=None, jobs
         "sample_rate_hz": rate,
     }
     return report
+
+
+def inspect_parts(name, data_dir, *, cache=None, jobs=None):
+    """A CorpusReport of each corpus in `name`, however bad it is; raises CorpusError only where one is absent."""
+    names = [name] if Path(name).exists() else name.split("+")
+    return [_inspect_one(part, Path(data_dir), cache, jobs) for part in names]
 
 
 def common_rate(table):
@@ -158,7 +166,8 @@ def _inspect_one(name, data_dir, cache, jobs):
         raise _absent(
             corpus, data_dir, f"there are {len(paths)} audio files in {folder}, none of them its own"
         )
-    _refuse_mostly_unusable(corpus, folder, table, problems)
+    for fact in ("utterance_id", "speaker", "emotion"):
+        files[fact] = [named[path][fact] for path in files["path"]]
     return CorpusReport(table, problems, _announce(corpus, table), (corpus,), (folder,), files)
 
 
@@ -203,18 +212,24 @@ def _sort_out(corpus, folder, files, named):
     return table.sort_values("utterance_id", ignore_index=True), problems
 
 
-def _refuse_mostly_unusable(corpus, folder, table, problems):
-    unusable = problems[problems["unusable"]]
-    n_files = len(table) + len(unusable)
+def _refuse_mostly_unusable(report):
+    unusable = report.problems[report.problems["unusable"]]
+    n_files = len(report.table) + len(unusable)
     if len(unusable) > n_files / 10:
-        examples = "".join(f"\n  {path}: {reason}" for path, reason, _ in unusable.head(10).to_numpy())
+        corpus, first = report.corpora[0], unusable.head(10)
+        examples = "".join(
+            f"\n  {path}: {why}" for path, why in zip(first["path"], first["reason"], strict=True)
+        )
         raise CorpusError(
-            f"{corpus.title} in {folder}: {len(unusable)} of {n_files} files are unusable, more than a tenth."
-            f"{examples}\nmake check-data DATASET={corpus.name} lists them all."
+            f"{corpus.title} in {report.folders[0]}: {len(unusable)} of {n_files} files are unusable, more than a "
+            f"tenth.{examples}\n"
+            f"make check-data DATASET={corpus.name} lists them all."
         )
 
 
 def _announce(corpus, table):
+    if set(table["speaker"]) == {UNKNOWN}:
+        return "speakers unknown, taken as one"
     if len(table) >= corpus.n_files - len(corpus.broken):
         return ""
     parts = [f"{len(table)} of {corpus.n_files} files"]

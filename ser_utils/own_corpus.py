@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from ser_utils.corpus_facts import EMOTIONS, Corpus, CorpusError
+from ser_utils.corpus_facts import CORPORA, EMOTIONS, Corpus, CorpusError
 from ser_utils.recordings import list_audio
 
 # Words for the canonical emotions, as people write them.
@@ -24,11 +24,14 @@ WORDS = {
 }
 EMOTION_OF_WORD = {word: noun for noun, words in WORDS.items() for word in (noun, *words.split())}
 FACTS = ("utterance_id", "speaker", "gender", "language", "emotion", "intensity", "sentence")
+UNKNOWN = "unknown"  # the speaker, where a folder does not say
 NAME = re.compile(r"\w[\w .+@-]{0,63}")  # becomes part of a file name
 
 
 def is_own(name):
     """Whether `name` is a path rather than the name of a corpus."""
+    if name in CORPORA or name == "demo":
+        return False
     return "/" in name or Path(name).suffix.lower() in (".csv", ".tsv", ".parquet") or Path(name).is_dir()
 
 
@@ -141,7 +144,7 @@ def _read_folders(place, words):
         others = [part for part in parts if part not in emotions]
         # one level that is no known word is an emotion word to be explained
         emotion = emotions[-1] if emotions else parts[-1] if parts else ""
-        speaker = others[0] if emotions and others else "unknown"
+        speaker = others[0] if emotions and others else UNKNOWN
         rows.append({"path": path, "speaker": speaker, "emotion": emotion})
     if not rows:
         raise CorpusError(f"{place} holds no recordings. Wanted: {place}/<emotion>/*.wav.")
