@@ -111,7 +111,7 @@ def train(protocol, name, **changes):
         protocol, name, "test" if protocol == "paper" else "validation", chosen["most_test"]
     )
     x, v = scale.apply(train_db), scale.apply(watched)
-    label = "-".join([protocol, name, *changes])
+    label = "-".join([protocol, name, *(f"{word}_{value:g}" for word, value in changes.items())])
     key = content_key(x, v, {**chosen, **changes}, code_of(build_autoencoder))
     fitted = fit_or_load(
         workspace.folder("models") / f"autoencoder-{label}.keras", lambda: network(**changes), (x, x), key=key,
@@ -212,7 +212,8 @@ for label, log_mels in sounds.items():
 rows = []
 test = scales["utterance", name].apply(segments_for("utterance", name, "test", chosen["most_test"]))
 for weight in (0.0, chosen["hfenn_weight"], 100 * chosen["hfenn_weight"]):
-    one, _ = train("utterance", name, hfenn_weight=weight)
+    changes = {} if weight == chosen["hfenn_weight"] else {"hfenn_weight": weight}
+    one, _ = train("utterance", name, **changes)
     rows.append({"λ": weight, **reconstruction_errors(test, one.model.predict(test, verbose=0))})
 hfenn = pd.DataFrame(rows).set_index("λ")
 hfenn.to_csv(workspace.results / "01_hfenn.csv", float_format="%.6f")
