@@ -1,6 +1,7 @@
 """What a network has to beat: chance, duration, loudness, and classical acoustic features with an SVC."""
 
 import functools
+import sys
 import time
 import zlib
 
@@ -12,8 +13,12 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
+from ser_utils.audio import load_audio
 from ser_utils.corpora import EMOTIONS
 from ser_utils.feature_store import build_store
+from ser_utils.metrics import unweighted_average_recall
+from ser_utils.splits import audit_leakage, make_folds
+from ser_utils.workspace import content_key
 
 MFCC_RATE_HZ = 16_000  # one rate, so that corpora can be tested across
 OPENSMILE_SETS = {"egemaps": "eGeMAPSv02", "compare": "ComParE_2016"}
@@ -97,11 +102,14 @@ def load_features(folder, table, model, *, snr_db=None, jobs=None):
     """One feature vector per utterance, extracted once and kept.
 
     folder : where feature stores live; table : utterance table
-    model : "duration", "loudness", "mfcc", "egemaps" or "compare"; snr_db : dB of white noise added before
-    Returns (features (n_utterances, n_features) in the table's order, seconds it would take per utterance).
+    model : "chance" (knows nothing), "duration", "loudness", "mfcc", "egemaps" or "compare"
+    snr_db : dB, white noise added to every clip before
+    Returns (n_utterances, n_features), in the table's order.
     """
+    if model == "chance":
+        return np.zeros((len(table), 1), np.float32)
     if model not in EXTRACTORS:
-        raise ValueError(f"model must be one of {', '.join(EXTRACTORS)}. Received: model={model!r}")
+        raise ValueError(f"model must be one of chance, {', '.join(EXTRACTORS)}. Received: model={model!r}")
     name = f"baseline_{model}" if snr_db is None else f"baseline_{model}_{snr_db:+d}db"
     store = build_store(
         folder / name, table, functools.partial(_extract, model=model, snr_db=snr_db), key=name,
@@ -175,10 +183,42 @@ def _fit(features, label, model):
     return build_classifier(model if len(set(label)) > 1 else "chance").fit(features, label)
 
 
-def ms_to_extract(table, model, *, clips=5):
-    """Milliseconds to load one clip and extract its features, one core: the median over the first clips."""
-    from ser_utils.audio import load_audio
+def evaluate(workspace, table, model, protocol, folds=None):
+    """Predict, audit and measure one baseline under one protocol, unless exactly that was done before.
 
+    Writes predictions, folds, audit and costs through the workspace. Returns the name of the folds.
+    """
+    system = system_of(model)
+    split = make_folds(table, protocol, system=system, folds=folds, seed=workspace.seed)
+    name = {"system": system, "model": model, "protocol": protocol, "folds": split.attrs["folds"]}
+    features = load_features(workspace.folder("features"), table, model)
+    key = content_key(features, table[["utterance_id", "emotion"]], split, sys.modules[__name__])
+    if finished(workspace, key, name):
+        return name["folds"]
+    predictions, costs = cross_validate(features, table, split, model=model)
+    costs["ms_per_utterance"] += ms_to_extract(table, model)
+    audit = audit_leakage(
+        split, table, fit={"scaler": ["train", "validation"], "selection": (), "augmentation": ()}
+    )
+    workspace.save_folds(split, system=system, protocol=protocol, folds=name["folds"])
+    workspace.save_audit(audit, **name)
+    workspace.save_costs(costs, **name)
+    predictions.attrs["made_from"] = key
+    workspace.save_predictions(predictions, **name)
+    return name["folds"]
+
+
+def finished(workspace, key, name):
+    predictions = f"predictions/{'-'.join(name.values())}"
+    return (
+        workspace.has_table(predictions) and workspace.load_table(predictions).attrs.get("made_from") == key
+    )
+
+
+def ms_to_extract(table, model, *, clips=5):
+    """Milliseconds to load one clip and extract its features on one core: the median over the first clips."""
+    if model == "chance":
+        return 0.0
     extract, rate = EXTRACTORS[model]
     times = []
     for path in table["path"].head(clips + 1):  # the first one warms up
@@ -197,8 +237,6 @@ def across_domains(features, table, domain, within):
     Returns (uar, common): tables train × test; only emotions that both domains have are trained and tested,
     `common` counts them.
     """
-    from ser_utils.metrics import unweighted_average_recall
-
     domain = np.asarray(domain)
     names = sorted(set(domain))
     uar = pd.DataFrame(np.nan, names, names).rename_axis(index="trained on", columns="tested on")

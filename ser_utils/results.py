@@ -1,0 +1,449 @@
+"""All scores in one table, from predictions alone; the same table recomputed and compared; README's share of it."""
+
+import argparse
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from ser_utils import metrics
+from ser_utils.baselines import has_opensmile
+from ser_utils.splits import PROTOCOLS, default_folds, leaks_beyond
+from ser_utils.workspace import REPOSITORY, Workspace, atomic_path, file_digest, read_json
+
+# system → the notebook that makes its predictions
+SYSTEMS = {
+    "prototype": "02",
+    "spectrogram_cnn": "04",
+    "feature_network": "05",
+    "vae": "06",
+    "sigwavnet": "07",
+    "cnn_n_gru": "07",
+    "speech_transformer": "08",
+    "opensmile": "10",
+    "baseline": "10",
+}
+NAME = ["system", "model", "protocol", "folds"]
+SCORES = (
+    "dataset", *NAME, "level", "n_speakers", "n_utterances", "uar", "uar_low", "uar_high", "uar_fold_mean",
+    "accuracy", "macro_f1", "profile", "seed", "leaks",
+)  # fmt: skip
+NOT_AUDITED = "not audited"
+# How far recomputed scores may lie from committed ones. A network's training amplifies the last bit of another
+# processor's sums; what is deterministic up to rounding gets almost nothing.
+TOLERANCE = {"opensmile": 0.005, "baseline": 0.005}
+TOLERANCE_OF_NETWORKS = 0.1
+SUMS = "SHA256SUMS"
+MARKS = ("<!-- scores -->", "<!-- /scores -->")
+
+
+# gathering ------------------------------------------------------------------------------------------------
+
+
+def list_predictions(workspace):
+    """What has been predicted: a table `system, model, protocol, folds`, in the order tables show it."""
+    names = [path.stem.split("-") for path in (workspace.build / "predictions").glob("*.parquet")]
+    table = pd.DataFrame([name for name in names if len(name) == 4 and name[0] in SYSTEMS], columns=NAME)
+    return _in_order(table)
+
+
+def _in_order(table):
+    rank = {"system": list(SYSTEMS), "protocol": list(PROTOCOLS)}
+    keys = [column for column in (*NAME, "level") if column in table]
+    return table.sort_values(
+        keys, key=lambda c: c.map(rank[c.name].index) if c.name in rank else c, ignore_index=True
+    )
+
+
+def protocols_for(table):
+    """What a system that takes no part in the choice is run under: {(protocol, folds)}, as far as the table
+    has texts and speakers to keep apart."""
+    texts = table["sentence"].fillna("").astype(str)
+    wanted = {("paper", None), ("utterance", default_folds(table, "utterance"))}
+    if texts.nunique() > 1 and not (texts == "").any():
+        wanted.add(("sentence", default_folds(table, "sentence")))
+    if len(table[["corpus", "speaker"]].drop_duplicates()) > 1:
+        wanted.add(("speaker", default_folds(table, "speaker")))
+    return wanted
+
+
+def missing_systems(found):
+    """Systems without predictions, and the notebook to run: "vae (06)", …"""
+    return [
+        f"{system} ({notebook})" for system, notebook in SYSTEMS.items() if system not in set(found["system"])
+    ]
+
+
+def load_predictions(workspace, system, model, protocol, folds):
+    """One predictions file; raises MissingResult if it is absent or damaged."""
+    return workspace.load_table(f"predictions/{system}-{model}-{protocol}-{folds}", made_by=SYSTEMS[system])
+
+
+def gather_scores(workspace):
+    """Score every predictions file: a table of SCORES, segments and voted utterances as rows of their own."""
+    rows = []
+    for name in list_predictions(workspace).itertuples(index=False):
+        predictions = load_predictions(workspace, *name)
+        voted = metrics.vote_utterances(predictions)
+        about = dict(name._asdict(), dataset=workspace.name, profile=workspace.profile, seed=workspace.seed)
+        about["leaks"] = _leaks(workspace, name)
+        for table in [predictions] if voted is predictions else [predictions, voted]:
+            rows.append(about | metrics.score_predictions(table))
+    return _in_order(pd.DataFrame(rows, columns=list(SCORES)))
+
+
+def _leaks(workspace, name):
+    audit = f"audits/{'-'.join(name)}"
+    if not workspace.has_table(audit):
+        return NOT_AUDITED
+    return leaks_beyond(workspace.load_table(audit), name.protocol)
+
+
+def gather_costs(workspace):
+    """What each result cost: parameters, seconds to train, milliseconds per utterance, the machine."""
+    rows = []
+    for name in list_predictions(workspace).itertuples(index=False):
+        path = workspace.build / "costs" / f"{'-'.join(name)}.json"
+        rows.append(name._asdict() | (read_json(path) if path.exists() else {}))
+    costs = pd.DataFrame(rows, columns=[*NAME, "parameters", "seconds_to_train", "ms_per_utterance"])
+    return costs.assign(machine=f"{platform.machine()}, {os.cpu_count()} cores")
+
+
+def save_results(workspace, **tables):
+    """Write tables as results/<dataset>/<name>.csv with six decimals, then the checksums of all files there."""
+    for name, table in tables.items():
+        with atomic_path(workspace.results / f"{name}.csv") as temporary:
+            table.to_csv(temporary, index=False, float_format="%.6f", lineterminator="\n")
+    lines = [f"{file_digest(path)}  {path.name}\n" for path in sorted(workspace.results.glob("*.csv"))]
+    with atomic_path(workspace.results / SUMS) as temporary:
+        temporary.write_text("".join(lines), "utf-8")
+
+
+def gather_seeds(workspace):
+    """Scores of every seed there is of this dataset and profile, as repeated runs.
+
+    Returns `system, model, protocol, folds, level, n_seeds, uar_mean, uar_sd`, only where there are two or more.
+    """
+    every = [
+        gather_scores(Workspace(workspace.dataset, workspace.profile, int(folder.name[5:]), workspace.root))
+        for folder in sorted(workspace.build.parent.glob("seed_*"))
+        if folder.name[5:].isdigit()
+    ]
+    keys = [*NAME, "level"]
+    found = pd.concat(every).groupby(keys)["uar"].agg(["count", "mean", "std"]).reset_index()
+    found.columns = [*keys, "n_seeds", "uar_mean", "uar_sd"]
+    return _in_order(found[found["n_seeds"] > 1])
+
+
+# comparing ------------------------------------------------------------------------------------------------
+
+
+def label_of(name):
+    """How a result is called in figures: "vae · latent"."""
+    return f"{name.system} · {name.model}".replace("_", " ")
+
+
+def decisions(workspace, protocol):
+    """The utterance-level predictions of everything under one protocol: {label: table}.
+
+    Where a protocol was folded in several ways the one with the most test utterances is taken.
+    """
+    found = {}
+    for name in list_predictions(workspace).query("protocol == @protocol").itertuples(index=False):
+        table = metrics.vote_utterances(load_predictions(workspace, *name))
+        label = label_of(name)
+        if label not in found or table["utterance_id"].nunique() > found[label]["utterance_id"].nunique():
+            found[label] = table
+    return found
+
+
+def compare_all(found):
+    """Every pair of systems on the utterances both decided, p adjusted for the number of pairs (Holm).
+
+    found : {label: utterance predictions}. Returns `first, second` and what `metrics.compare_paired` gives,
+    with `p_holm`; pairs without a common utterance are left out.
+    """
+    rows, labels = [], list(found)
+    for i, first in enumerate(labels):
+        for second in labels[i + 1 :]:
+            if set(found[first]["utterance_id"]) & set(found[second]["utterance_id"]):
+                gap = metrics.compare_paired(found[first], found[second])
+                rows.append({"first": first, "second": second} | gap)
+    columns = "first second n_utterances n_speakers difference low high p".split()
+    table = pd.DataFrame(rows, columns=columns)
+    return table.assign(p_holm=metrics.holm(table["p"]))
+
+
+def square(pairs, column, labels, *, sign=-1):
+    """One column of `compare_all` as a table systems × systems; the other triangle is `sign` times it."""
+    table = pd.DataFrame(np.nan, labels, labels)
+    for row in pairs.to_dict("records"):
+        table.loc[row["first"], row["second"]] = row[column]
+        table.loc[row["second"], row["first"]] = sign * row[column]
+    return table
+
+
+def by_gender(found, utterances):
+    """UAR of each system for female and male speakers; empty where the corpus does not say."""
+    gender = utterances.set_index("utterance_id")["gender"]
+    rows = []
+    for label, table in found.items():
+        of = table["utterance_id"].map(gender)
+        uar = {
+            name: metrics.unweighted_average_recall(rows["emotion"], rows["prediction"])
+            for name in ("female", "male")
+            if len(rows := table[of == name])
+        }
+        rows.append({"label": label, "female": uar.get("female", np.nan), "male": uar.get("male", np.nan)})
+    table = pd.DataFrame(rows, columns=["label", "female", "male"])
+    return table.assign(difference=table["female"] - table["male"])
+
+
+def errors(found):
+    """Who is wrong about what: a table of booleans, utterances × systems, on the utterances all decided."""
+    wrong = {
+        label: table.drop_duplicates("utterance_id").set_index("utterance_id").eval("emotion != prediction")
+        for label, table in found.items()
+    }
+    return pd.DataFrame(wrong).dropna().astype(bool).sort_index()
+
+
+def failing_together(wrong):
+    """Cohen's kappa of the errors of each two systems: 1 they fail on the same clips, 0 as independent ones would.
+
+    wrong : as `errors` gives it. Returns a table systems × systems.
+    """
+    x = wrong.to_numpy(float)
+    agree = (x.T @ x + (1 - x).T @ (1 - x)) / max(len(x), 1)
+    rate = x.mean(axis=0)
+    expected = np.outer(rate, rate) + np.outer(1 - rate, 1 - rate)
+    kappa = np.divide(agree - expected, 1 - expected, out=np.ones_like(agree), where=expected < 1)
+    return pd.DataFrame(kappa, wrong.columns, wrong.columns)
+
+
+def fall(scores):
+    """UAR by protocol, one row per system and model, utterance level, and how far it falls to the strictest.
+
+    Where a protocol was folded in several ways the one with the most utterances is taken.
+    """
+    rows = scores[scores["level"] == "utterance"].sort_values("n_utterances", kind="stable")
+    wide = rows.drop_duplicates(["system", "model", "protocol"], keep="last")
+    wide = wide.pivot(index=["system", "model"], columns="protocol", values="uar")
+    wide = wide.reindex(columns=list(PROTOCOLS)).reset_index().rename_axis(columns=None)
+    known = wide[list(PROTOCOLS)]
+    wide["fall"] = wide["paper"] - known.iloc[:, 1:].ffill(axis=1).iloc[:, -1]
+    return _in_order(wide)
+
+
+def load_published():
+    """What was published: `system, model, dataset, protocol, metric, value, how, source`."""
+    return pd.read_csv(Path(__file__).with_name("published.csv"), keep_default_na=False)
+
+
+def beside_published(scores):
+    """Each published figure of this dataset beside ours, same system and protocol; "none published" where so.
+
+    Returns `system, model, protocol, metric, published, ours, how, source`.
+    """
+    ours = scores[scores["level"] == "utterance"]
+    published = load_published()
+    rows = []
+    for system, own in ours.groupby("system", sort=False):
+        if system == "baseline":
+            continue
+        known = published[(published["system"] == system) & published["dataset"].isin(set(own["dataset"]))]
+        for one in known.itertuples():
+            same = own[(own["protocol"] == one.protocol) & (own["folds"] == one.folds if one.folds else True)]
+            same = same[same["model"] == one.model] if one.model in set(own["model"]) else same
+            best = same.loc[same[one.metric].idxmax()] if len(same) else None
+            rows.append(
+                {"system": system, "model": one.model, "protocol": one.protocol, "metric": one.metric}
+                | {"published": one.value, "ours": best[one.metric] if best is not None else np.nan}
+                | {
+                    "our_model": best["model"] if best is not None else "",
+                    "how": one.how,
+                    "source": one.source,
+                }
+            )
+        if known.empty:
+            rows.append({"system": system, "published": "none published", "metric": "uar"})
+    columns = "system model protocol metric published ours our_model how source".split()
+    return pd.DataFrame(rows, columns=columns).fillna({"how": "", "source": "", "model": "", "protocol": ""})
+
+
+# verifying ------------------------------------------------------------------------------------------------
+
+
+def altered_files(folder):
+    """Result files that are not what notebook 10 wrote: one sentence each."""
+    if not (folder / SUMS).exists():
+        return [f"{SUMS} is not there: run notebook 10"]
+    known = dict(reversed(line.split("  ", 1)) for line in (folder / SUMS).read_text("utf-8").splitlines())
+    found = []
+    for name, digest in known.items():
+        if not (folder / name).exists():
+            found.append(f"{name} is missing")
+        elif file_digest(folder / name) != digest:
+            found.append(f"{name} was altered since notebook 10 wrote it")
+    return found
+
+
+def compare_scores(committed, fresh):
+    """List where two score tables differ by more than TOLERANCE: one sentence each.
+
+    Names, counts and leaks have to be equal. openSMILE's rows are left out where it is not installed.
+    """
+    if not has_opensmile():
+        committed, fresh = (table[table["system"] != "opensmile"] for table in (committed, fresh))
+    keys = [*NAME, "level"]
+    both = committed.merge(fresh, on=keys, how="outer", suffixes=("", "_fresh"), indicator=True)
+    found = []
+    for row in both.to_dict("records"):
+        name = "-".join(row[key] for key in NAME) + f" ({row['level']})"
+        if row["_merge"] != "both":
+            found.append(f"{name}: {'not recomputed' if row['_merge'] == 'left_only' else 'not in results/'}")
+            continue
+        near = TOLERANCE.get(row["system"], TOLERANCE_OF_NETWORKS)
+        for column in (c for c in SCORES if c not in keys):
+            was, now = row[column], row[f"{column}_fresh"]
+            if pd.isna(was) and pd.isna(now):
+                continue
+            within = (
+                abs(was - now) <= near
+                if isinstance(was, float) and not pd.isna([was, now]).any()
+                else was == now
+            )
+            if not within:
+                limit = f", tolerance {near}" if isinstance(was, float) else ""
+                found.append(f"{name}: {column} was {was}, is {now}{limit}")
+    return found
+
+
+def verify(workspace, recomputed=None):
+    """Recompute a dataset's results with the profile and seed they were made with, and list what differs.
+
+    workspace : whose root holds the results; recomputed : root of a finished second run, None makes one under
+    build/verify. Returns a list of sentences, empty when everything holds.
+    """
+    folder = workspace.root / "results" / workspace.name
+    if not (folder / "scores.csv").exists():
+        return [f"{folder} has no scores.csv: nothing to verify"]
+    made = read_json(folder / "provenance.json")
+    found = altered_files(folder)
+    if recomputed is None:
+        recomputed = workspace.root / "build" / "verify"
+        given = {
+            "DATASET": workspace.dataset,
+            "PROFILE": made["profile"],
+            "SEED": made["seed"],
+            "ROOT": recomputed,
+        }
+        command = [
+            "make",
+            "-C",
+            str(REPOSITORY),
+            "reproduce",
+            *(f"{key}={value}" for key, value in given.items()),
+        ]
+        if subprocess.run(command, check=False).returncode:
+            return [*found, "the second run failed, see above"]
+    fresh = Path(recomputed) / "results" / workspace.name / "scores.csv"
+    return found + compare_scores(_read_scores(folder / "scores.csv"), _read_scores(fresh))
+
+
+def _read_scores(path):
+    return pd.read_csv(path, dtype={key: str for key in NAME}, keep_default_na=False, na_values={"uar_low": [""], "uar_high": [""]})  # fmt: skip
+
+
+# README ---------------------------------------------------------------------------------------------------
+
+
+def readme_table(scores, costs):
+    """One dataset's share of README: system by protocol, UAR in percent with its interval."""
+    rows = scores[scores["level"] == "utterance"]
+    few = rows["n_speakers"].max() < metrics.FEWEST_SPEAKERS
+    lines = [f"| system | model | {' | '.join(PROTOCOLS)} | parameters | s to train | ms per utterance |"]
+    lines.append("|---|---|" + "---:|" * (len(PROTOCOLS) + 3))
+    for (system, model), own in rows.groupby(["system", "model"], sort=False):
+        cells = [_cell(own[own["protocol"] == protocol]) for protocol in PROTOCOLS]
+        cost = costs[(costs["system"] == system) & (costs["model"] == model)]
+        strictest = cost[cost["protocol"] == own["protocol"].iloc[-1]].head(1)
+        numbers = ("parameters", "{:,.0f}"), ("seconds_to_train", "{:.0f}"), ("ms_per_utterance", "{:.1f}")
+        cells += [
+            form.format(strictest[column].iloc[0])
+            if len(strictest) and strictest[column].notna().all()
+            else "–"
+            for column, form in numbers
+        ]
+        lines.append(f"| {system} | {model} | {' | '.join(cells)} |")
+    if few:
+        lines += ["", f"{metrics.TOO_FEW.capitalize()}."]
+    return "\n".join(lines)
+
+
+def _cell(rows):
+    if rows.empty:
+        return "–"
+    row = rows.loc[rows["n_utterances"].idxmax()]
+    interval = "" if pd.isna(row["uar_low"]) else f" ({100 * row['uar_low']:.0f}–{100 * row['uar_high']:.0f})"
+    return f"{100 * row['uar']:.1f}{interval}"
+
+
+def write_readme(root=REPOSITORY):
+    """Put the tables of all results/ between the marks in README. Returns the datasets written."""
+    parts, names = [], []
+    for path in sorted(root.glob("results/*/scores.csv")):
+        scores, made = _read_scores(path), read_json(path.with_name("provenance.json"))
+        names.append(path.parent.name)
+        synthetic = ", synthetic speech" if names[-1] == "demo" else ""
+        parts.append(f"**{names[-1]}**{synthetic} (profile {made['profile']}, seed {made['seed']})\n")
+        parts.append(readme_table(scores, pd.read_csv(path.with_name("costs.csv"))) + "\n")
+    parts.append(
+        "UAR in % of whole utterances, all test predictions pooled, with 95 % intervals by bootstrap over speakers. "
+        "`paper` is the published split, which leaks; `speaker` is speaker-independent. "
+        "Generated from `results/*/scores.csv`.\n"
+    )
+    readme = root / "README.md"
+    text = readme.read_text("utf-8")
+    if text.count(MARKS[0]) != 1 or text.count(MARKS[1]) != 1:
+        raise SystemExit(f"{readme} needs the marks {' … '.join(MARKS)} once each, around the table.")
+    head, rest = text.split(MARKS[0])
+    with atomic_path(readme) as temporary:
+        temporary.write_text(
+            head + MARKS[0] + "\n\n" + "\n".join(parts) + "\n" + MARKS[1] + rest.split(MARKS[1])[1], "utf-8"
+        )
+    return names
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(prog="python -m ser_utils.results", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    verifying = commands.add_parser("verify", help="recompute a dataset's scores and compare")
+    verifying.add_argument("--dataset", default="demo")
+    verifying.add_argument(
+        "--profile", default="quick", help="ignored: the results say which they were made with"
+    )
+    verifying.add_argument("--seed", default="0", help="ignored, likewise")
+    verifying.add_argument("--root", default="")
+    verifying.add_argument("--recomputed", help="root of a finished second run; none: it is made now")
+    commands.add_parser("readme", help="write README's tables from results/")
+    given = parser.parse_args(arguments)
+    if given.command == "readme":
+        print(f"README tables written: {', '.join(write_readme()) or 'none'}")
+        return
+    differences = verify(Workspace(given.dataset, root=given.root), given.recomputed)
+    tolerances = ", ".join(f"{system} {near}" for system, near in TOLERANCE.items())
+    print(
+        f"Tolerances of scores: {tolerances}, trained networks {TOLERANCE_OF_NETWORKS}; all else is to be equal."
+    )
+    print(*differences, sep="\n")
+    print("differs" if differences else f"results/{given.dataset}: verified")
+    sys.exit(bool(differences))
+
+
+if __name__ == "__main__":
+    main()
