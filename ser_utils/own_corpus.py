@@ -30,7 +30,7 @@ NAME = re.compile(r"\w[\w .+@-]{0,63}")  # becomes part of a file name
 
 def is_own(name):
     """Whether `name` is a path rather than the name of a corpus."""
-    if name in CORPORA or name == "demo":
+    if not name.strip() or name in CORPORA or name == "demo":
         return False
     return "/" in name or Path(name).suffix.lower() in (".csv", ".tsv", ".parquet") or Path(name).is_dir()
 
