@@ -11,6 +11,9 @@ import re
 import numpy as np
 import pandas as pd
 
+from ser_utils.corpus_facts import CORPORA
+from ser_utils.workspace import REPOSITORY
+
 PROTOCOLS = ("paper", "utterance", "sentence", "speaker")
 SEGMENT_MS, HOP_MS = 100.0, 20.0  # the prototype paper's segments
 # EmoBox's six test groups of RAVDESS actors (Ma et al. 2024)
@@ -492,3 +495,36 @@ def leaks_beyond(audit, protocol):
     _check_protocol(protocol)
     found = set(audit.loc[audit["count"] > 0, "kind"]) - set(ALLOWED[protocol])
     return "; ".join(kind for kind in LEAKS if kind in found)
+
+
+def speaker_groups(corpus, folds):
+    """Whom each fold of a whole corpus tests and validates on, as the files in data/folds/ hold it.
+
+    corpus : corpora.Corpus; folds : "leave_one_speaker_out" or "emobox"
+    Returns a table `fold, test, validation` of speakers joined by spaces; all others train. An empty
+    `validation` means that it is grouped by utterance.
+    """
+    emotions = corpus.emotions
+    rows = [(speaker, gender, emotion) for speaker, gender in corpus.speakers.items() for emotion in emotions]
+    table = pd.DataFrame(rows, columns=["speaker", "gender", "emotion"]).assign(corpus=corpus.name)
+    table["utterance_id"] = table["speaker"] + " " + table["emotion"]
+    split = make_folds(table, "speaker", folds=folds).merge(table, on="utterance_id")
+    whole = split.groupby(["fold", "speaker"])["role"].agg(
+        lambda roles: roles.iloc[0] if roles.nunique() == 1 else ""
+    )
+    groups = whole.reset_index().groupby(["fold", "role"])["speaker"].agg(" ".join).unstack(fill_value="")
+    return (
+        groups.reindex(columns=["test", "validation"], fill_value="").reset_index().rename_axis(columns=None)
+    )
+
+
+def save_speaker_groups(folder):
+    """Write the fold files of every corpus into a folder, as <corpus>-<folds>.csv."""
+    for name, corpus in CORPORA.items():
+        for folds in ("leave_one_speaker_out", *(["emobox"] if name == "ravdess" else [])):
+            table = speaker_groups(corpus, folds)
+            table.to_csv(folder / f"{name}-{folds}.csv", index=False, lineterminator="\n")
+
+
+if __name__ == "__main__":
+    save_speaker_groups(REPOSITORY / "data" / "folds")

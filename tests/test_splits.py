@@ -3,6 +3,7 @@ import pandas as pd
 import pytest
 
 from ser_utils import splits
+from ser_utils.corpora import load_corpus
 from ser_utils.splits import audit_leakage, leaks_beyond, make_folds
 
 
@@ -339,3 +340,22 @@ def test_audit_survives_the_disk_and_refuses_other_data(tmp_path):
         audit_leakage(made, table[table["speaker"] != "01"])
     with pytest.raises(ValueError, match="Accepted: scaler, encoder"):
         audit_leakage(made, table, fit={"normaliser": "train"})
+
+
+def test_committed_fold_files_are_what_is_used(tmp_path):
+    splits.save_speaker_groups(tmp_path)
+    committed = splits.REPOSITORY / "data" / "folds"
+    made = {path.name: path.read_text() for path in tmp_path.iterdir()}
+    assert made == {path.name: path.read_text() for path in committed.glob("*.csv")}
+    emobox = pd.read_csv(committed / "ravdess-emobox.csv", dtype=str)
+    assert list(emobox["test"]) == list(splits.EMOBOX_RAVDESS)
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize("name", ["emodb", "ravdess", "aesdd"])
+def test_real_corpora_keep_their_word(name, data_dir):
+    table = load_corpus(name, data_dir)
+    for protocol in ("utterance", "sentence", "speaker"):
+        made = make_folds(table, protocol)
+        assert leaks_beyond(audit_leakage(made, table), protocol) == ""
+        assert set(made["utterance_id"]) == set(table["utterance_id"])
