@@ -601,3 +601,16 @@ def _assign(model, tensors, source):
             f"as its config.json says. Tensors {'; '.join(problems)}"
         )
     model.ignored = ignored
+
+
+def random_speech_transformer(architecture, seed=0):
+    """An encoder with random weights, the same under every backend: what it hears carries no meaning."""
+    model = SpeechTransformer(architecture, name="speech_transformer")
+    model.build()
+    rng = np.random.default_rng(seed)
+    named = checkpoint_names(model)
+    for variable in map(named.get, sorted(named)):
+        if len(variable.shape) > 1:  # He's, over what one output sees
+            spread = (2 / np.prod(variable.shape[:-1])) ** 0.5
+            variable.assign(rng.normal(scale=spread, size=variable.shape).astype("float32"))
+    return model
