@@ -189,16 +189,11 @@ def square(pairs, column, labels, *, sign=-1):
 
 def by_gender(found, utterances):
     """UAR of each system for female and male speakers; empty where the corpus does not say."""
-    gender = utterances.set_index("utterance_id")["gender"]
-    rows = []
+    gender_of, rows = utterances.set_index("utterance_id")["gender"], []
     for label, table in found.items():
-        of = table["utterance_id"].map(gender)
-        uar = {
-            name: metrics.unweighted_average_recall(rows["emotion"], rows["prediction"])
-            for name in ("female", "male")
-            if len(rows := table[of == name])
-        }
-        rows.append({"label": label, "female": uar.get("female", np.nan), "male": uar.get("male", np.nan)})
+        groups = table.groupby(table["utterance_id"].map(gender_of))
+        uar = {name: metrics.unweighted_average_recall(g["emotion"], g["prediction"]) for name, g in groups}
+        rows.append({"label": label} | uar)
     table = pd.DataFrame(rows, columns=["label", "female", "male"])
     return table.assign(difference=table["female"] - table["male"])
 
@@ -256,23 +251,18 @@ def beside_published(scores):
         if system == "baseline":
             continue
         known = published[(published["system"] == system) & published["dataset"].isin(set(own["dataset"]))]
-        for one in known.itertuples():
-            same = own[(own["protocol"] == one.protocol) & (own["folds"] == one.folds if one.folds else True)]
-            same = same[same["model"] == one.model] if one.model in set(own["model"]) else same
-            best = same.loc[same[one.metric].idxmax()] if len(same) else None
-            rows.append(
-                {"system": system, "model": one.model, "protocol": one.protocol, "metric": one.metric}
-                | {"published": one.value, "ours": best[one.metric] if best is not None else np.nan}
-                | {
-                    "our_model": best["model"] if best is not None else "",
-                    "how": one.how,
-                    "source": one.source,
-                }
-            )
+        for one in known.to_dict("records"):
+            same = own[own["protocol"] == one["protocol"]]
+            same = same[same["folds"] == one["folds"]] if one["folds"] else same
+            same = same[same["model"] == one["model"]] if one["model"] in set(same["model"]) else same
+            best = same.loc[same[one["metric"]].idxmax()] if len(same) else {}
+            ours = {"ours": best.get(one["metric"], np.nan), "our_model": best.get("model", "not run")}
+            rows.append(one | {"published": one["value"]} | ours)
         if known.empty:
-            rows.append({"system": system, "published": "none published", "metric": "uar"})
+            ours = {"ours": np.nan, "our_model": "", "model": "", "protocol": "", "how": "", "source": ""}
+            rows.append({"system": system, "metric": "", "published": "none published"} | ours)
     columns = "system model protocol metric published ours our_model how source".split()
-    return pd.DataFrame(rows, columns=columns).fillna({"how": "", "source": "", "model": "", "protocol": ""})
+    return pd.DataFrame(rows, columns=columns)
 
 
 # verifying ------------------------------------------------------------------------------------------------

@@ -1,0 +1,218 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from ser_utils import results
+from ser_utils.splits import audit_leakage, make_folds
+from ser_utils.workspace import Workspace, write_json
+
+EMOTIONS = ("anger", "fear", "neutral")
+
+
+@pytest.fixture(scope="module")
+def utterances():
+    rows = [
+        (f"{s:02d}{e}{t}", "demo", f"{s:02d}", "female" if s % 2 else "male", e, str(t))
+        for s in range(1, 7)
+        for e in EMOTIONS
+        for t in range(5)
+    ]
+    columns = ["utterance_id", "corpus", "speaker", "gender", "emotion", "sentence"]
+    return pd.DataFrame(rows, columns=columns).assign(duration_s=0.3, pcm_sha256=lambda t: t["utterance_id"])
+
+
+def guess(rows, skill, seed):
+    random = np.random.default_rng(seed)
+    p = random.dirichlet([1, 1, 1], len(rows))
+    truth = rows["emotion"].map(EMOTIONS.index).to_numpy()
+    p[np.arange(len(p)), truth] += (random.random(len(p)) < skill) * 2
+    table = rows[["utterance_id", "start_ms", "fold", "speaker", "emotion"]].reset_index(drop=True)
+    table[[f"p_{emotion}" for emotion in EMOTIONS]] = p / p.sum(axis=1, keepdims=True)
+    return table.assign(prediction=np.array(EMOTIONS)[p.argmax(axis=1)])
+
+
+@pytest.fixture
+def workspace(tmp_path, utterances):
+    made = Workspace("demo", "quick", 0, tmp_path)
+    for system, model, protocol, skill in [
+        ("prototype", "per_speaker", "paper", 0.9),
+        ("prototype", "per_speaker", "utterance", 0.6),
+        ("vae", "latent", "speaker", 0.4),
+        ("vae", "both", "speaker", 0.9),
+    ]:
+        split = make_folds(utterances, protocol, system=system)
+        tested = split[split["role"] == "test"].merge(utterances, on="utterance_id")
+        name = {"system": system, "model": model, "protocol": protocol, "folds": split.attrs["folds"]}
+        made.save_predictions(guess(tested, skill, seed=len(model)), **name)
+        made.save_audit(audit_leakage(split, utterances), **name)
+        made.save_costs({"parameters": 10, "seconds_to_train": 2.5, "ms_per_utterance": 3}, **name)
+    write_json(made.results / "provenance.json", {"profile": "quick", "seed": 0, "notebooks": {}})
+    return made
+
+
+def test_scores_are_gathered_in_the_fixed_columns(workspace):
+    scores = results.gather_scores(workspace)
+    fixed = (
+        "dataset system model protocol folds level n_speakers n_utterances uar uar_low uar_high uar_fold_mean "
+        "accuracy macro_f1 profile seed leaks"
+    )
+    assert " ".join(scores) == fixed
+    assert list(scores["system"]) == ["prototype"] * 3 + ["vae"] * 2
+    assert list(scores["level"]) == ["segment", "utterance", "utterance", "utterance", "utterance"]
+    assert list(scores["protocol"]) == ["paper", "paper", "utterance", "speaker", "speaker"]
+    assert (scores["uar_low"] <= scores["uar"]).all() and (scores["uar"] <= scores["uar_high"]).all()
+    leaks = dict(zip(scores["protocol"], scores["leaks"], strict=True))
+    assert leaks["utterance"] == leaks["speaker"] == ""
+    assert leaks["paper"].startswith("overlapping segments; utterances")
+    assert "feature_network (05)" in results.missing_systems(scores)
+
+
+def test_scores_are_the_same_to_the_byte(workspace):
+    written = []
+    for _ in range(2):
+        results.save_results(workspace, scores=results.gather_scores(workspace))
+        written.append((workspace.results / "scores.csv").read_bytes())
+    assert written[0] == written[1]
+
+
+def test_what_was_not_audited_says_so(workspace):
+    (workspace.build / "audits" / "vae-both-speaker-leave_one_speaker_out.parquet").unlink()
+    scores = results.gather_scores(workspace).set_index("model")
+    assert scores.loc["both", "leaks"] == "not audited"
+
+
+def test_comparisons(workspace, utterances):
+    found = results.decisions(workspace, "speaker")
+    assert list(found) == ["vae · both", "vae · latent"]
+    pairs = results.compare_all(found)
+    assert len(pairs) == 1 and pairs["difference"].item() > 0.2
+    square = results.square(pairs, "difference", list(found))
+    assert square.iloc[0, 1] == -square.iloc[1, 0] == pairs["difference"].item()
+    gender = results.by_gender(found, utterances)
+    assert gender[["female", "male"]].notna().all(axis=None)
+    wrong = results.errors(found)
+    assert len(wrong) == len(utterances)
+    assert wrong["vae · both"].mean() == pytest.approx(
+        1 - results.gather_scores(workspace).set_index("model").loc["both", "accuracy"]
+    )
+
+
+def test_failing_together_by_hand():
+    wrong = pd.DataFrame({"a": [1, 1, 0, 0], "b": [1, 1, 0, 0], "c": [0, 0, 1, 1], "d": [1, 0, 1, 0]}).astype(
+        bool
+    )
+    kappa = results.failing_together(wrong)
+    assert kappa.loc["a"].tolist() == [1, 1, -1, 0]
+
+
+def test_fall_goes_to_the_strictest_known_protocol(workspace):
+    fall = results.fall(results.gather_scores(workspace)).set_index("model")
+    row = fall.loc["per_speaker"]
+    assert row["fall"] == pytest.approx(row["paper"] - row["utterance"])
+    assert np.isnan(fall.loc["both", "fall"])  # no published split was run
+
+
+def test_published_figures_stand_beside_ours(workspace):
+    scores = results.gather_scores(workspace)
+    table = results.beside_published(scores)
+    assert set(table["published"]) == {"none published"}  # nothing was published for the demo corpus
+    as_emodb = scores.assign(dataset="emodb", system="sigwavnet", protocol="paper", folds="10_fold")
+    table = results.beside_published(as_emodb).set_index("metric")
+    assert (
+        table.loc["accuracy", "published"] == 0.901
+        and table.loc["accuracy", "ours"] == scores["accuracy"].max()
+    )
+
+
+def test_published_table_is_complete():
+    published = results.load_published()
+    assert set(published["system"]) <= set(results.SYSTEMS)
+    assert (published[["how", "source"]] != "").all(axis=None)
+    assert published["value"].between(0, 1).all()
+
+
+def test_seeds_join_as_repeated_runs(workspace):
+    other = Workspace("demo", "quick", 1, workspace.root)
+    name = {"system": "vae", "model": "both", "protocol": "speaker", "folds": "leave_one_speaker_out"}
+    other.save_predictions(
+        results.load_predictions(workspace, *name.values()).assign(prediction="anger"), **name
+    )
+    seeds = results.gather_seeds(workspace)
+    scores = results.gather_scores(workspace).set_index("model")
+    assert seeds["model"].tolist() == ["both"] and seeds["n_seeds"].item() == 2
+    assert seeds["uar_mean"].item() == pytest.approx((scores.loc["both", "uar"] + 1 / 3) / 2)
+
+
+# verify
+
+
+@pytest.fixture
+def verified(workspace):
+    scores, costs = results.gather_scores(workspace), results.gather_costs(workspace)
+    again = Workspace("demo", "quick", 0, workspace.root / "again")
+    for place in (workspace, again):
+        results.save_results(place, scores=scores, costs=costs)
+    return workspace, again
+
+
+def alter(path, column, row, value):
+    table = pd.read_csv(path, keep_default_na=False)
+    table.loc[row, column] = value
+    table.to_csv(path, index=False, float_format="%.6f", lineterminator="\n")
+
+
+def test_verify_passes_and_finds_one_altered_number(verified):
+    workspace, again = verified
+    assert results.verify(workspace, again.root) == []
+    was = pd.read_csv(workspace.results / "scores.csv").loc[1, "uar"]
+    alter(workspace.results / "scores.csv", "uar", 1, was + 0.001)  # far below the tolerance
+    assert results.verify(workspace, again.root) == ["scores.csv was altered since notebook 10 wrote it"]
+
+
+def test_verify_lists_what_came_out_differently(verified):
+    workspace, again = verified
+    scores = again.results / "scores.csv"
+    was = pd.read_csv(scores).loc[1, "uar"]
+    alter(scores, "uar", 1, was - 0.05)  # a trained network may
+    assert results.verify(workspace, again.root) == []
+    alter(scores, "uar", 1, was - 0.2)
+    alter(scores, "leaks", 3, "speakers")
+    alter(scores, "n_utterances", 4, 7)
+    found = results.verify(workspace, again.root)
+    assert len(found) == 3
+    assert (
+        "prototype-per_speaker-paper-holdout (utterance): uar was" in found[0] and "tolerance 0.1" in found[0]
+    )
+    assert any("leaks was , is speakers" in line for line in found)
+    pd.read_csv(scores, keep_default_na=False).iloc[1:].to_csv(scores, index=False)
+    assert any("not recomputed" in line for line in results.verify(workspace, again.root))
+
+
+def test_verify_by_command_line(verified, capsys):
+    workspace, again = verified
+    command = ["verify", "--dataset", "demo", "--root", str(workspace.root), "--recomputed", str(again.root)]
+    with pytest.raises(SystemExit) as ended:
+        results.main(command)
+    assert ended.value.code == 0 and "verified" in capsys.readouterr().out
+    (workspace.results / "costs.csv").unlink()
+    with pytest.raises(SystemExit) as ended:
+        results.main(command)
+    assert ended.value.code == 1 and "costs.csv is missing" in capsys.readouterr().out
+
+
+def test_readme_table_is_written_between_its_marks(verified):
+    workspace, _ = verified
+    readme = workspace.root / "README.md"
+    readme.write_text("before\n<!-- scores -->\nold\n<!-- /scores -->\nafter\n")
+    results.write_readme(workspace.root)
+    text = readme.read_text()
+    assert text.startswith("before\n<!-- scores -->") and text.endswith("<!-- /scores -->\nafter\n")
+    assert "old" not in text and "synthetic" in text
+    uar = results.gather_scores(workspace).set_index("model").loc["both", "uar"]
+    assert f"| vae | both | – | – | – | {100 * uar:.1f} (" in text
+    once = text
+    results.write_readme(workspace.root)
+    assert readme.read_text() == once
+    readme.write_text("no marks")
+    with pytest.raises(SystemExit, match="needs the marks"):
+        results.write_readme(workspace.root)
