@@ -249,10 +249,8 @@ def _join(reports, labels):
     names = [report.corpora[0].name for report in reports]
     if len(set(names)) < len(names):
         raise CorpusError(f"Each corpus may be there once. Received: {'+'.join(names)}")
-    tables = [report.table.copy() for report in reports]
-    for name, table in zip(names, tables, strict=True):
-        for column in ("utterance_id", "speaker"):
-            table[column] = name + "_" + table[column]
+    parts = list(zip(names, reports, strict=True))
+    tables = [_named_after(name, report.table) for name, report in parts]
     table = pd.concat(tables).sort_values("utterance_id", ignore_index=True)
     present = [set(part["emotion"]) for part in tables]
     kept = set.intersection(*present) if labels == "shared" else set.union(*present)
@@ -260,9 +258,7 @@ def _join(reports, labels):
         raise CorpusError(
             f"{'+'.join(names)}: fewer than two emotions are in all of them. LABELS=all keeps all."
         )
-    said = [
-        f"{n}: {report.announcement}" for n, report in zip(names, reports, strict=True) if report.announcement
-    ]
+    said = [f"{name}: {report.announcement}" for name, report in parts if report.announcement]
     listed = ", ".join(emotion for emotion in EMOTIONS if emotion in kept)
     more = set.union(*present) - kept
     said.append(
@@ -273,14 +269,18 @@ def _join(reports, labels):
         said.append(f"{lost} files of {', '.join(sorted(more))} left out, as not all have them")
     return CorpusReport(
         table[table["emotion"].isin(kept)].reset_index(drop=True),
-        pd.concat(
-            [
-                r.problems.assign(path=n + "/" + r.problems["path"])
-                for n, r in zip(names, reports, strict=True)
-            ]
-        ),
+        pd.concat([_named_after(name, report.problems) for name, report in parts], ignore_index=True),
         "; ".join(said),
         tuple(report.corpora[0] for report in reports),
         tuple(report.folders[0] for report in reports),
-        pd.concat([report.files for report in reports], ignore_index=True),
+        pd.concat([_named_after(name, report.files) for name, report in parts], ignore_index=True),
     )
+
+
+def _named_after(corpus, table):
+    """Utterances, speakers and relative paths with the corpus's name before them."""
+    table = table.copy()
+    for column, mark in (("utterance_id", "_"), ("speaker", "_"), ("path", "/")):
+        if column in table and not (column == "path" and "corpus" in table):  # there it is absolute
+            table[column] = corpus + mark + table[column]
+    return table

@@ -166,7 +166,7 @@ def find_regularities(files):
         said.append(
             f"{clipped} of {len(files)} files are clipped (over 0.1 % of their samples at full scale)."
         )
-    for fact, unit in (("sample_rate_hz", " Hz"), ("channels", " channels")):
+    for fact, unit in (("sample_rate_hz", " Hz"), ("channels", " channel(s)")):
         counts = files[fact].value_counts()
         if len(counts) > 1:
             said.append(
@@ -178,6 +178,48 @@ def find_regularities(files):
             f"{long.sum()} files are more than ten times as long as usual, e.g. {files['path'][long].iloc[0]}."
         )
     return said
+
+
+def find_traps(report):
+    """What in a corpus, or several, could fool a model or its reader, in sentences.
+
+    report : a CorpusReport
+    """
+    table, files = report.table, report.files
+    said = []
+    counts = table["emotion"].value_counts()
+    if counts.max() >= 2 * counts.min():
+        said.append(
+            f"Classes differ in size: {counts.max()} of {counts.idxmax()}, {counts.min()} of {counts.idxmin()}. "
+            f"Accuracy flatters whoever prefers the large ones; UAR does not."
+        )
+    for corpus, part in table.groupby("corpus"):
+        texts = part.loc[part["sentence"] != "", "sentence"]
+        if 0 < texts.nunique() <= 3:
+            said.append(f"{corpus} has only {texts.nunique()} text(s): nothing is known of other words.")
+        alone = (part.groupby("sentence")["emotion"].transform("nunique") == 1) & (part["sentence"] != "")
+        if alone.sum() > len(part) / 10:
+            said.append(
+                f"In {corpus}, {alone.sum()} of {len(part)} utterances have a text that goes with one emotion alone."
+            )
+        if (n := part["speaker"].nunique()) < 5:
+            said.append(f"{corpus} has {n} speakers here: a speaker-independent score rests on {n} voices.")
+        lacking = sorted(set(counts.index) - set(part["emotion"]))
+        if lacking:
+            said.append(
+                f"{corpus} has no {', '.join(lacking)}: there, the room tells what the emotion is not."
+            )
+    said += _find_loudness_by_corpus(files.merge(table[["utterance_id", "corpus"]], on="utterance_id"))
+    left_out = files["path"].isin(report.problems["path"])
+    return said + find_regularities(files[~left_out & files["utterance_id"].isin(table["utterance_id"])])
+
+
+def _find_loudness_by_corpus(files):
+    decibel = 20 * np.log10(files[files["reason"] == ""].groupby("corpus")["rms"].median())
+    if decibel.max() - decibel.min() <= 6:
+        return []
+    listed = ", ".join(f"{name} {level:.0f} dB" for name, level in decibel.items())
+    return [f"Loudness tells the corpora apart (median level against full scale: {listed})."]
 
 
 def _accuracy_by_length(lengths, emotions):
@@ -193,20 +235,10 @@ def _accuracy_by_length(lengths, emotions):
 
 
 def _check_between(reports):
-    files = pd.concat(
-        [
-            r.files.assign(path=r.corpora[0].name + "/" + r.files["path"], of=r.corpora[0].name)
-            for r in reports
-        ]
-    )
-    shared = files.groupby("pcm_sha256")["of"].transform("nunique") > 1
+    parts = [(report.corpora[0].name, report.files) for report in reports]
+    files = pd.concat([part.assign(path=name + "/" + part["path"], corpus=name) for name, part in parts])
+    shared = files.groupby("pcm_sha256")["corpus"].transform("nunique") > 1
     nothing = pd.DataFrame(columns=["path", "reason"])
-    loudness = files[files["reason"] == ""].groupby("of")["rms"].median()
-    decibel = 20 * np.log10(loudness)
-    warnings = []
-    if decibel.max() - decibel.min() > 6:
-        listed = ", ".join(f"{name} {level:.0f} dB" for name, level in decibel.items())
-        warnings.append(f"Loudness tells the corpora apart (median level against full scale: {listed}).")
     return CorpusCheck(
         title="Between them",
         present=[],
@@ -216,7 +248,7 @@ def _check_between(reports):
         unreadable=nothing,
         unexpected=nothing,
         duplicated=find_duplicates(files[shared]),
-        warnings=warnings,
+        warnings=_find_loudness_by_corpus(files),
         verdict="",
         usable=True,
     )

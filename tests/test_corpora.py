@@ -12,11 +12,12 @@ from ser_utils.corpus_facts import GrammarError
 
 
 @pytest.fixture(autouse=True)
-def apart(monkeypatch, tmp_path):
-    """No environment of the caller, and no cache but this test's own."""
+def apart(request, monkeypatch, tmp_path):
+    """No environment of the caller, and, but for the real corpora, no cache but this test's own."""
     for name in ("STRICT", "LABELS"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(recordings, "REPOSITORY", tmp_path / "repository")
+    if not request.node.get_closest_marker("real_data"):
+        monkeypatch.setattr(recordings, "REPOSITORY", tmp_path / "repository")
 
 
 def record(path, *, seconds=0.3, rate=16_000, seed=None):
@@ -164,6 +165,14 @@ def test_an_absent_corpus_says_what_was_expected_where_and_how_to_get_it(tmp_pat
     (tmp_path / "ravdess").mkdir()
     with pytest.raises(CorpusError, match="there are 0 audio files in"):
         load_corpus("ravdess", tmp_path)
+
+
+@pytest.mark.parametrize(
+    "folder", ["Tess", "TESS Toronto emotional speech set data", "toronto-emotional-speech-set-tess"]
+)
+def test_folders_are_found_under_the_names_of_their_kaggle_copies(tmp_path, folder):
+    record(tmp_path / folder / "TESS Toronto emotional speech set data" / "OAF_angry" / "OAF_back_angry.wav")
+    assert load_corpus("tess", tmp_path)["utterance_id"].tolist() == ["OAF_back_angry"]
 
 
 def test_an_unknown_corpus_lists_the_accepted_ones(tmp_path):
@@ -403,3 +412,13 @@ def test_three_real_corpora_join(data_dir):
 def test_the_order_of_the_emotions_is_fixed():
     assert EMOTIONS == tuple(sorted(EMOTIONS)) and len(EMOTIONS) == 9
     assert corpora.EMOTIONS is EMOTIONS
+
+
+def test_the_demo_corpus_loads_as_one_of_nobody(tmp_path):
+    from ser_utils.demo_corpus import SPEAKERS
+
+    for i, speaker in enumerate(SPEAKERS):
+        record(tmp_path / "demo" / "wav" / f"{speaker}a01{'WN'[i % 2]}a.wav")
+    table = load_corpus("demo", tmp_path)
+    assert table["speaker"].tolist() == sorted(SPEAKERS) and table.attrs["announcement"] == ""
+    assert not set(SPEAKERS) & set(CORPORA["emodb"].speakers) and set(table["corpus"]) == {"demo"}

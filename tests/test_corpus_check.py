@@ -6,8 +6,8 @@ import pytest
 import soundfile
 
 from ser_utils import corpus_check, recordings
-from ser_utils.corpora import CORPORA, CorpusError, inspect_parts
-from ser_utils.corpus_check import check_corpus, describe, find_regularities, load_index, main
+from ser_utils.corpora import CORPORA, CorpusError, inspect_corpus, inspect_parts
+from ser_utils.corpus_check import check_corpus, describe, find_regularities, find_traps, load_index, main
 
 NAMES = [
     f"{speaker}{sentence}{code}a"
@@ -18,9 +18,10 @@ NAMES = [
 
 
 @pytest.fixture(autouse=True)
-def apart(monkeypatch, tmp_path):
+def apart(request, monkeypatch, tmp_path):
     monkeypatch.delenv("STRICT", raising=False)
-    monkeypatch.setattr(recordings, "REPOSITORY", tmp_path / "repository")
+    if not request.node.get_closest_marker("real_data"):
+        monkeypatch.setattr(recordings, "REPOSITORY", tmp_path / "repository")
 
 
 def record(path, seed, n_samples=None):
@@ -177,7 +178,7 @@ def test_a_length_that_gives_the_emotion_away_is_told():
         ({"rms": [1e-4] * 2 + [0.1] * 38}, "2 of 40 files are very quiet"),
         ({"clipped": [0.01] * 5 + [0.0] * 35}, "5 of 40 files are clipped"),
         ({"sample_rate_hz": [44_100] * 4 + [16_000] * 36}, "36 with 16000 Hz, 4 with 44100 Hz"),
-        ({"channels": [2] * 4 + [1] * 36}, "36 with 1 channels, 4 with 2 channels"),
+        ({"channels": [2] * 4 + [1] * 36}, "36 with 1 channel(s), 4 with 2 channel(s)"),
         (
             {"duration_s": [60.0] + [1 + i / 997 for i in range(39)]},
             "1 files are more than ten times as long",
@@ -195,6 +196,26 @@ def test_corpora_that_differ_in_loudness_are_told_apart(tmp_path):
     (tmp_path / "own.csv").write_text("path,speaker,emotion\n0.wav,1,sad\n1.wav,1,sad\n2.wav,1,angry\n")
     between = check_corpus(f"{tmp_path}/own.csv+emodb", tmp_path)[-1]
     assert "Loudness tells the corpora apart" in between.warnings[0]
+
+
+def test_a_corpus_is_looked_over_for_what_could_fool_a_model(tmp_path):
+    for seed, name in enumerate(["DC_a04", "DC_a05", "DC_d01", "JE_a04", "JE_a06", "JE_h01"]):
+        record(tmp_path / "savee" / f"{name}.wav", seed)
+    said = " ".join(find_traps(inspect_corpus("savee", tmp_path)))
+    assert "Classes differ in size: 4 of anger, 1 of disgust" in said
+    assert "savee has 2 speakers here" in said
+    assert "In savee, 4 of 6 utterances have a text that goes with one emotion alone." in said
+
+
+def test_joined_corpora_are_looked_over_for_what_tells_them_apart(tmp_path):
+    for seed, name in enumerate(["03a01Wa", "03a02Ta", "08b01Wa", "08b02Ta"]):
+        record(tmp_path / "emodb" / f"{name}.wav", seed)
+    (tmp_path / "aesdd").mkdir()
+    for i, name in enumerate(["a01 (1)", "s01 (1)", "d01 (1)"]):
+        soundfile.write(tmp_path / "aesdd" / f"{name}.wav", np.full(16_000, 0.001 * (i + 1)), 16_000)
+    said = " ".join(find_traps(inspect_corpus("emodb+aesdd", tmp_path, labels="all")))
+    assert "emodb has no disgust" in said and "Loudness tells the corpora apart" in said
+    assert "aesdd has only 1 text(s)" in said
 
 
 # what is committed ------------------------------------------------------------------------------------------
@@ -229,7 +250,7 @@ def test_the_check_tells_the_truth_about_the_real_files(data_dir):
     assert ravdess.duplicated["paths"].tolist() == [
         "Actor_07/03-01-03-01-02-01-07.flac = Actor_07/03-01-03-01-02-02-07.flac"
     ]
-    assert any("5 with 2 channels" in warning for warning in ravdess.warnings)
+    assert any("5 with 2 channel(s)" in warning for warning in ravdess.warnings)
     (aesdd,) = check_corpus("aesdd", data_dir)
     assert aesdd.usable and aesdd.unreadable["path"].tolist() == ["s05 (3).wav"]
 
