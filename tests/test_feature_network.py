@@ -1,0 +1,92 @@
+import keras
+import numpy as np
+import pytest
+
+from ser_utils.clips import ClipBatches, clip_frames
+from ser_utils.models.feature_network import AttentiveStatistics, attention_over_time, cnn_bilstm, deep_cnn
+from ser_utils.training import set_seed
+
+SMALL = {"filters": (3, 4, 4, 5)}
+NETWORKS = {
+    "deep_cnn": lambda: deep_cnn(3, 41, **SMALL),
+    "cnn_bilstm": lambda: cnn_bilstm(3, 41, units=4, **SMALL),
+}
+
+
+def clips_of(lengths, n_features=41, seed=0):
+    rng = np.random.default_rng(seed)
+    return [rng.normal(size=(n, n_features)).astype("float32") for n in lengths]
+
+
+def run(model, features, n_frames):
+    return keras.ops.convert_to_numpy(model([features, n_frames]))
+
+
+@pytest.fixture(params=NETWORKS)
+def model(request):
+    set_seed(0)
+    return NETWORKS[request.param]()
+
+
+def test_padding_never_changes_a_prediction(model):
+    clips = clips_of((37, 22, 9))
+    alone = np.concatenate([run(model, clip[None], np.array([len(clip)])) for clip in clips[::-1]])
+    padded, n_frames = ClipBatches(clips, batch_size=3)[0][0]
+    np.testing.assert_allclose(run(model, padded, n_frames), alone, atol=1e-6)
+    wild = np.concatenate([padded, np.full((3, 11, 41), 99, "float32")], axis=1)
+    wild[0, n_frames[0] :] = np.nan
+    np.testing.assert_allclose(run(model, wild, n_frames), alone, atol=1e-6)
+
+
+def test_attention_sums_to_one_over_the_clip_and_is_zero_beyond(model):
+    padded, n_frames = ClipBatches(clips_of((40, 17)), batch_size=2)[0][0]
+    weights = attention_over_time(model, padded, n_frames)
+    assert weights.shape == (2, 5)
+    np.testing.assert_allclose(weights.sum(axis=1), 1, atol=1e-5)
+    assert (weights[0, :3] > 0).all() and not weights[0, 3:].any()
+
+
+def test_a_saved_model_predicts_the_same(model, tmp_path):
+    clip, n = clips_of((12,))[0][None], np.array([12])
+    model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(run(again, clip, n), run(model, clip, n))
+
+
+def test_a_tiny_batch_can_be_learned_by_heart(model):
+    for layer in model._flatten_layers():
+        if "Dropout" in type(layer).__name__:
+            layer.rate = 0.0
+    clips, targets = clips_of((24, 24, 24, 24, 20, 20)), np.eye(3, dtype="float32")[[0, 1, 2, 0, 1, 2]]
+    auto = False if keras.backend.backend() == "tensorflow" else "auto"
+    model.compile(
+        keras.optimizers.Adam(0.02), "categorical_crossentropy", metrics=["accuracy"], jit_compile=auto
+    )
+    history = model.fit(ClipBatches(clips, targets, batch_size=6, shuffle=True), epochs=40, verbose=0).history
+    assert history["accuracy"][-1] == 1 and history["loss"][-1] < 0.3
+
+
+def test_attentive_statistics_are_weighted_moments():
+    x = clips_of((6, 6), 4)
+    layer = AttentiveStatistics(3)
+    pooled, weights = (keras.ops.convert_to_numpy(y) for y in layer(np.stack(x), np.array([6, 4], "int32")))
+    for clip, n, own, w in zip(x, (6, 4), pooled, weights, strict=True):
+        mean = np.average(clip[:n], axis=0, weights=w[:n])
+        spread = np.sqrt(np.average((clip[:n] - mean) ** 2, axis=0, weights=w[:n]) + 1e-5)
+        np.testing.assert_allclose(own, [*mean, *spread], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("kind", "width"), [("log_mel", 32), ("mfcc", 21)])
+def test_frames_of_a_tone_lie_where_it_sounds(kind, width):
+    rate = 16_000
+    tone = np.sin(2 * np.pi * 440 * np.arange(rate) / rate).astype("float32")
+    signal = np.concatenate([np.zeros(rate, "float32"), tone, np.zeros(rate, "float32")])
+    grid = {"kind": kind, "n_mels": 32, "n_fft": 1024, "hop_length": 512, "n_mfcc": 20}
+    whole, trimmed = (clip_frames(signal, rate, trim_db=db, **grid) for db in (0, 40))
+    assert whole.shape == (1 + 3 * rate // 512, width)
+    assert trimmed.shape[1] == width and rate // 512 <= len(trimmed) <= rate // 512 + 5
+
+
+def test_an_unknown_kind_is_refused():
+    with pytest.raises(ValueError, match="kind must be one of 'log_mel', 'mfcc'. Received: 'plp'"):
+        clip_frames(np.ones(4000, "float32"), 16_000, kind="plp", n_mels=8, n_fft=512, hop_length=256)
