@@ -11,10 +11,12 @@ import json
 import os
 import re
 import urllib.error
+import urllib.parse
 import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
+from ser_utils.download import DownloadError, download_file
 from ser_utils.models.speech_transformer import (
     Architecture,
     CheckpointError,
@@ -24,7 +26,7 @@ from ser_utils.models.speech_transformer import (
     random_speech_transformer,
     weight_files,
 )
-from ser_utils.workspace import REPOSITORY, atomic_path, content_key, file_digest, read_json, write_json
+from ser_utils.workspace import REPOSITORY, content_key, file_digest, read_json, write_json
 
 # Revision and sha256 of each file at it. The hub keeps these three as pickles only; there the sum is the pickle's.
 PINNED = {
@@ -50,6 +52,10 @@ PINNED = {
     ),
 }
 NO_MEANING = "Random encoder: carries no meaning."
+OFFLINE = (
+    "Offline, copy config.json, preprocessor_config.json and model.safetensors into {place}, or name a folder that "
+    "has them. Without weights notebook 08 goes on with a tiny random encoder, and says so."
+)
 TINY = {
     "hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 64,
     "conv_dim": (24,) * 7, "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 4,
@@ -160,12 +166,17 @@ def fetch(model, *, revision=None):
             f"holds; only safetensors are read. Convert them once, in an environment of your own: "
             f"{conversion_command(model, folder, commit)}"
         )
-    with atomic_path(folder) as temporary:
-        temporary.mkdir()
+    # not `atomic_path`: what came before a cut is taken up again
+    partial = folder.with_name(f".{folder.name}.part")
+    try:
         for name, digest in digests.items():
-            _download(f"{_hub()}/{model}/resolve/{commit}/{name}", temporary / name, digest)
-        found = {name: file_digest(temporary / name) for name in digests}
-        write_json(temporary / "source.json", {"model": model, "revision": commit, "sha256": found})
+            url = f"{_hub()}/{model}/resolve/{commit}/{name}"
+            download_file(url, partial / name, checksum=f"sha256:{digest}" if digest else "")
+    except DownloadError as error:
+        raise PretrainedError(f"{error} {OFFLINE.format(place=folder)}") from error
+    found = {name: file_digest(partial / name) for name in digests}
+    write_json(partial / "source.json", {"model": model, "revision": commit, "sha256": found})
+    os.replace(partial, folder)
     return folder
 
 
@@ -175,7 +186,7 @@ def _hub():
 
 def _ask_hub(model, revision):
     """The commit a revision stands for, and {file: sha256, or None for small files outside the large-file store}."""
-    url = f"{_hub()}/api/models/{model}/revision/{revision}?blobs=true"
+    url = f"{_hub()}/api/models/{model}/revision/{urllib.parse.quote(revision, safe='')}?blobs=true"
     try:
         with urllib.request.urlopen(url, timeout=30) as answer:
             listing = json.load(answer)
@@ -184,7 +195,9 @@ def _ask_hub(model, revision):
             f"{url} answers {error.code}: is {model!r} spelled right, and public?"
         ) from error
     except OSError as error:
-        raise _unreachable(model, error) from error
+        raise PretrainedError(
+            f"{_hub()} cannot be reached ({error}). {OFFLINE.format(place=weights_folder(model))}"
+        ) from error
     wanted = re.compile(
         r"config\.json|preprocessor_config\.json|model(-\d+-of-\d+)?\.safetensors(\.index\.json)?"
     )
@@ -194,33 +207,6 @@ def _ask_hub(model, revision):
         if wanted.fullmatch(entry["rfilename"])
     }
     return listing["sha"], files
-
-
-def _download(url, path, digest):
-    import pooch
-
-    pooch.get_logger().setLevel("WARNING")
-    try:
-        downloader = pooch.HTTPDownloader(progressbar=path.suffix == ".safetensors", timeout=60)
-        pooch.retrieve(
-            url,
-            f"sha256:{digest}" if digest else None,
-            fname=path.name,
-            path=path.parent,
-            downloader=downloader,
-        )
-    except ValueError as error:
-        raise PretrainedError(f"{url} is not the pinned file (wanted sha256 {digest})") from error
-    except OSError as error:
-        raise _unreachable(url, error) from error
-
-
-def _unreachable(what, error):
-    return PretrainedError(
-        f"{what}: {_hub()} cannot be reached ({type(error).__name__}). Offline, copy config.json, "
-        f"preprocessor_config.json and model.safetensors into {weights_folder('owner/name').parent}/owner--name, or "
-        f"name a folder that has them. Without weights notebook 08 runs on a tiny random encoder, and says so."
-    )
 
 
 def main(arguments=None):
