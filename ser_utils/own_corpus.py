@@ -45,7 +45,7 @@ def read_own(name):
     Raises CorpusError for rows that are incomplete or twice there, or emotion words that are not known;
     a file emotions.csv beside the recordings, `word,emotion`, says what such words mean ("" leaves them out).
     """
-    place = Path(name)
+    place = Path(name).expanduser().absolute()
     if not place.exists():
         raise CorpusError(
             f"{name} is not there. A dataset is a corpus's name, or the path of a table or folder."
@@ -70,8 +70,9 @@ def _as_corpus(place, rows, words):
     genders = rows.groupby("speaker")["gender"].first()
     keys = ["utterance_id", "speaker", "code", "sentence", "intensity", "language"]
     known = dict(zip(rows["path"], rows[keys].to_dict("records"), strict=True))
+    called = re.sub(r"[^a-z0-9]+", "_", place.stem.lower()).strip("_") or "own"
     return Corpus(
-        name=re.sub(r"[^a-z0-9]+", "_", place.stem.lower()).strip("_") or "own",
+        name=called + "_own" if called in CORPORA else called,
         title=place.name,
         language="",
         n_files=0,
@@ -93,10 +94,10 @@ def _read_table(place):
         if place.suffix.lower() == ".parquet":
             table = pd.read_parquet(place)
         else:
-            head = place.open(encoding="utf-8-sig").readline()
-            comma = (
-                "\t" if place.suffix.lower() == ".tsv" else ";" if ";" in head and "," not in head else ","
-            )
+            with place.open(encoding="utf-8-sig") as lines:
+                head = lines.readline()
+            comma = ";" if ";" in head and "," not in head else ","
+            comma = "\t" if place.suffix.lower() == ".tsv" else comma
             table = pd.read_csv(place, sep=comma, dtype=str, keep_default_na=False, encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise CorpusError(f"{place} is not UTF-8 (byte {error.start}): save it as UTF-8.") from error
@@ -180,10 +181,14 @@ def _read_audformat(place):
 
 
 def _read_audformat_table(place, name):
-    for suffix, read in ((".parquet", pd.read_parquet), (".csv", pd.read_csv)):
-        path = place / f"db.{name}{suffix}"
-        if path.exists():
-            return read(path, dtype=str, keep_default_na=False) if suffix == ".csv" else read(path)
+    """A table of text, with missing values as such, or None where there is none."""
+    path = place / f"db.{name}.parquet"
+    if path.exists():
+        table = pd.read_parquet(path)
+        return (table if "file" in table else table.reset_index()).astype("string")
+    path = path.with_name(f"db.{name}.csv")
+    if path.exists():
+        return pd.read_csv(path, dtype="string", keep_default_na=False, na_values=[""])
     return None  # also where only a pickle is there, which is not opened: it may run code
 
 
@@ -191,7 +196,7 @@ def _speaker_facts(place, header):
     labels = ((header.get("schemes") or {}).get("speaker") or {}).get("labels") or {}
     if isinstance(labels, str):  # the name of a table beside it
         table = _read_audformat_table(place, labels)
-        return {} if table is None else table.astype(str).set_index(table.columns[0]).to_dict("index")
+        return {} if table is None else table.fillna("").set_index(table.columns[0]).to_dict("index")
     return {str(key): facts for key, facts in labels.items()} if isinstance(labels, dict) else {}
 
 

@@ -64,6 +64,17 @@ def test_whatever_more_a_table_knows_is_kept(tmp_path):
     assert row[list(columns[3:8])].tolist() == ["female", "fr", "s1", "strong", "first"]
 
 
+def test_paths_are_whole_wherever_the_table_was_named_from(tmp_path, monkeypatch):
+    write_table(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert all(Path(path).is_absolute() for path in load_corpus("mine.csv", "data")["path"])
+
+
+def test_a_table_called_like_a_corpus_is_not_taken_for_it(tmp_path):
+    Path(write_table(tmp_path)).rename(tmp_path / "emodb.csv")
+    assert set(load_corpus(str(tmp_path / "emodb.csv"), tmp_path)["corpus"]) == {"emodb_own"}
+
+
 def test_semicolons_and_a_byte_order_mark_are_read(tmp_path):
     record(tmp_path / "é.wav")
     (tmp_path / "t.csv").write_text("path;speaker;emotion\né.wav;1;joy\n", "utf-8-sig")
@@ -192,6 +203,20 @@ def test_an_audformat_database(tmp_path):
         ["3", "male", "happiness", "a01"],
         ["8", "female", "anger", "a01"],
     ]
+
+
+def test_an_audformat_database_in_parquet_with_gaps(tmp_path):
+    write_audformat(tmp_path / "tiny")
+    for name in ("emotion", "files"):
+        path = tmp_path / "tiny" / f"db.{name}.csv"
+        table = pd.read_csv(path).set_index("file")  # speakers are numbers here
+        table.iloc[: 2 if name == "emotion" else 1].to_parquet(path.with_suffix(".parquet"))
+        path.unlink()
+    with pytest.raises(CorpusError, match=r"no speaker: row 3 \('wav/08a01Wa.wav'\)"):
+        load_corpus(str(tmp_path / "tiny"), tmp_path)
+    (tmp_path / "tiny" / "db.emotion.parquet").unlink()
+    (tmp_path / "tiny" / "db.emotion.csv").write_text("file,emotion\nwav/03a01Fa.wav,happiness\n")
+    assert load_corpus(str(tmp_path / "tiny"), tmp_path)["speaker"].tolist() == ["3"]
 
 
 def test_an_audformat_database_with_its_speakers_in_a_table(tmp_path):
