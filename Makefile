@@ -10,6 +10,9 @@ FILE ?=
 # the notebooks' own parameters
 SPEAKERS ?=
 DENOISE ?=
+# how corpora are taken
+STRICT ?=
+LABELS ?=
 
 PYTHON ?= python3
 VENV := .venv
@@ -18,6 +21,7 @@ READY := $(VENV)/.ready
 
 export SER_JOBS := $(JOBS)
 export SER_ENGINE := $(ENGINE)
+export STRICT LABELS
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 export PYTHONWARNINGS ?= ignore::SyntaxWarning
 .DEFAULT_GOAL := help
@@ -34,6 +38,7 @@ help: ## print this
 	@echo "DATASET (demo)   emodb, ravdess, aesdd …, several as a+b, or path/to/table.csv"
 	@echo "PROFILE (quick)  smoke: seconds; quick: a laptop; paper: the published settings"
 	@echo "SEED (0) JOBS (all cores) ENGINE (local or ray) ROOT (here) SPEAKERS (the profile's) DENOISE (0 or 1)"
+	@echo "STRICT=1 refuses a partial corpus; LABELS=all keeps every emotion of several corpora, not the shared ones"
 	@echo "SER_DATA_DIR (data/) is where corpora are looked for."
 
 # --- environment ---------------------------------------------------------------------------------------
@@ -68,7 +73,7 @@ GRAPH := build/graph-$(subst /,_,$(subst +,_,$(DATASET)))-$(PROFILE)-$(SEED).mk
 STEPS := $(sort $(patsubst notebooks/%,%,$(wildcard notebooks/[0-9][0-9]_*.ipynb)))
 
 ifneq ($(filter reproduce 00 01 02 03 04 05 06 07 08 09 10,$(MAKECMDGOALS)),)
-ifneq ($(shell $(PYTHON) -I -S ser_utils/make_graph.py '$(GRAPH)' '$(DATASET)' '$(PROFILE)' '$(SEED)' '$(ROOT)' '$(SPEAKERS)$(DENOISE)' && echo ok),ok)
+ifneq ($(shell $(PYTHON) -I -S ser_utils/make_graph.py '$(GRAPH)' '$(DATASET)' '$(PROFILE)' '$(SEED)' '$(ROOT)' '$(SPEAKERS)/$(DENOISE)/$(STRICT)/$(LABELS)' && echo ok),ok)
 $(error the order of the notebooks could not be worked out)
 endif
 include $(GRAPH)

@@ -6,6 +6,7 @@ what the executed notebook was made from, it is run again whatever the clock say
 """
 
 import ast
+import csv
 import hashlib
 import json
 import os
@@ -62,17 +63,32 @@ def corpus_listing(dataset):
     """Names, sizes and times of a dataset's files, as text; "" for the demo corpus, which is made."""
     if dataset == "demo":
         return ""
-    data = Path(os.environ.get("SER_DATA_DIR") or REPOSITORY / "data").expanduser()
-    places = [data / part for part in dataset.split("+")] if not Path(dataset).exists() else [Path(dataset)]
+    if Path(dataset).exists():
+        places = [Path(dataset), *recordings_of_table(Path(dataset))]
+    else:
+        data = Path(os.environ.get("SER_DATA_DIR") or REPOSITORY / "data").expanduser()
+        folders = {re.sub("[^a-z0-9]", "", entry.name.lower()): entry for entry in data.glob("*/")}
+        places = [
+            folders.get(part, data) for part in dataset.split("+")
+        ]  # under another name: all that is there
     lines = []
     for place in places:
         files = (
-            [place]
-            if place.is_file()
-            else sorted(Path(f, n) for f, _, names in os.walk(place) for n in names)
+            sorted(Path(f, n) for f, _, names in os.walk(place) for n in names) if place.is_dir() else [place]
         )
-        lines += [f"{path} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in files]
+        for path in files:
+            facts = path.stat() if path.exists() else None
+            lines.append(f"{path} {facts.st_size} {facts.st_mtime_ns}" if facts else f"{path} absent")
     return "\n".join(lines)
+
+
+def recordings_of_table(path):
+    """Paths named in the column `path` of a csv or tsv, relative ones from the table's folder."""
+    if path.suffix.lower() not in (".csv", ".tsv"):
+        return []
+    with open(path, newline="", encoding="utf-8", errors="replace") as source:
+        rows = csv.DictReader(source, delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
+        return [path.parent / row["path"] for row in rows if row.get("path")]
 
 
 def run_name(dataset):

@@ -49,7 +49,7 @@ def test_conda_leads_to_the_same_versions():
 
 FLOORS = [
     {"workspace", "profiles"},
-    {"corpora", "corpus_facts", "corpus_check", "demo_corpus", "audio", "download"},
+    {"corpora", "corpus_facts", "corpus_check", "demo_corpus", "own_corpus", "recordings", "audio", "download"},
     {"features", "feature_store", "splits", "segments", "metrics", "parallel", "augmentation"},
     {"training", "baselines", "pretrained", *(p.stem for p in (REPOSITORY / "ser_utils/models").glob("*.py"))},
     {"explain", "faithfulness", "prototype_analysis", "search", "results", "predict"},

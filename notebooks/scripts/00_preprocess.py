@@ -16,7 +16,8 @@ from IPython.display import Audio, display
 
 from ser_utils import features
 from ser_utils.audio import load_audio, reduce_noise, save_audio
-from ser_utils.corpora import inspect_corpus
+from ser_utils.corpora import common_rate, inspect_corpus
+from ser_utils.corpus_check import find_traps
 from ser_utils.demo_corpus import make_demo_corpus
 from ser_utils.feature_store import build_store
 from ser_utils.figures import speech, style
@@ -62,7 +63,8 @@ if chosen["clips_per_class"]:
     kept = utterances.groupby(["speaker", "emotion"]).head(chosen["clips_per_class"])
     kept = kept[kept["speaker"].isin(sorted(kept["speaker"].unique())[: chosen["most_speakers"]])]
     utterances = kept.sort_values("utterance_id", ignore_index=True)
-print(f"{len(utterances)} utterances of {utterances['speaker'].nunique()} speakers are used")
+rate = common_rate(utterances)  # several rates are brought to one
+print(f"{len(utterances)} utterances of {utterances['speaker'].nunique()} speakers are used, at {rate} Hz")
 
 # %% [markdown]
 # Who says what, how often? A class that one speaker never acts cannot be learned for this speaker.
@@ -102,6 +104,10 @@ figure = speech.by_emotion(loudness, "rms_db", "RMS level (dB re full scale)")
 style.save_figure(workspace, figure, "00_loudness", f"RMS level of the utterances by emotion.{partial}")
 plt.show()
 
+# %%
+for trap in find_traps(report):
+    print("•", trap)
+
 # %% [markdown]
 # ## One recording of each emotion
 #
@@ -109,7 +115,7 @@ plt.show()
 
 # %%
 first = utterances[utterances["speaker"] == utterances["speaker"].iloc[0]].sort_values("sentence")
-examples = {row.emotion: load_audio(row.path) for row in first[::-1].itertuples()}
+examples = {row.emotion: load_audio(row.path, rate) for row in first[::-1].itertuples()}
 figure = speech.one_per_emotion(examples)
 style.save_figure(
     workspace, figure, "00_examples", "One utterance per emotion of one speaker: waveform, spectrogram."
@@ -130,7 +136,7 @@ for emotion in style.in_order(examples):
 # the loudest point of the segment: $L_{jm} = 10 \log_{10} \sum_k M_{jk} |X_m[k]|^2 - \max$, not lower than −80 dB.
 
 # %%
-signal, rate = examples["anger"] if "anger" in examples else next(iter(examples.values()))
+signal, _ = examples["anger"] if "anger" in examples else next(iter(examples.values()))
 segments = features.split_segments(signal, rate, segment_ms=SEGMENT_MS, hop_ms=HOP_MS)
 loudest = segments[np.argmax((segments**2).sum(axis=1))]
 figure = speech.power_and_mel(loudest, rate, features.MEL)
@@ -170,11 +176,8 @@ def log_mels(signal, rate):
 
 
 key = f"log-mel {SEGMENT_MS} ms every {HOP_MS} ms, {features.MEL}"
-rates = utterances["sample_rate_hz"]
-common_rate = int(rates.min()) if rates.nunique() > 1 else None  # several rates: resampled to the lowest
 store = build_store(workspace.folder("features") / "segments", utterances, log_mels, key=key,
-                    sample_rate_hz=common_rate, denoise=denoise, title="segments")  # fmt: skip
-rate = common_rate or int(rates.iloc[0])
+                    sample_rate_hz=rate, denoise=denoise, title="segments")  # fmt: skip
 
 # %%
 by_segment = segment_table(store)
@@ -201,7 +204,7 @@ plt.show()
 # log-mel it was made from, where there is sound (above −60 dB).
 
 # %%
-clip = signal[: int(2 * examples[next(iter(examples))][1])]
+clip = signal[: 2 * rate]
 whole = features.log_mel_segments(clip[None], rate)[0]
 again = features.mel_to_audio(whole, rate, length=len(clip), seed=seed)
 returned = features.log_mel_segments(again[None], rate)[0]
