@@ -138,7 +138,7 @@ def rules(dataset, profile, seed, root, own):
 
 
 if __name__ == "__main__":
-    if sys.version_info < (3, 11):
+    if sys.version_info < (3, 11):  # noqa: UP036 -- make may find an older python3 than the package asks for
         sys.exit(
             f"Python 3.11 to 3.13 is needed, this is {sys.version.split()[0]}. Say PYTHON=/path/to/python3.12"
         )
