@@ -125,7 +125,9 @@ def _typed(text, default):
 def _heading_above(path, cell_index):
     headings = [
         cell.source.lstrip("# ").splitlines()[0]
-        for cell in nbformat.read(path, as_version=4).cells[: cell_index or 0]
+        for cell in nbformat.read(path, as_version=4).cells[
+            : (cell_index or 0) + 1
+        ]  # papermill puts a banner first
         if cell.cell_type == "markdown" and cell.source.startswith("#")
     ]
     return f" (“{headings[-1]}”)" if headings else ""

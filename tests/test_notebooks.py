@@ -94,6 +94,7 @@ def test_a_failing_cell_is_named_with_its_heading(tmp_path, monkeypatch):
         'root = ""\n\n# %% [markdown]\n# ## The part that breaks\n\n# %%\nraise ValueError("no such thing")\n',
         fmt="py:percent",
     )
+    book.metadata = nbformat.from_dict(notebooks.KERNEL)
     (tmp_path / "notebooks").mkdir()
     nbformat.write(book, tmp_path / "notebooks" / "99_broken.ipynb")
     monkeypatch.setattr(notebooks, "NOTEBOOKS", tmp_path / "notebooks")
