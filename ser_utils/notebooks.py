@@ -86,7 +86,7 @@ def run(name, workspace, *, parameters=(), where_known=(), key=""):
             executed = papermill.execute_notebook(
                 str(source), str(temporary), given, kernel_name="python3", cwd=str(NOTEBOOKS),
                 progress_bar=sys.stderr.isatty(), stdout_file=log_file, stderr_file=log_file,
-                request_save_on_cell_execute=False, autosave_cell_every=0, extra_arguments=["--log-level=40"],
+                request_save_on_cell_execute=False, autosave_cell_every=0, extra_arguments=["--log-level=50"],
             )  # fmt: skip
         except PapermillExecutionError as error:
             temporary.replace(failed)
