@@ -33,24 +33,35 @@ def leaderboard(scores, *, chance=None):
             axes.axvline(chance, color="0.5", linestyle=":", linewidth=1)
         axes.set(xlim=(0, 1), xlabel="UAR", title=protocol)
     grid[0][0].set_yticks(list(place.values()), list(place))
+    grid[0][0].set_ylim(-0.6, len(place) - 0.4)
     return figure
 
 
 def falls(table):
     """Draw each system's UAR from the loosest protocol to the strictest. table : as `results.fall` gives it."""
-    figure, axes = plt.subplots(figsize=(7, 4))
+    figure, axes = plt.subplots(figsize=(7, max(4, 0.8 + 0.17 * len(table))))
+    ends = []
     for row in table.itertuples():
         values = np.array([getattr(row, protocol) for protocol in PROTOCOLS], float)
         if (known := np.flatnonzero(~np.isnan(values))).size > 1:
             axes.plot(
                 known, values[known], "o-", color=SYSTEM_COLOUR[row.system], linewidth=1.2, markersize=4
             )
-            axes.annotate(
-                label_of(row), (known[-1], values[known[-1]]), (6, 0), textcoords="offset points", va="center",
-                fontsize=7, color=SYSTEM_COLOUR[row.system],
-            )  # fmt: skip
+            ends.append((values[known[-1]], known[-1], row))
+    height = -1.0
+    for value, place, row in sorted(ends, key=lambda end: end[0]):
+        height = max(value, height + 0.035)  # names do not stand on one another
+        axes.annotate(
+            label_of(row), (place, value), (len(PROTOCOLS) - 0.8, height), va="center", fontsize=7,
+            color=SYSTEM_COLOUR[row.system], arrowprops={"arrowstyle": "-", "color": "0.8", "linewidth": 0.6},
+        )  # fmt: skip
     axes.set_xticks(range(len(PROTOCOLS)), PROTOCOLS)
-    axes.set(xlim=(-0.2, len(PROTOCOLS)), ylim=(0, 1), ylabel="UAR", xlabel="what is kept apart")
+    axes.set(
+        xlim=(-0.2, len(PROTOCOLS) + 0.4),
+        ylim=(0, max(1, height + 0.05)),
+        ylabel="UAR",
+        xlabel="what is kept apart",
+    )
     return figure
 
 
@@ -120,7 +131,7 @@ def by_gender(table):
     axes.plot(table["female"], range(len(table)), "o", color="#882255", label="female")
     axes.plot(table["male"], range(len(table)), "s", color="#0072b2", label="male")
     axes.set_yticks(range(len(table)), table["label"])
-    axes.set(xlim=(0, 1), xlabel="UAR")
+    axes.set(xlim=(0, 1), ylim=(-0.6, len(table) - 0.4), xlabel="UAR")
     axes.legend(fontsize=8)
     return figure
 
@@ -135,6 +146,6 @@ def published(table):
     axes.plot(rows["ours"], range(len(rows)), "o", color="C0", label="ours, same protocol")
     names = [f"{row.system} · {row.model} · {row.protocol} ({row.metric})" for row in rows.itertuples()]
     axes.set_yticks(range(len(rows)), [name.replace("_", " ") for name in names], fontsize=8)
-    axes.set(xlim=(0, 1), xlabel="score")
+    axes.set(xlim=(0, 1), ylim=(-0.6, len(rows) - 0.4), xlabel="score")
     axes.legend(fontsize=8)
     return figure
