@@ -68,6 +68,18 @@ def select_segments(segments, folds, role, *, speakers, fold=0, most=None):
     return chosen
 
 
+def clearest_segments(store, segments):
+    """One segment per emotion to look at: the one with most contrast in the first utterance of each.
+
+    segments : lines of `segment_table`. Recordings begin and end in silence, which is no example of a voice.
+    Returns lines of `segments`, one per emotion.
+    """
+    first = segments.groupby("emotion")["utterance_id"].first()
+    own = segments[segments["utterance_id"].isin(set(first))]
+    contrast = own["row"].map(lambda row: float(store.array[row].std()))
+    return own.loc[contrast.groupby(own["emotion"]).idxmax()].reset_index(drop=True)
+
+
 def choose_speakers(table, chosen="", *, most=None):
     """The speakers who get a model of their own.
 

@@ -22,7 +22,14 @@ from ser_utils.feature_store import load_store
 from ser_utils.figures import autoencoder, networks, style
 from ser_utils.models.autoencoder import build_autoencoder, reconstruction_errors
 from ser_utils.profiles import settings, settings_table
-from ser_utils.segments import Scale, choose_speakers, groups_of, segment_table, select_segments
+from ser_utils.segments import (
+    Scale,
+    choose_speakers,
+    clearest_segments,
+    groups_of,
+    segment_table,
+    select_segments,
+)
 from ser_utils.splits import audit_leakage, leaks_beyond, make_folds
 from ser_utils.training import best_epoch, code_of, fit_or_load
 from ser_utils.workspace import Workspace, content_key
@@ -167,7 +174,7 @@ plt.show()
 # %%
 name = next(iter(people))
 part = select_segments(segments, folds["utterance"], "test", speakers=people[name])
-part = style.sort_by_emotion(part.groupby("emotion").nth(12 if len(part) > 400 else 0))
+part = style.sort_by_emotion(clearest_segments(store, part))
 scale, model = scales["utterance", name], fitted["utterance", name].model
 original = scale.apply(store.array[part["row"]])
 returned = model.predict(original, verbose=0)
