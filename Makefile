@@ -27,7 +27,7 @@ export PYTHONWARNINGS ?= ignore::SyntaxWarning
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup setup-extras lock notebooks data check-data weights reproduce verify lab site serve test test-all lint bench search predict clean FORCE
+.PHONY: help setup setup-extras lock notebooks data check-data weights reproduce verify lab site serve test test-all test-jax lint bench search predict clean FORCE
 
 help: ## print this
 	@echo "make reproduce DATASET=… PROFILE=… SEED=…    every figure, table, prototype sound and page"
@@ -124,8 +124,13 @@ bench: setup ## measure speed and memory, side by side with the literal versions
 test: setup ## unit tests, notebooks in profile smoke, real recordings where SER_DATA_DIR has them
 	@$(BIN)/python -m pytest -q -m "not slow"
 
-test-all: setup ## everything, the slow tests too
+test-all: setup test-jax ## everything, the slow tests and the JAX backend too
 	@$(BIN)/python -m pytest -q
+
+MODEL_TESTS = $(wildcard $(patsubst %,tests/test_%.py,autoencoder prototypes wavelet cnn_n_gru speech_transformer embeddings spectrogram_cnn feature_network vae explain training))
+
+test-jax: setup ## the tests of every model, on Keras's JAX backend
+	@KERAS_BACKEND=jax $(BIN)/python -m pytest -q -m "not notebook" $(MODEL_TESTS)
 
 lint: setup
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .

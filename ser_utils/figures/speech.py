@@ -21,6 +21,7 @@ def counts(table):
         annot_kws={"fontsize": 8}, cbar_kws={"label": "utterances"},
     )  # fmt: skip
     axes.set(xlabel="", ylabel="speaker")
+    axes.grid(False)
     return figure
 
 
