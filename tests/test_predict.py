@@ -1,0 +1,140 @@
+"""A recording of one's own: numbers that are what the networks say, and errors by their words."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+
+from ser_utils import predict
+from ser_utils.profiles import settings
+from ser_utils.workspace import Workspace
+
+RATE_HZ = 16_000
+EMOTIONS = ("anger", "sadness")
+
+
+def _voice(f0_hz, seconds=0.8, seed=0):
+    t = np.arange(round(seconds * RATE_HZ)) / RATE_HZ
+    noise = 0.01 * np.random.default_rng(seed).standard_normal(len(t))
+    return (0.3 * np.sign(np.sin(2 * np.pi * f0_hz * t)) + noise).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory):
+    """What notebook 05 leaves: frames, folds, predictions, and two networks that were not trained."""
+    import keras
+
+    from ser_utils.clips import frame_store
+    from ser_utils.models.feature_network import deep_cnn
+
+    root = tmp_path_factory.mktemp("root")
+    workspace = Workspace("emodb", "smoke", 0, root)
+    rows = []
+    for number, speaker in enumerate(("09", "10")):
+        for emotion in EMOTIONS:
+            path = root / f"{speaker}{emotion}.wav"
+            soundfile.write(path, _voice(100 if emotion == "anger" else 300, seed=number), RATE_HZ)
+            rows.append({"utterance_id": path.stem, "path": str(path), "speaker": speaker, "corpus": "emodb",
+                         "emotion": emotion, "pcm_sha256": path.stem})  # fmt: skip
+    table = pd.DataFrame(rows)
+    chosen = settings("feature_network", "smoke")
+    grid = {k: chosen[k] for k in ("n_mels", "n_fft", "hop_length", "n_mfcc", "deltas", "trim_db")}
+    folder = workspace.folder("features", "feature_network") / "log_mel"
+    frame_store(folder, table, grid | {"kind": "log_mel"}, sample_rate_hz=RATE_HZ)
+    folds = pd.concat(
+        table[["utterance_id"]].assign(fold=fold, role=np.where(table["speaker"] == speaker, "test", "train"))
+        for fold, speaker in enumerate(("09", "10"))
+    )
+    workspace.save_folds(folds, system="feature_network", protocol="speaker", folds="leave_one_speaker_out")
+    keras.utils.set_random_seed(0)
+    for fold in (0, 1):
+        network = deep_cnn(2, chosen["n_mels"], filters=(2, 2, 2, 2))
+        network.save(workspace.folder("models") / f"feature_network-deep_cnn_log_mel-speaker-{fold}.keras")
+    said = table[["utterance_id", "speaker", "emotion"]].assign(
+        start_ms=np.nan, prediction="anger", p_anger=0.6, p_sadness=0.4, fold=[0, 0, 1, 1]
+    )
+    workspace.save_predictions(
+        said, system="feature_network", model="deep_cnn_log_mel", protocol="speaker", folds="leave_one_speaker_out"
+    )  # fmt: skip
+    return workspace
+
+
+def test_probabilities_are_the_mean_of_the_networks(workspace):
+    import keras
+
+    signal = _voice(200)
+    found = predict.predict_emotion(workspace, signal, RATE_HZ)
+    assert found.probabilities.sum() == pytest.approx(1) and set(found.probabilities.index) == set(EMOTIONS)
+    assert found.probabilities.is_monotonic_decreasing and found.n_networks == 2
+    assert found.tested["uar"] == 0.5 and found.tested["chance"] == 0.5
+
+    # literally, with statistics of the training utterances alone
+    from ser_utils.clips import clip_frames
+    from ser_utils.feature_store import load_store
+
+    chosen = settings("feature_network", "smoke")
+    grid = {k: chosen[k] for k in ("n_mels", "n_fft", "hop_length", "n_mfcc", "deltas")}
+    frames = clip_frames(signal, RATE_HZ, kind="log_mel", **grid)
+    store = load_store(workspace.build / "features" / "feature_network" / "log_mel")
+    p = 0
+    for fold, trained in ((0, "10"), (1, "09")):
+        rows = np.concatenate([store.of(f"{trained}{emotion}") for emotion in EMOTIONS])
+        x = (frames - rows.mean(axis=0)) / (rows.std(axis=0) + 1e-3)
+        network = keras.saving.load_model(
+            workspace.build / "models" / f"feature_network-deep_cnn_log_mel-speaker-{fold}.keras"
+        )
+        p = p + network.predict([x[None].astype("float32"), np.array([len(x)])], verbose=0)[0] / 2
+    expected = dict(zip(EMOTIONS, p, strict=True))
+    for emotion in EMOTIONS:
+        assert found.probabilities[emotion] == pytest.approx(expected[emotion], abs=1e-5)
+
+
+def test_windows_of_the_explanation_cover_the_recording(workspace):
+    windows = predict.predict_emotion(workspace, _voice(200), RATE_HZ).windows
+    assert windows["start_s"].iloc[0] == 0 and windows["end_s"].iloc[-1] == pytest.approx(0.8, abs=0.05)
+    assert np.allclose(windows["start_s"].iloc[1:], windows["end_s"].iloc[:-1])
+    assert np.isfinite(windows["support"]).all()
+
+
+def test_report_says_what_the_number_does_not_mean(workspace, tmp_path, capsys):
+    soundfile.write(tmp_path / "mine.wav", np.tile(_voice(200)[:, None], (1, 2)), 22_050)
+    where = ["--dataset", "emodb", "--profile", "smoke", "--root", str(workspace.root)]
+    predict.main([str(tmp_path / "mine.wav"), *where])
+    text = capsys.readouterr().out
+    assert "mine.wav" in text and "trained on EmoDB" in text and "%" in text
+    assert "do not say what this person feels" in text and "guessing gives 50%" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("absent.wav", None, "No such file"),
+        ("words.wav", b"these are words", "not audio"),
+        ("empty.wav", b"", "empty file"),
+    ],
+)
+def test_errors_name_the_file_and_the_reason(tmp_path, name, content, words):
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(SystemExit) as stop:
+        predict.main([str(tmp_path / name), "--root", str(tmp_path)])
+    assert name in str(stop.value) and words in str(stop.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ([""], "FILE=my.wav"),
+        (["mine.wav"], "make 05 DATASET=demo PROFILE=quick SEED=0"),
+        (["mine.wav", "--profile", "long"], "profile must be one of smoke, quick, paper"),
+        (["mine.wav", "--model", "oracle"], "model must be one of deep_cnn_log_mel"),
+        (["mine.wav", "--seed", "x"], "SEED must be an integer"),
+        (["short.wav"], "too short"),
+    ],
+)
+def test_errors_say_what_is_wanted(tmp_path, monkeypatch, given, words):
+    monkeypatch.chdir(tmp_path)
+    soundfile.write("mine.wav", _voice(200), RATE_HZ)
+    soundfile.write("short.wav", _voice(200, 0.1), RATE_HZ)
+    with pytest.raises(SystemExit, match=words):
+        predict.main([*given, "--root", str(tmp_path)])
