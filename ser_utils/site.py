@@ -104,7 +104,7 @@ def formula(tex):
 def markdown(text, move=lambda url: url):
     """Markdown as Markup; markup inside the text is shown, not obeyed. move : function of a link's target."""
     plugins = ["table", "math", "url", "strikethrough"]
-    return Markup(mistune.create_markdown(renderer=_Renderer(move), plugins=plugins)(text))  # noqa: S704
+    return Markup(mistune.create_markdown(renderer=_Renderer(move), plugins=plugins)(text))
 
 
 def _table(frame, numeric=()):
@@ -259,7 +259,7 @@ def render_notebook(path, folder, *, with_sound):
             for output in cell.outputs:
                 number += 1
                 parts.append(_output(output, folder, f"{number:03d}", heading, with_sound))
-    return Markup("\n".join(parts))  # noqa: S704
+    return Markup("\n".join(parts))
 
 
 def _notebook_link(url):
@@ -438,7 +438,7 @@ class Site:
         return Markup("").join(parts)
 
     def block_explorer(self):
-        return Markup((SOURCES / "explorer.html").read_text("utf-8"))  # noqa: S704
+        return Markup((SOURCES / "explorer.html").read_text("utf-8"))
 
     def block_shown(self):
         """What there is to look at, in numbers."""
