@@ -119,7 +119,14 @@ def _table(frame, numeric=()):
 
 
 def _title(dataset):
+    if dataset == "demo":
+        return "Demo corpus (synthetic)"
     return " + ".join(CORPORA[name].title if name in CORPORA else name for name in dataset.split("+"))
+
+
+def _shown_first(path):
+    """Sort key of datasets: recorded speech before synthetic."""
+    return path.name == "demo", path.name
 
 
 # sound ----------------------------------------------------------------------------------------------------
@@ -180,8 +187,10 @@ def load_prototypes(folder):
 def write_prototypes(root, target):
     """Copy prototypes, add sustained sounds, write what the explorer reads. Returns {dataset: number}."""
     corpora = {}
-    for index in sorted(root.glob("prototypes/*/index.csv")):
-        folder, name = index.parent, index.parent.name
+    for folder in sorted(root.glob("prototypes/*"), key=_shown_first):
+        if not (folder / "index.csv").exists():
+            continue
+        name = folder.name
         rows = load_prototypes(folder)
         for row in rows:
             copy = target / "prototypes" / name / f"{row['_stem']}.png"
@@ -226,7 +235,7 @@ def _made(folder):
 def find_notebooks(root):
     """Executed notebooks, of each dataset the longest profile at seed 0: a list of (dataset, profile, path)."""
     found = []
-    for dataset in sorted(path.name for path in (root / "build").glob("*") if path.is_dir()):
+    for dataset in (path.name for path in sorted((root / "build").glob("*"), key=_shown_first)):
         for name in sorted(
             {p.name for p in root.glob(f"build/{_literal(dataset)}/*/seed_0/notebooks/*.ipynb")}
         ):
@@ -388,7 +397,7 @@ class Site:
 
     def block_figures(self):
         parts = []
-        for folder in sorted(path for path in self.root.glob("figures/*") if path.is_dir()):
+        for folder in sorted((p for p in self.root.glob("figures/*") if p.is_dir()), key=_shown_first):
             parts.append(Markup('<h2 id="{}">{}</h2><p class="note">{}</p><div class="gallery">').format(
                 folder.name, _title(folder.name), _made(self.root / "results" / folder.name)))  # fmt: skip
             parts += [self.figure(path) for path in sorted(folder.glob("*.png"))] + [Markup("</div>")]
@@ -396,7 +405,7 @@ class Site:
 
     def block_figure(self, *names):
         """Figures of these names, from the first dataset that has them, recorded speech before synthetic."""
-        folders = sorted(self.root.glob("figures/*"), key=lambda path: path.name == "demo")
+        folders = sorted(self.root.glob("figures/*"), key=_shown_first)
         paths = [next((f / f"{n}.png" for f in folders if (f / f"{n}.png").exists()), None) for n in names]
         return Markup("").join(self.figure(path, alone=True) for path in paths if path)
 
