@@ -61,6 +61,7 @@ def predict_emotion(workspace, signal, sample_rate, model="deep_cnn_log_mel"):
     networks = _load_networks(workspace, model, workspace.load_table(folds, "05"))
 
     import keras  # the errors above should not wait for it
+    import librosa
 
     from ser_utils.clips import clip_frames
     from ser_utils.explain import class_score, occlusion
@@ -68,7 +69,15 @@ def predict_emotion(workspace, signal, sample_rate, model="deep_cnn_log_mel"):
     chosen = settings("feature_network", workspace.profile)
     kind = "mfcc" if model.endswith("mfcc") else "log_mel"
     grid = {k: chosen[k] for k in ("n_mels", "n_fft", "hop_length", "n_mfcc", "deltas")}
-    # nothing is trimmed: the explanation's seconds are the recording's own
+    first, last = 0, len(signal)
+    if chosen["trim_db"]:  # as in training, but here one wants to know where the voice begins
+        how = {
+            "top_db": chosen["trim_db"],
+            "frame_length": chosen["n_fft"],
+            "hop_length": chosen["hop_length"],
+        }
+        first, last = librosa.effects.trim(signal, **how)[1]
+    signal = signal[first:last]
     frames = clip_frames(signal, sample_rate, kind=kind, **grid)
     n_frames = np.array([len(frames)], "int32")
     scaled = [((frames - mean) / spread)[None].astype("float32") for _, mean, spread in networks]
@@ -87,8 +96,8 @@ def predict_emotion(workspace, signal, sample_rate, model="deep_cnn_log_mel"):
     seconds = chosen["hop_length"] / sample_rate
     windows = pd.DataFrame(
         {
-            "start_s": starts * seconds,
-            "end_s": np.minimum((starts + width) * seconds, len(signal) / sample_rate),
+            "start_s": first / sample_rate + starts * seconds,
+            "end_s": np.minimum(first / sample_rate + (starts + width) * seconds, last / sample_rate),
             "support": [np.mean([fall[i : i + width].mean() for fall in falls]) for i in starts],
         }
     )

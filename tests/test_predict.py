@@ -96,6 +96,15 @@ def test_windows_of_the_explanation_cover_the_recording(workspace):
     assert np.isfinite(windows["support"]).all()
 
 
+def test_silence_around_the_voice_changes_nothing_but_the_times(workspace):
+    """As in training, where it is trimmed; the seconds told are those of the whole recording."""
+    silence = np.zeros(RATE_HZ // 2, np.float32)
+    padded = np.concatenate([silence, _voice(200), silence])
+    windows = predict.predict_emotion(workspace, padded, RATE_HZ).windows
+    assert windows["start_s"].iloc[0] == pytest.approx(0.5, abs=0.1)
+    assert windows["end_s"].iloc[-1] == pytest.approx(1.3, abs=0.1)
+
+
 def test_report_says_what_the_number_does_not_mean(workspace, tmp_path, capsys):
     soundfile.write(tmp_path / "mine.wav", np.tile(_voice(200)[:, None], (1, 2)), 22_050)
     where = ["--dataset", "emodb", "--profile", "smoke", "--root", str(workspace.root)]
