@@ -339,3 +339,55 @@ def voice_feature_names(n_mfcc=20):
     """Column names of `voice_features`, with units where there are any."""
     pitch = [f"pitch_{method}_hz" for method in PITCH_METHODS]
     return [*(f"mfcc_{i}" for i in range(n_mfcc)), *pitch, "band_energy_ratio_db", "spectral_centroid_hz"]
+
+
+STATISTICS = ("mean", "std", "movement")
+
+
+def voice_statistics(frames, *, within_db=30):
+    """What an utterance's voice features are like over time, silence left out.
+
+    frames : (n_frames, n_features) as `voice_features` gives them, MFCC first
+    within_db : dB; only frames whose mean level over the mel bands (mfcc_0 / √128) comes this near to the
+        loudest one's count
+    Returns float32 (3 · n_features,): means, standard deviations, and movements, which are the standard
+    deviations of the change from one frame to the next. NaN (no pitch) is left out; what is never there is 0.
+    """
+    level_db = frames[:, 0] / np.sqrt(128)
+    sounds = level_db >= level_db.max() - within_db
+    change = np.diff(frames, axis=0)[sounds[1:] & sounds[:-1]]
+    return np.concatenate([*_moments(frames[sounds]), _moments(change)[1]]).astype(np.float32)
+
+
+def _moments(values):
+    """Mean and standard deviation of each column over its finite values; 0 where there is none."""
+    known = np.isfinite(values)
+    count = np.maximum(known.sum(axis=0), 1)
+    mean = np.where(known, values, 0).sum(axis=0) / count
+    variance = (np.where(known, values - mean, 0) ** 2).sum(axis=0) / count
+    return mean, np.sqrt(variance)
+
+
+def voice_statistic_names(names):
+    """`mean mfcc_0`, … in the order of `voice_statistics`, for the columns `names` of its frames."""
+    return [f"{statistic} {name}" for statistic in STATISTICS for name in names]
+
+
+def sustained_voice(mfcc_means, f0_hz, sample_rate, *, seconds=0.6, n_mels=128, fmax=8000, peak=0.3):
+    """A steady tone with the spectral envelope of mean MFCC: what average features sound like, without speech.
+
+    mfcc_means : float (n_mfcc,), as `mfcc` gives them; f0_hz : Hz, the harmonics' spacing
+    sample_rate : int, Hz; seconds : length; peak : largest absolute sample
+    Returns float32 (n_samples,). It has timbre and pitch, but no words, rhythm or melody: those are not in means.
+    """
+    power = librosa.feature.inverse.mfcc_to_mel(np.asarray(mfcc_means, float)[:, None], n_mels=n_mels)[:, 0]
+    centres = librosa.mel_frequencies(n_mels + 2, fmax=min(fmax, sample_rate / 2))[1:-1]
+    harmonics = np.arange(f0_hz, centres[-1], f0_hz)[:, None]
+    t = np.arange(round(seconds * sample_rate)) / sample_rate
+    # Schroeder's phases keep the peaks of the sum low
+    phases = np.pi * np.arange(len(harmonics))[:, None] ** 2 / len(harmonics)
+    tone = (np.sqrt(np.interp(harmonics, centres, power)) * np.sin(2 * np.pi * harmonics * t + phases)).sum(
+        axis=0
+    )
+    tone *= np.minimum(1, np.minimum(t, t[::-1]) / 0.03)  # 30 ms in and out, against clicks
+    return (peak * tone / np.maximum(abs(tone).max(), 1e-12)).astype(np.float32)

@@ -16,8 +16,11 @@ from ser_utils.features import (
     pitch_track,
     spectral_centroid,
     split_segments,
+    sustained_voice,
     voice_feature_names,
     voice_features,
+    voice_statistic_names,
+    voice_statistics,
 )
 
 GOLDEN = np.load(Path(__file__).parent / "golden" / "prototype_paper.npz")
@@ -192,3 +195,30 @@ def test_voice_features_share_one_grid_and_are_named():
     for name in ("pitch_highest_hz", "pitch_pyin_hz", "spectral_centroid_hz"):
         np.testing.assert_allclose(columns[name][inner], 200, rtol=0.02)
     assert (columns["band_energy_ratio_db"][inner] > 40).all()
+
+
+def test_voice_statistics_leave_out_silence_and_missing_pitch():
+    frames = np.array([[0, 100, 1], [0, np.nan, 3], [0, 104, 5], [-400, 900, 900]], float)
+    names = voice_statistic_names(["mfcc_0", "pitch", "other"])
+    got = dict(zip(names, voice_statistics(frames), strict=True))
+    assert got["mean mfcc_0"] == got["std mfcc_0"] == 0
+    assert (got["mean pitch"], got["std pitch"], got["movement pitch"]) == (102, 2, 0)
+    assert (got["mean other"], got["movement other"]) == (3, 0)
+    np.testing.assert_allclose(got["std other"], np.std([1, 3, 5]), rtol=1e-6)
+    never = frames.copy()
+    never[:, 1] = np.nan
+    assert dict(zip(names, voice_statistics(never), strict=True))["mean pitch"] == 0
+
+
+def test_sustained_voice_has_the_pitch_and_envelope_it_was_given():
+    tilt = np.array([-300.0, 120.0])  # loud at low frequencies
+    tone = sustained_voice(tilt, 200.0, 16000, seconds=1.0)
+    assert abs(np.nanmedian(pitch_track(tone, 16000, fmin=50, fmax=500)) - 200) < 3
+    assert abs(abs(tone).max() - 0.3) < 1e-6
+    spectrum = abs(np.fft.rfft(tone * np.hanning(len(tone))))
+    place = np.interp(
+        np.arange(200, 7800, 200), librosa.mel_frequencies(130, fmax=8000)[1:-1], np.arange(128)
+    )
+    wanted_db = 120 * np.sqrt(2 / 128) * np.cos(np.pi / 128 * (place + 0.5))
+    got_db = 20 * np.log10(spectrum[200:7800:200])
+    assert abs((got_db - got_db[0]) - (wanted_db - wanted_db[0])).max() < 1
