@@ -1,6 +1,7 @@
 """What a network has to beat: chance, duration, loudness, and classical acoustic features with an SVC."""
 
 import functools
+import importlib.util
 import sys
 import time
 import zlib
@@ -8,6 +9,7 @@ import zlib
 import librosa
 import numpy as np
 import pandas as pd
+from joblib.externals.loky import ProcessPoolExecutor
 from sklearn.dummy import DummyClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -49,26 +51,38 @@ def mfcc_statistics(signal, sample_rate):
     return np.concatenate([both.mean(axis=1), both.std(axis=1)])[None].astype(np.float32)
 
 
-@functools.cache
-def _smile(name):
-    try:
-        import opensmile
-    except ImportError as error:
-        raise ImportError("This baseline needs openSMILE: pip install 'ser-utils[opensmile]'") from error
-    return opensmile.Smile(opensmile.FeatureSet[name], opensmile.FeatureLevel.Functionals)
-
-
 def opensmile_functionals(signal, sample_rate, name):
-    """openSMILE's functionals of one clip: (1, 88) for eGeMAPSv02, (1, 6373) for ComParE_2016."""
-    return _smile(name).process_signal(signal, sample_rate).to_numpy(np.float32)
+    """openSMILE's functionals of one clip: (1, 88) for eGeMAPSv02, (1, 6373) for ComParE_2016.
+
+    Raises ImportError where openSMILE is not installed.
+    """
+    if not has_opensmile():
+        raise ImportError("This baseline needs openSMILE: pip install 'ser-utils[opensmile]'")
+    if (
+        "tensorflow" in sys.modules
+    ):  # opensmile 2.6 and TensorFlow 2.21 in one process end in a segmentation fault
+        return _own_process().submit(_functionals, signal, sample_rate, name).result()
+    return _functionals(signal, sample_rate, name)
 
 
 def has_opensmile():
-    try:
-        _smile("eGeMAPSv02")
-    except ImportError:
-        return False
-    return True
+    return importlib.util.find_spec("opensmile") is not None
+
+
+@functools.cache
+def _own_process():
+    return ProcessPoolExecutor(max_workers=1)
+
+
+def _functionals(signal, sample_rate, name):
+    return _smile(name).process_signal(signal, sample_rate).to_numpy(np.float32)
+
+
+@functools.cache
+def _smile(name):
+    import opensmile
+
+    return opensmile.Smile(opensmile.FeatureSet[name], opensmile.FeatureLevel.Functionals)
 
 
 # model → what is extracted, at which rate (None: the recording's own)

@@ -128,7 +128,6 @@ def test_across_domains(table, features):
 
 def test_openings_without_opensmile(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "opensmile", None)
-    baselines._smile.cache_clear()
     assert not baselines.has_opensmile()
     with pytest.raises(ImportError, match=r"ser-utils\[opensmile\]"):
         baselines.opensmile_functionals(np.zeros(1600, np.float32), 16_000, name="eGeMAPSv02")
@@ -151,7 +150,6 @@ def test_openings_without_opensmile(monkeypatch):
 )
 def test_opensmile_reproduces_what_was_measured(name, model, uar, data_dir, tmp_path):
     pytest.importorskip("opensmile")
-    baselines._smile.cache_clear()
     table = load_corpus(name, data_dir)
     features = baselines.load_features(tmp_path, table, model)
     folds = make_folds(table, "speaker", folds="emobox" if name == "ravdess" else "leave_one_speaker_out")
