@@ -55,14 +55,14 @@ $(READY): requirements.lock
 	@$(BIN)/python -c 'import sysconfig, pathlib; pathlib.Path(sysconfig.get_path("purelib"), "ser_companion.pth").write_text("$(CURDIR)\n")'
 	@touch $@
 
-setup-extras: setup ## add the optional packages: openSMILE, Ray, hub client, site, browser tests
+setup-extras: setup ## add the optional packages: openSMILE, Ray, hub client
 	@if command -v uv >/dev/null 2>&1; then uv pip install -q --python $(BIN)/python -r requirements-extras.lock; \
 	else $(BIN)/python -m pip install -q -r requirements-extras.lock; fi
 
 lock: ## renew requirements.lock from pyproject.toml (needs uv)
 	uv pip compile pyproject.toml --extra test --universal --python-version 3.11 --fork-strategy fewest --generate-hashes \
 	  --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" --quiet -o requirements.lock
-	uv pip compile pyproject.toml --extra test --extra opensmile --extra ray --extra hub --extra site --universal --python-version 3.11 --fork-strategy fewest --generate-hashes \
+	uv pip compile pyproject.toml --extra test --extra opensmile --extra ray --extra hub --universal --python-version 3.11 --fork-strategy fewest --generate-hashes \
 	  --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" --quiet -c requirements.lock -o requirements-extras.lock
 
 # --- notebooks -----------------------------------------------------------------------------------------
@@ -111,7 +111,7 @@ verify: setup ## recompute the scores and compare them with results/
 	@$(BIN)/python -m ser_utils.results verify --dataset '$(DATASET)' --profile '$(PROFILE)' --seed '$(SEED)' --root '$(ROOT)'
 
 site: setup ## build the static site into build/site
-	@$(BIN)/python -m ser_utils.site
+	@$(BIN)/python -m ser_utils.site --root '$(ROOT)'
 
 serve: setup ## show the site at http://127.0.0.1:8000
 	@$(BIN)/python -m http.server --bind 127.0.0.1 --directory build/site 8000
