@@ -17,6 +17,8 @@ import numpy as np
 from keras import layers, ops
 from safetensors import SafetensorError, safe_open
 
+from ser_utils.models.waveforms import time_mask
+
 register = keras.saving.register_keras_serializable(package="ser_utils")
 
 FAMILIES = ("wav2vec2", "hubert")
@@ -389,6 +391,44 @@ class EncoderLayer(layers.Layer):
 
 
 @register
+class TopLayers(layers.Layer):
+    """The last `top` layers of an encoder, to be trained on from the hidden states below them.
+
+    Call: hidden state num_hidden_layers - top (batch, n_frames, hidden_size), frames per clip (batch,) -> the
+    last hidden state. What is below is frozen, hence computed once and not in here.
+    """
+
+    def __init__(self, architecture, top, **kwargs):
+        super().__init__(**kwargs)
+        self.architecture = a = (
+            Architecture(**architecture) if isinstance(architecture, dict) else architecture
+        )
+        if not 0 < top <= a.num_hidden_layers:
+            raise ValueError(f"top must be within 1 … {a.num_hidden_layers}. Received: top={top!r}")
+        self.top = top
+        first = a.num_hidden_layers - top
+        self.blocks = [EncoderLayer(a, name=f"encoder.layers.{i}") for i in range(first, a.num_hidden_layers)]
+        self.norm = None
+        if a.do_stable_layer_norm:
+            self.norm = layers.LayerNormalization(epsilon=a.layer_norm_eps, name="encoder.layer_norm")
+
+    def build(self, *_):
+        for block in self.blocks:
+            block.build()
+        if self.norm is not None:
+            self.norm.build((None, None, self.architecture.hidden_size))
+
+    def call(self, x, n_frames, training=False):
+        visible = time_mask(x, n_frames)[..., 0]
+        for block in self.blocks:
+            x = block(x, visible=visible, training=training)
+        return x if self.norm is None else self.norm(x)
+
+    def get_config(self):
+        return super().get_config() | {"architecture": dataclasses.asdict(self.architecture), "top": self.top}
+
+
+@register
 class SpeechTransformer(keras.Model):
     """The wav2vec 2.0 / HuBERT encoder.
 
@@ -457,8 +497,15 @@ class SpeechTransformer(keras.Model):
         }
 
 
+def copy_weights(source, target):
+    """Copy every weight that an encoder and its TopLayers share, in either direction."""
+    given, taken = checkpoint_names(source), checkpoint_names(target)
+    for name in given.keys() & taken.keys():
+        taken[name].assign(given[name])
+
+
 def checkpoint_names(model):
-    """Every weight of an encoder (or of some of its layers) under its name in the published files.
+    """Every weight of an encoder (or of its TopLayers) under its name in the published files.
 
     Returns a dict name -> keras.Variable. A published tensor is the transpose of the variable.
     """
