@@ -36,7 +36,7 @@ def test_a_finished_model_is_opened_not_trained_again(tmp_path, data, monkeypatc
 def test_same_seed_same_weights_other_seed_others(tmp_path, data):
     weights = [
         fit(tmp_path / f"{name}.keras", data, seed=seed).model.get_weights()[0]
-        for name, seed in zip("abc", (1, 1, 2))
+        for name, seed in zip("abc", (1, 1, 2), strict=True)
     ]
     np.testing.assert_array_equal(weights[0], weights[1])
     assert not np.array_equal(weights[0], weights[2])
