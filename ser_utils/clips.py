@@ -1,6 +1,7 @@
 """Whole utterances for networks: their frames, one scale, batches of like lengths, and a model for every fold."""
 
 import functools
+import inspect
 import time
 import zlib
 from dataclasses import dataclass
@@ -16,7 +17,8 @@ from ser_utils import features
 from ser_utils.audio import reduce_noise
 from ser_utils.augmentation import artificial_clip, mask_bands, mask_frames, published_clip
 from ser_utils.corpora import EMOTIONS
-from ser_utils.feature_store import load_store
+from ser_utils.feature_store import build_store, load_store
+from ser_utils.parallel import run_tasks
 from ser_utils.training import class_weights, code_of, fit_or_load
 from ser_utils.workspace import content_key, read_json
 
@@ -64,6 +66,33 @@ def artificial_frames(signal, sample_rate, *, frames, changes, copy, seed, publi
     if published:
         return published_clip(spectrogram_of(signal, sample_rate), seed=seeds, changes=changes)
     return artificial_clip(signal, sample_rate, spectrogram_of, changes, seed=seeds)
+
+
+def frame_store(folder, table, frames, *, sample_rate_hz=None, extract=clip_frames, **options):
+    """A feature store of the frames of every utterance.
+
+    frames : settings of `clip_frames`; sample_rate_hz : Hz to resample to, None leaves the recordings as they are
+    extract : `clip_frames`, or `artificial_frames` with its own `options`
+    Returns a FeatureStore.
+    """
+    given = {"frames": frames, **options} if extract is artificial_frames else frames
+    code = [inspect.getsource(one) for one in (extract, clip_frames, features.log_mel, features.mfcc)]
+    key = content_key(given, code, code_of(artificial_clip) if options else "")
+    return build_store(
+        folder, table, functools.partial(extract, **given), key=key, sample_rate_hz=sample_rate_hz or None,
+        title=Path(folder).name,
+    )  # fmt: skip
+
+
+def artificial_stores(folder, table, frames, *, copies, **options):
+    """Feature stores of `copies` artificial versions of every utterance; options as in `artificial_frames`.
+
+    Returns a tuple of folders, for FoldTask.copies.
+    """
+    return tuple(
+        frame_store(f"{folder}_{copy}", table, frames, extract=artificial_frames, copy=copy, **options).folder
+        for copy in range(copies)
+    )
 
 
 def clip_scale(clips, table, how, training):
@@ -145,16 +174,17 @@ class ClipBatches(keras.utils.PyDataset):
         self.batches = [order[i : i + self.batch_size] for i in range(0, len(order), self.batch_size)]
         if self.shuffle:
             self.batches = [self.batches[i] for i in rng.permutation(len(self.batches))]
-        # TensorFlow takes a dimension that the first two batches share for fixed
+        # TensorFlow takes a dimension that the first two batches share for fixed: they are made to differ
         frames = np.array([self.lengths[batch].max() for batch in self.batches])
         if (other := np.flatnonzero(frames != frames[0])).size:
             self.batches[1], self.batches[other[0]] = self.batches[other[0]], self.batches[1]
+        self.one_more = not other.size and np.ptp(self.lengths) > 0
 
     def __getitem__(self, place):
         batch = self.batches[place]
         clips = [self._clip(i, np.random.default_rng([self.seed, self.epoch, i])) for i in batch]
         n_frames = np.array([len(clip) for clip in clips], np.int32)
-        longest = -(-n_frames.max() // self.multiple) * self.multiple
+        longest = -(-n_frames.max() // self.multiple) * self.multiple + (place == 1 and self.one_more)
         padded = np.zeros((len(clips), longest, *clips[0].shape[1:]), np.float32)
         for row, clip in zip(padded, clips, strict=True):
             row[: len(clip)] = clip
@@ -334,3 +364,33 @@ def _compiled(model, options, n_steps):
 
 def _code_of(network):
     return code_of(getattr(network, "func", network), ClipBatches)
+
+
+def run_folds(workspace, system, plan, *, jobs=None):
+    """Train and test models side by side, one task per model and fold, and save what they predicted.
+
+    plan : dict (model, protocol) -> (fold table, its audit, list of FoldTask)
+    jobs : processes, see `parallel.run_tasks`
+    Returns a dict (model, protocol) -> dict of predictions (table), histories and paths (one per fold),
+    parameters, seconds_to_train (of all folds together), ms_per_utterance.
+    """
+    tasks = [task for _, _, own in plan.values() for task in own]
+    outcomes = iter(run_tasks(train_fold, tasks, jobs=jobs, progress=system))
+    results = {}
+    for (model, protocol), (folds, audit, own) in plan.items():
+        found = [next(outcomes) for _ in own]
+        predictions = pd.concat([one["predictions"] for one in found], ignore_index=True)
+        costs = {
+            "parameters": found[0]["parameters"],
+            "seconds_to_train": sum(one["seconds"] for one in found),
+            "ms_per_utterance": float(np.mean([one["ms_per_utterance"] for one in found])),
+        }
+        name = {"system": system, "model": model, "protocol": protocol, "folds": folds.attrs["folds"]}
+        workspace.save_predictions(predictions, **name)
+        workspace.save_audit(audit, **name)
+        workspace.save_costs(costs, **name)
+        results[model, protocol] = {
+            "predictions": predictions, "histories": [one["history"] for one in found],
+            "paths": [one["path"] for one in found], **costs,
+        }  # fmt: skip
+    return results

@@ -60,7 +60,7 @@ def test_a_saved_model_predicts_the_same(model, tmp_path):
 
 
 def test_shapes():
-    assert image_cnn(5, (32, 16), filters=(2, 4, 4, 4)).output_shape == (None, 5)
+    assert image_cnn(5, 16, n_frames=32, filters=(2, 4, 4, 4)).output_shape == (None, 5)
     assert (
         len([layer for layer in clip_cnn(5, 16, filters=(2, 2, 2, 2)).layers if "block" in layer.name]) == 4
     )
@@ -70,7 +70,7 @@ def test_shapes():
 def test_a_tiny_batch_can_be_learned_by_heart(resized):
     set_seed(1)
     clips, targets = clips_of((12, 12, 12, 12, 10, 10), 8), np.eye(3, dtype="float32")[[0, 1, 2, 0, 1, 2]]
-    model = image_cnn(3, (16, 8), dropout=0) if resized else clip_cnn(3, 8, dropout=0)
+    model = image_cnn(3, 8, n_frames=16, dropout=0) if resized else clip_cnn(3, 8, dropout=0)
     model.compile(
         keras.optimizers.Adam(0.02),
         "categorical_crossentropy",
@@ -119,6 +119,14 @@ def test_batches_depend_on_the_seed_and_the_epoch_alone():
     assert any(
         one.shape != two.shape or (one != two).any() for one, two in zip(content(1), content(2), strict=True)
     )
+
+
+def test_the_first_two_batches_tell_that_lengths_vary():
+    batches = ClipBatches(clips_of((9, 9, 8, 9)), batch_size=2, shuffle=True)
+    for _ in range(4):
+        shapes = {batches[place][0][0].shape[1] for place in range(2)}
+        assert len(shapes) == 2 or batches.multiple > 1
+        batches.on_epoch_end()
 
 
 def test_one_clip_a_batch_is_not_padded():

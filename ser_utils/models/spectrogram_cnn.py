@@ -83,13 +83,13 @@ def clip_cnn(n_classes, n_bands=128, *, filters=(16, 32, 64), dropout=0.25):
     return keras.Model([features, n_frames], probabilities, name=f"clip_cnn_{len(filters)}_layers")
 
 
-def image_cnn(n_classes, shape=(256, 128), *, filters=(16, 32, 64), dropout=0.25):
+def image_cnn(n_classes, n_bands=128, *, n_frames=256, filters=(16, 32, 64), dropout=0.25):
     """CNN for spectrograms of one shape: batch norm, max-pooling, flatten, dropout, one dense layer.
 
-    shape : (frames, bands). Returns a keras.Model of (batch, frames, bands) -> probabilities.
+    Returns a keras.Model of (batch, n_frames, n_bands) -> probabilities.
     """
-    image = keras.Input(shape, name="image")
-    x = layers.Reshape((*shape, 1))(image)
+    image = keras.Input((n_frames, n_bands), name="image")
+    x = layers.Reshape((n_frames, n_bands, 1))(image)
     for number, size in enumerate(filters, 1):
         x = layers.Conv2D(size, 3, padding="same", use_bias=False, name=f"convolution_{number}")(x)
         x = layers.ReLU()(layers.BatchNormalization(momentum=0.9)(x))
