@@ -133,10 +133,13 @@ def load_features(folder, table, model, *, snr_db=None, jobs=None):
     return np.nan_to_num(store.array[place.loc[table["utterance_id"]]])
 
 
-def build_classifier(model):
-    """Chance: the commonest training class. Everything else: features standardised in the fold, RBF SVC as
-    scikit-learn has it by default."""
-    return DummyClassifier(strategy="prior") if model == "chance" else make_pipeline(StandardScaler(), SVC())
+def build_classifier(model, constant=None):
+    """Chance: always the emotion `constant`, so that UAR is one over the number of classes whatever the folds
+    (the commonest training class is the rarer one in test). Everything else: features standardised in the
+    fold, RBF SVC as scikit-learn has it by default."""
+    if model == "chance":
+        return DummyClassifier(strategy="constant", constant=constant)
+    return make_pipeline(StandardScaler(), SVC())
 
 
 def probabilities(classifier, features):
@@ -194,7 +197,8 @@ def cross_validate(features, table, folds, *, model="mfcc", test_features=None):
 
 def _fit(features, label, model):
     # a fold may leave one class only, which an SVC refuses
-    return build_classifier(model if len(set(label)) > 1 else "chance").fit(features, label)
+    model = model if len(set(label)) > 1 else "chance"
+    return build_classifier(model, min(label)).fit(features, label)
 
 
 def evaluate(workspace, table, model, protocol, folds=None):

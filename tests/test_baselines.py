@@ -71,10 +71,10 @@ def test_cross_validation_by_the_literal_way(table, features):
 
 
 def test_chance_is_chance(table):
-    found, _ = baselines.cross_validate(
-        np.zeros((len(table), 1)), table, make_folds(table, "utterance"), model="chance"
-    )
-    assert unweighted_average_recall(found["emotion"], found["prediction"]) == pytest.approx(1 / 3)
+    for protocol, folds in [("utterance", "holdout"), ("utterance", "5_fold"), ("speaker", None)]:
+        split = make_folds(table, protocol, folds=folds)
+        found, _ = baselines.cross_validate(np.zeros((len(table), 1)), table, split, model="chance")
+        assert unweighted_average_recall(found["emotion"], found["prediction"]) == pytest.approx(1 / 3)
 
 
 def test_two_classes_and_one(table, features):

@@ -39,7 +39,7 @@ settings_table("comparison")
 # ## What has to be beaten
 #
 # A corpus in which the length or the level of a clip gives its emotion away is no test of a network. So four baselines
-# run here, on the same folds: always the commonest class; duration alone; loudness alone; and 20 MFCC with their
+# run here, on the same folds: always one emotion; duration alone; loudness alone; and 20 MFCC with their
 # slopes, mean and standard deviation over time, into a support vector machine with scikit-learn's default settings.
 # openSMILE's two feature sets join them where it is installed. Scaling is fitted in each fold on what is trained on.
 
@@ -73,14 +73,16 @@ scores[
 
 # %%
 n_speakers = utterances["speaker"].nunique()
-few = f" With {n_speakers} speakers: {metrics.TOO_FEW}." if n_speakers < metrics.FEWEST_SPEAKERS else ""
+caveat = f" With {n_speakers} speakers: {metrics.TOO_FEW}." if n_speakers < metrics.FEWEST_SPEAKERS else ""
+announced = utterances.attrs.get("announcement", "")
+caveat += f" Partial corpus: {announced}." if announced else ""
 chance = 1 / utterances["emotion"].nunique()
 whole = scores[scores["level"] == "utterance"]
 figure = comparison.leaderboard(whole, chance=chance)
-caption = f"UAR of whole utterances by protocol, 95 % intervals over speakers; dotted: chance.{few}"
+caption = f"UAR of whole utterances by protocol, 95 % intervals over speakers; dotted: chance.{caveat}"
 style.save_figure(workspace, figure, "10_leaderboard", caption)
 plt.show()
-print(few)
+print(caveat)
 
 # %% [markdown]
 # Read it from left to right: `paper` is what was published, `speaker` what a stranger's voice would get. Whoever stands
@@ -138,7 +140,7 @@ figure = comparison.matrix(
 )
 style.save_figure(
     workspace, figure, "10_significance",
-    f"Differences of UAR, protocol {strictest}; * p < 0.05 by permutation over speakers, Holm-corrected.{few}",
+    f"Differences of UAR, protocol {strictest}; * p < 0.05 by permutation over speakers, Holm-corrected.{caveat}",
 )  # fmt: skip
 plt.show()
 
@@ -151,7 +153,7 @@ plt.show()
 gender = results.by_gender(found, utterances)
 figure = comparison.by_gender(gender)
 style.save_figure(
-    workspace, figure, "10_gender", f"UAR for female and male speakers, protocol {strictest}.{few}"
+    workspace, figure, "10_gender", f"UAR for female and male speakers, protocol {strictest}.{caveat}"
 )
 plt.show()
 
@@ -177,6 +179,7 @@ calibration.set_index("label").round(3).T
 # ## In noise
 #
 # Trained on clean speech, tested on the same clips with white noise. What holds its UAR relies on what noise leaves.
+# Done for the baselines; the networks would have to be asked again, fold by fold, for every noisy clip.
 
 # %%
 folds = make_folds(utterances, strictest, seed=seed)
@@ -265,13 +268,13 @@ hardest.head(10)
 # %% [markdown]
 # ## Beside what was published
 #
-# Same system, same kind of split. A published figure of another corpus is not listed; `ser_utils/published.csv` has them all.
+# Same system, same kind of split; `how` says on what. A published figure of another corpus is not listed; `ser_utils/published.csv` has them all.
 
 # %%
 published = results.beside_published(scores)
 if published["ours"].notna().any():
     figure = comparison.published(published)
-    caption = "Published figures and ours under the same protocol, the same measure."
+    caption = f"Published figures, of whole corpora, and ours under the same protocol.{caveat}"
     style.save_figure(workspace, figure, "10_published", caption)
     plt.show()
 published.round(3)
