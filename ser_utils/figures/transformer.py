@@ -70,7 +70,7 @@ def dimension_boxes(z, emotions, dimensions, *, title):
             box.set_facecolor(colour)
         axes.set_xticks(range(1, len(present) + 1), present, rotation=60, ha="right")
         axes.set(title=f"dimension {dimension}")
-    grid[0, 0].set_ylabel("standard deviations of the speaker's clips")
+    grid[0, 0].set_ylabel("z-score within speaker")
     figure.suptitle(title)
     return figure
 
@@ -86,7 +86,7 @@ def probing_curve(probed, *, chance):
         (line,) = axes.plot(table["layer"], table["uar"], marker="o", label=name)
         axes.fill_between(table["layer"], table["low"], table["high"], color=line.get_color(), alpha=0.15)
     axes.axhline(chance, color="0.5", linestyle=":", label="chance")
-    axes.set(xlabel="hidden state (0: embeddings)", ylabel="UAR, speakers apart", ylim=(0, 1))
+    axes.set(xlabel="hidden state (0: embeddings)", ylabel="UAR", ylim=(0, 1))
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.legend(fontsize=8)
     return figure
@@ -111,7 +111,7 @@ def layer_mixtures(mixtures):
 
 
 def frozen_and_tuned(changes):
-    """Learning rate of each part of an encoder, and how far training moved it.
+    """How far training moved each part of an encoder, beside the learning rate it had.
 
     changes : dict encoder -> table `part, learning_rate, largest_change`, see `embedding_heads.changes_by_part`
     Returns a Figure: one panel an encoder, parts upwards as sound meets them; frozen ones have no bar.
@@ -121,18 +121,12 @@ def frozen_and_tuned(changes):
         1, len(changes), figsize=(4.8 * len(changes), 0.22 * tallest + 1.4), squeeze=False
     )
     for axes, (name, table) in zip(grid[0], changes.items(), strict=True):
-        places = np.arange(len(table))
-        axes.barh(
-            places - 0.2,
-            table["learning_rate"].to_numpy() * 100,
-            0.38,
-            label="learning rate × 100",
-            color="0.7",
+        axes.barh(table["part"].str.removeprefix("encoder."), table["largest_change"], color="#0072b2")
+        for place, row in enumerate(table.itertuples()):
+            label = f" rate {row.learning_rate:.1e}" if row.learning_rate else " frozen"
+            axes.text(row.largest_change, place, label, va="center", fontsize=7)
+        axes.set(
+            title=name, xlabel="largest change of a weight", xlim=(0, 1.4 * table["largest_change"].max())
         )
-        axes.barh(
-            places + 0.2, table["largest_change"], 0.38, label="largest change of a weight", color="#0072b2"
-        )
-        axes.set_yticks(places, table["part"].str.removeprefix("encoder."), fontsize=7)
-        axes.set(title=name)
-    grid[0, 0].legend(fontsize=7)
+        axes.tick_params(axis="y", labelsize=7)
     return figure
