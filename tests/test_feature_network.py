@@ -1,9 +1,14 @@
+from functools import partial
+
 import keras
 import numpy as np
+import pandas as pd
 import pytest
 
-from ser_utils.clips import ClipBatches, clip_frames
+from ser_utils.audio import save_audio
+from ser_utils.clips import ClipBatches, FoldTask, clip_frames, frame_store, train_fold
 from ser_utils.models.feature_network import AttentiveStatistics, attention_over_time, cnn_bilstm, deep_cnn
+from ser_utils.models.spectrogram_cnn import clip_cnn, image_cnn
 from ser_utils.training import set_seed
 
 SMALL = {"filters": (3, 4, 4, 5)}
@@ -90,3 +95,40 @@ def test_frames_of_a_tone_lie_where_it_sounds(kind, width):
 def test_an_unknown_kind_is_refused():
     with pytest.raises(ValueError, match="kind must be one of 'log_mel', 'mfcc'. Received: 'plp'"):
         clip_frames(np.ones(4000, "float32"), 16_000, kind="plp", n_mels=8, n_fft=512, hop_length=256)
+
+
+@pytest.fixture
+def store(tmp_path):
+    """Sixteen tones, high ones happy and low ones sad."""
+    rate, rows = 16_000, []
+    for i in range(16):
+        happy = i % 2
+        tone = np.sin(2 * np.pi * (900 if happy else 250) * np.arange(rate // 2 + 800 * i) / rate)
+        path = save_audio(tmp_path / f"{i:02d}.wav", 0.3 * tone, rate)
+        rows.append({"utterance_id": f"{i:02d}", "corpus": "tones", "speaker": str(i // 4), "path": str(path),
+                     "emotion": "happiness" if happy else "sadness", "pcm_sha256": str(i)})  # fmt: skip
+    frames = {"kind": "log_mel", "n_mels": 16, "n_fft": 1024, "hop_length": 512}
+    return frame_store(tmp_path / "store", pd.DataFrame(rows), frames)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("resized", [0, 16])
+def test_a_fold_is_learned_tested_and_found_finished(store, tmp_path, resized, monkeypatch):
+    role = np.repeat(["train", "train", "validation", "test"], 4)
+    fold = pd.DataFrame(
+        {"utterance_id": store.table["utterance_id"], "start_ms": np.nan, "fold": 2, "role": role}
+    )
+    settings = {"scale": "training", "batch_size": 4, "epochs": 25, "patience": 25, "learning_rate": 0.02,
+                "one_cycle": False, "weight_decay": 0.0, "label_smoothing": 0.0, "mask_bands": 0, "mask_frames": 0,
+                "resized_frames": resized}  # fmt: skip
+    network = (
+        partial(image_cnn, n_frames=16, filters=(4, 4)) if resized else partial(clip_cnn, filters=(4, 4))
+    )
+    task = FoldTask("tones", network, store.folder, fold, settings, tmp_path)
+    found = train_fold(task)
+    predictions = found["predictions"]
+    assert list(predictions["utterance_id"]) == ["12", "13", "14", "15"] and set(predictions["fold"]) == {2}
+    assert (predictions["prediction"] == predictions["emotion"]).all()
+    np.testing.assert_allclose(predictions[["p_happiness", "p_sadness"]].sum(axis=1), 1, atol=1e-5)
+    monkeypatch.setattr(keras.Model, "fit", lambda *a, **k: pytest.fail("trained again"))
+    pd.testing.assert_frame_equal(train_fold(task)["predictions"], predictions)

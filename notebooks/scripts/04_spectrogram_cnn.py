@@ -137,13 +137,16 @@ pd.DataFrame(rows)
 # ## Two ways to deal with length
 #
 # A CNN that ends in a global average takes clips of any length, as long as a batch holds one clip. A CNN that ends in a
-# flat layer needs one shape: shorter spectrograms get zeros behind, longer ones are squeezed and seem spoken faster.
+# flat layer needs one shape: shorter spectrograms get zeros (the clip's mean level) behind, longer ones are squeezed and seem spoken faster.
 
 # %%
 clip = np.asarray(store.of(example["utterance_id"]))
-n_frames = chosen["resized_frames"]
-shown = {"as it is": clip, f"padded to {n_frames} frames": resize_clip(clip[: n_frames // 2], n_frames),
-         f"squeezed into {n_frames} frames": resize_clip(np.concatenate([clip] * (n_frames // len(clip) + 2)), n_frames)}  # fmt: skip
+n_frames, level = chosen["resized_frames"], clip.mean()  # zero, once the clip is standardised
+long = np.concatenate([clip] * (n_frames // len(clip) + 2))
+shown = {"as it is": clip} | {
+    f"{how} {n_frames} frames": resize_clip(one - level, n_frames) + level
+    for how, one in {"padded to": clip[: n_frames // 2], "squeezed into": long}.items()
+}
 figure = spectrograms.versions(shown, rate, hop_length=grid["hop_length"], columns=3)
 style.save_figure(
     workspace,
