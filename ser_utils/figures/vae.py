@@ -67,7 +67,7 @@ def workflow(n_features, n_latent, hidden, classes):
         "emotion": (4, 0, f"{classes} emotions", "#dddddd"),
         "loss": (5, 0, "loss: ½‖x − x̂‖²\n+ β KL(N(μ, σ²) ‖ N(0, 1))", "#eeeeee"),
     }
-    figure, axes = plt.subplots(figsize=(12, 3.4))
+    figure, axes = plt.subplots(figsize=(10.5, 3))
     for x, y, text, colour in boxes.values():
         axes.text(
             2 * x, 1.4 * y, text, ha="center", va="center", fontsize=8.5,
@@ -239,5 +239,7 @@ def uar_by_input(scores, chance):
     axes.text(len(protocols) - 0.5, chance, "chance ", ha="right", va="bottom", fontsize=8, color="0.4")
     axes.set_xticks(range(len(protocols)), protocols)
     axes.set(ylim=(0, 1), ylabel="UAR", xlabel="what is kept apart", xlim=(-0.5, len(protocols) - 0.5))
-    axes.legend(title="the classifier sees", fontsize=8, title_fontsize=8, loc="upper right")
+    axes.legend(
+        title="the classifier sees", fontsize=8, title_fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5)
+    )
     return figure
