@@ -8,15 +8,21 @@ import keras
 import numpy as np
 import pandas as pd
 
+from ser_utils.corpora import EMOTIONS
 from ser_utils.models.autoencoder import build_autoencoder
 from ser_utils.models.prototypes import PrototypeClassifier, build_prototype_classifier
 from ser_utils.segments import Scale
 from ser_utils.splits import make_folds
-from ser_utils.training import code_of, fit_or_load
+from ser_utils.training import Fitted, code_of, fit_or_load
 from ser_utils.workspace import content_key
 
 # One prototype per phoneme and emotion, as published; elsewhere a profile's setting
 PHONEMES = {"emodb": 45, "ravdess": 44, "emomatch": 24}
+# Settings a classifier's weights depend on
+SHAPING = (
+    "n_prototypes", "distance", "similarity_weight", "start", "learning_rate", "batch_size", "epochs", "patience",
+    "most_passes", "jit_compile",
+)  # fmt: skip
 AT_ONCE = 1024  # segments embedded at a time
 WORTH_ITS_OVERHEAD = 20_000  # segments; iterators and scores of an epoch cost as much as a pass over 3,000
 
@@ -101,6 +107,7 @@ def fit_classifier(path, train, watched, n_classes, chosen, *, seed=0, title="",
         )  # fmt: skip
         return model if chosen["start"] == "uniform" else model.start_from(x, labels, seed=seed)
 
+    shaping = {name: chosen[name] for name in SHAPING}
     watching = watched is not None and len(watched[1]) > 0
     limits = (
         {"patience": -(-chosen["patience"] // passes), "validation_steps": -(-len(watched[1]) // batch)}
@@ -109,7 +116,7 @@ def fit_classifier(path, train, watched, n_classes, chosen, *, seed=0, title="",
     )
     return fit_or_load(
         path, build, (np.tile(x, (passes, 1)), targets[np.tile(labels, passes)]),
-        key=content_key(x, labels, *(watched if watching else ()), chosen, code_of(PrototypeClassifier, fit_classifier)),
+        key=content_key(x, labels, *(watched if watching else ()), shaping, code_of(PrototypeClassifier, fit_classifier)),
         validation=(watched[0], targets[watched[1]]) if watching else None, seed=seed,
         epochs=chosen["epochs"] // passes, monitor="val_macro_f1", mode="max", batch_size=batch,
         steps_per_epoch=steps, title=title, callbacks=callbacks, **limits,
@@ -136,6 +143,78 @@ def make_all_folds(utterances, segments, protocols, *, seed=0):
         except ValueError as error:
             impossible[protocol] = str(error)
     return possible, impossible
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A coder and a classifier trained in one fold, and what they said about its test segments.
+
+    label : "<protocol>-<model>", with the fold's number where there are several; classes : emotions it knows,
+    in the order of its outputs; predictions : table of test segments; neighbours : as `nearest_segments`
+    """
+
+    label: str
+    coder: Coder
+    fitted: Fitted
+    classes: list
+    predictions: pd.DataFrame
+    neighbours: pd.DataFrame
+    ms_per_utterance: float
+
+    @property
+    def parameters(self):
+        return self.coder.model.encoder.count_params() + self.fitted.model.count_params()
+
+    @property
+    def seconds(self):
+        return self.coder.seconds + self.fitted.seconds
+
+
+def train_and_predict(workspace, store, pick, label, chosen, *, fold=0, watch="validation", emotions):
+    """Both stages of one model in one fold, trained or opened, and its answers.
+
+    pick : function (role, most=…) -> lines of the segment table; watch : role that chooses the epochs
+    chosen : (settings of "prototype", settings of "prototype_classifier" with `per_class` prototypes)
+    Returns Trained, or None where there are fewer than two emotions to tell apart or nothing to test on.
+    """
+    of_coder, of_classifier = chosen
+    parts = {role: pick(role, most=of_classifier["most_train" if role == "train" else "most_test"])
+             for role in ("train", watch, "test")}  # fmt: skip
+    classes = in_canonical_order(parts["train"]["emotion"])
+    if len(classes) < 2 or parts["test"].empty:
+        return None
+    rows = {role: store.array[pick(role, most=of_coder["most_train" if role == "train" else "most_test"])["row"]]
+            for role in ("train", watch)}  # fmt: skip
+    # where a voice has too few clips for validation, the training segments are watched instead
+    coder = fit_autoencoder(
+        workspace, label, rows["train"], rows[watch] if len(rows[watch]) else rows["train"], of_coder
+    )
+
+    embeddings = coder.embed(store.array[parts["train"]["row"]])
+    known = parts[watch][parts[watch]["emotion"].isin(classes)]
+    watched = coder.embed(store.array[known["row"]]), known["emotion"].map(classes.index).to_numpy(int)
+    settings = of_classifier | {"n_prototypes": of_classifier["per_class"] * len(classes)}
+    fitted = fit_classifier(
+        workspace.folder("models") / f"prototype_classifier-{label}.keras",
+        (embeddings, parts["train"]["emotion"].map(classes.index).to_numpy(int)), watched, len(classes), settings,
+        seed=workspace.seed, title=f"classifier-{label}",
+    )  # fmt: skip
+    predictions, ms = predict_segments(
+        coder,
+        fitted.model,
+        store.array[parts["test"]["row"]],
+        parts["test"],
+        classes,
+        emotions=emotions,
+        fold=fold,
+    )
+    neighbours = nearest_segments(fitted.model, embeddings, parts["train"])
+    return Trained(label, coder, fitted, classes, predictions, neighbours, ms)
+
+
+def in_canonical_order(emotions):
+    present = set(emotions)
+    return [emotion for emotion in EMOTIONS if emotion in present]
 
 
 def predict_segments(coder, classifier, log_mel, part, classes, *, emotions, fold=0):
