@@ -186,17 +186,17 @@ def _predict(model, batches):
     return np.exp(model.predict(batches, verbose=0))[np.argsort(batches.order)]
 
 
-def run_waveforms(workspace, system, plan, *, jobs=None, engine=None):
+def run_waveforms(workspace, plan, *, jobs=None, engine=None):
     """Train and test side by side, one task per model and fold, and save what was predicted.
 
-    plan : dict (model, protocol) -> (fold table, its audit, list of WaveformTask)
-    Returns a dict (model, protocol) -> dict of predictions (table), histories and paths (one per fold),
+    plan : dict (system, model, protocol) -> (fold table, its audit, list of WaveformTask)
+    Returns a dict of the same keys -> dict of predictions (table), histories and paths (one per fold),
     parameters, seconds_to_train (of all folds together), ms_per_utterance.
     """
     tasks = [task for _, _, own in plan.values() for task in own]
-    outcomes = iter(run_tasks(train_waveforms, tasks, jobs=jobs, engine=engine, progress=system))
+    outcomes = iter(run_tasks(train_waveforms, tasks, jobs=jobs, engine=engine, progress="waveform networks"))
     results = {}
-    for (model, protocol), (folds, audit, own) in plan.items():
+    for (system, model, protocol), (folds, audit, own) in plan.items():
         found = [next(outcomes) for _ in own]
         predictions = pd.concat([one["predictions"] for one in found], ignore_index=True)
         costs = {
@@ -208,7 +208,7 @@ def run_waveforms(workspace, system, plan, *, jobs=None, engine=None):
         workspace.save_predictions(predictions, **name)
         workspace.save_audit(audit, **name)
         workspace.save_costs(costs, **name)
-        results[model, protocol] = {
+        results[system, model, protocol] = {
             "predictions": predictions, "histories": [one["history"] for one in found],
             "paths": [one["path"] for one in found], **costs,
         }  # fmt: skip

@@ -69,10 +69,7 @@ class WaveletTransform(keras.layers.Layer):
         """The filters as applied: list over levels of (low-pass, high-pass), each (width,)."""
         signs = (-1.0) ** np.arange(len(pywt.Wavelet(self.wavelet).dec_lo), dtype="float32")
         low, high = self.lowpass_kernels, self.highpass_kernels
-        return [
-            (low[i % len(low)].value, ops.flip(high[i % len(high)]) * signs)
-            for i in range(self.levels)
-        ]
+        return [(low[i % len(low)].value, ops.flip(high[i % len(high)]) * signs) for i in range(self.levels)]
 
     def call(self, signal, n):
         details, steps = [], []
@@ -250,7 +247,7 @@ def run_bidirectional(pairs, sequences, n):
     """Every sequence through its own pair of GRUs, one forwards, one backwards from the clip's own last step.
 
     pairs : list of (forward, backward) GRU layers of one size
-    sequences : list of (batch, time, features), the longest first; n : list of steps per clip (batch,)
+    sequences : list of (batch, time, features), the longest first, the last two of one length; n : list of steps per clip (batch,)
     Returns a list of (batch, time, 2 units); states start anew at every clip.
     """
     both = [(x, reverse_time(x, steps)) for x, steps in zip(sequences, n, strict=True)]
@@ -289,10 +286,8 @@ def _run_together(pairs, both):
     ]
     state = ops.stack([ops.zeros_like(x[0, ..., :units]) for x in inputs])
     outputs, start = [[] for _ in inputs], 0
-    for count in range(len(inputs), 0, -1):
+    for count in (len(inputs), *range(len(inputs) - 2, 0, -1)):
         stop = ops.shape(inputs[count - 1])[0]
-        if isinstance(stop, int) and stop == start:
-            continue  # as long as the band dropped before
 
         def step(h, x, recurrent=recurrent[:count], bias=bias[:count]):
             r = ops.matmul(h, recurrent) + bias
