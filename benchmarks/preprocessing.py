@@ -1,6 +1,6 @@
 """Log-mel of segments: all at once against the original's loop over segments, on one process and on all cores.
 
-    python benchmarks/preprocessing.py [--seconds 20]
+python benchmarks/preprocessing.py [--seconds 20]
 """
 
 import argparse
