@@ -138,8 +138,9 @@ def make_all_folds(utterances, segments, protocols, *, seed=0):
     possible, impossible = {}, {}
     for protocol in protocols:
         table = segments.merge(utterances[["utterance_id", "corpus"]]) if protocol == "paper" else utterances
+        within = None if protocol == "speaker" else "prototype"  # the others split within each speaker
         try:
-            possible[protocol] = make_folds(table, protocol, system="prototype", seed=seed)
+            possible[protocol] = make_folds(table, protocol, system=within, seed=seed)
         except ValueError as error:
             impossible[protocol] = str(error)
     return possible, impossible
