@@ -353,24 +353,28 @@ def _read_scores(path):
 
 
 def readme_table(scores, costs):
-    """One dataset's share of README: system by protocol, UAR in percent with its interval."""
+    """One dataset's share of README: system by protocol, UAR in percent with its interval.
+
+    Of each system the model with the highest UAR under the strictest protocol it knows is shown.
+    """
     rows = scores[scores["level"] == "utterance"]
-    few = rows["n_speakers"].max() < metrics.FEWEST_SPEAKERS
+    rank = rows["protocol"].map(PROTOCOLS.index)
+    strictest = rows[rank == rank.groupby(rows["system"]).transform("max")]
+    shown = strictest.loc[strictest.groupby("system", sort=False)["uar"].idxmax()]
     lines = [f"| system | model | {' | '.join(PROTOCOLS)} | parameters | s to train | ms per utterance |"]
     lines.append("|---|---|" + "---:|" * (len(PROTOCOLS) + 3))
-    for (system, model), own in rows.groupby(["system", "model"], sort=False):
+    for one in _in_order(shown).itertuples():
+        own = rows[(rows["system"] == one.system) & (rows["model"] == one.model)]
+        cost = costs.set_index(NAME).loc[one.system, one.model, one.protocol, one.folds]
         cells = [_cell(own[own["protocol"] == protocol]) for protocol in PROTOCOLS]
-        cost = costs[(costs["system"] == system) & (costs["model"] == model)]
-        strictest = cost[cost["protocol"] == own["protocol"].iloc[-1]].head(1)
-        numbers = ("parameters", "{:,.0f}"), ("seconds_to_train", "{:.0f}"), ("ms_per_utterance", "{:.1f}")
-        cells += [
-            form.format(strictest[column].iloc[0])
-            if len(strictest) and strictest[column].notna().all()
-            else "–"
-            for column, form in numbers
-        ]
-        lines.append(f"| {system} | {model} | {' | '.join(cells)} |")
-    if few:
+        for column, form in [
+            ("parameters", ",.0f"),
+            ("seconds_to_train", ".0f"),
+            ("ms_per_utterance", ".1f"),
+        ]:
+            cells.append("–" if pd.isna(cost[column]) else format(cost[column], form))
+        lines.append(f"| {one.system} | {one.model} | {' | '.join(cells)} |")
+    if rows["n_speakers"].max() < metrics.FEWEST_SPEAKERS:
         lines += ["", f"{metrics.TOO_FEW.capitalize()}."]
     return "\n".join(lines)
 
@@ -394,7 +398,8 @@ def write_readme(root=REPOSITORY):
         parts.append(readme_table(scores, pd.read_csv(path.with_name("costs.csv"))) + "\n")
     parts.append(
         "UAR in % of whole utterances, all test predictions pooled, with 95 % intervals by bootstrap over speakers. "
-        "`paper` is the published split, which leaks; `speaker` is speaker-independent. "
+        "`paper` is the published split, which leaks; `speaker` is speaker-independent. Of each system the model "
+        "with the highest UAR under the strictest protocol it knows; costs are of that protocol. "
         "Generated from `results/*/scores.csv`.\n"
     )
     readme = root / "README.md"

@@ -210,6 +210,8 @@ def test_readme_table_is_written_between_its_marks(verified):
     assert "old" not in text and "synthetic" in text
     uar = results.gather_scores(workspace).set_index("model").loc["both", "uar"]
     assert f"| vae | both | – | – | – | {100 * uar:.1f} (" in text
+    assert "latent" not in text  # of each system the best model under its strictest protocol
+    assert "| 10 | 2 | 3.0 |" in text
     once = text
     results.write_readme(workspace.root)
     assert readme.read_text() == once

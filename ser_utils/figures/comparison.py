@@ -80,7 +80,7 @@ def calibration(found, *, columns=4):
         axes.scatter(
             table["confidence"], table["accuracy"], s=4 + 80 * table["n"] / table["n"].sum(), color="C0"
         )
-        axes.set_title(label, fontsize=8)
+        axes.set_title(label.replace(" · ", "\n"), fontsize=7)
         axes.set(xlim=(0, 1), ylim=(0, 1))
     for axes in grid[:, 0]:
         axes.set_ylabel("share right")
