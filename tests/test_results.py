@@ -210,7 +210,7 @@ def test_readme_table_is_written_between_its_marks(verified):
     assert "old" not in text and "synthetic" in text
     uar = results.gather_scores(workspace).set_index("model").loc["both", "uar"]
     assert f"| vae | both | – | – | – | {100 * uar:.1f} (" in text
-    assert "latent" not in text  # of each system the best model under its strictest protocol
+    assert "latent" not in text  # README shows the models named beforehand
     assert "| 10 | 2 | 3.0 |" in text
     once = text
     results.write_readme(workspace.root)
