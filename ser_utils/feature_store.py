@@ -27,6 +27,9 @@ class FeatureStore:
     array: np.ndarray
     table: pd.DataFrame
 
+    def __reduce__(self):
+        return load_store, (self.folder,)  # another process opens the files instead of being sent the array
+
     def of(self, utterance_id):
         """The rows of one utterance; raises KeyError if it is not in the store."""
         found = self.table.index[self.table["utterance_id"] == utterance_id]

@@ -31,11 +31,12 @@ WORTH_ITS_OVERHEAD = 20_000  # segments; iterators and scores of an epoch cost a
 class Coder:
     """An autoencoder with the scale of its training segments: dB in, embeddings out, and back.
 
-    model : Autoencoder; scale : Scale; seconds : of its training; path : where it is kept
+    model : Autoencoder; scale : Scale; history, seconds : of its training; path : where it is kept
     """
 
     model: keras.Model
     scale: Scale
+    history: pd.DataFrame
     seconds: float
     path: Path
 
@@ -61,14 +62,20 @@ class Coder:
         )
 
 
-def fit_autoencoder(workspace, label, train_db, watched_db, chosen):
+def fit_autoencoder(workspace, store, label, train_rows, watched_rows, chosen):
     """Train an autoencoder, or open the one notebook 01 made of the same segments and settings.
 
-    label : "<protocol>-<model>"; train_db, watched_db : dB (n, n_mels, n_frames), watched for early stopping
-    chosen : settings of "prototype". Returns a Coder, its scale from `train_db` alone.
+    store : of segments in dB (n, n_mels, n_frames); label : "<protocol>-<model>"
+    train_rows, watched_rows : int (n,), places in the store; the second, watched for early stopping, may be empty
+        where a voice has too few clips: then the first are
+    chosen : settings of "prototype". Returns a Coder, its scale from the training segments alone.
     """
+    train_db = store.array[train_rows]
     scale = Scale.of(train_db)
-    x, watched = scale.apply(train_db), scale.apply(watched_db)
+    x, watched = (
+        scale.apply(train_db),
+        scale.apply(store.array[watched_rows] if len(watched_rows) else train_db),
+    )
 
     def build():
         shape = train_db.shape[1:]
@@ -80,7 +87,7 @@ def fit_autoencoder(workspace, label, train_db, watched_db, chosen):
         seed=workspace.seed, epochs=chosen["epochs"], patience=chosen["patience"],
         batch_size=chosen["batch_size"], title=f"autoencoder-{label}",
     )  # fmt: skip
-    return Coder(fitted.model, scale, fitted.seconds, fitted.path)
+    return Coder(fitted.model, scale, fitted.history, fitted.seconds, fitted.path)
 
 
 def fit_classifier(path, train, watched, n_classes, chosen, *, seed=0, title="", callbacks=()):
@@ -184,13 +191,9 @@ def train_and_predict(workspace, store, pick, label, chosen, *, fold=0, watch="v
     classes = in_canonical_order(parts["train"]["emotion"])
     if len(classes) < 2 or parts["test"].empty:
         return None
-    rows = {role: store.array[pick(role, most=of_coder["most_train" if role == "train" else "most_test"])["row"]]
+    rows = {role: pick(role, most=of_coder["most_train" if role == "train" else "most_test"])["row"].to_numpy()
             for role in ("train", watch)}  # fmt: skip
-    # where a voice has too few clips for validation, the training segments are watched instead
-    coder = fit_autoencoder(
-        workspace, label, rows["train"], rows[watch] if len(rows[watch]) else rows["train"], of_coder
-    )
-
+    coder = fit_autoencoder(workspace, store, label, rows["train"], rows[watch], of_coder)
     embeddings = coder.embed(store.array[parts["train"]["row"]])
     known = parts[watch][parts[watch]["emotion"].isin(classes)]
     watched = coder.embed(store.array[known["row"]]), known["emotion"].map(classes.index).to_numpy(int)

@@ -6,10 +6,12 @@
 # **Reads** the utterance table and segments of 00. **Writes** one autoencoder per speaker, group and protocol, and the
 # table `autoencoders` that says where they are, on which scale, and how well they reconstruct.
 #
-# **Reproduces** the prototype paper's encoder, decoder and loss. **Run time** on two cores, profile `quick`: three
+# **Reproduces** the prototype paper's encoder, decoder and loss. **Run time** on two cores, profile `quick`: under three
 # minutes on the demo corpus.
 
 # %%
+from functools import partial
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -21,9 +23,10 @@ from ser_utils.corpora import common_rate
 from ser_utils.feature_store import load_store
 from ser_utils.figures import autoencoder, networks, style
 from ser_utils.models.autoencoder import build_autoencoder, reconstruction_errors
+from ser_utils.parallel import run_tasks
 from ser_utils.profiles import settings, settings_table
+from ser_utils.prototype_training import fit_autoencoder
 from ser_utils.segments import (
-    Scale,
     choose_speakers,
     clearest_segments,
     groups_of,
@@ -31,8 +34,8 @@ from ser_utils.segments import (
     select_segments,
 )
 from ser_utils.splits import audit_leakage, leaks_beyond, make_folds
-from ser_utils.training import best_epoch, code_of, fit_or_load
-from ser_utils.workspace import Workspace, content_key
+from ser_utils.training import best_epoch
+from ser_utils.workspace import Workspace
 
 # %% tags=["parameters"]
 dataset = "demo"  # a corpus, several joined by "+", or a path to your own table
@@ -85,14 +88,9 @@ pd.DataFrame(audits)
 # $\mathrm{MSE} + \lambda\,\mathrm{HFENN}$ with $\mathrm{HFENN} = \overline{|S(x) - S(\hat x)|}$, $S$ the Sobel edges: it punishes blur.
 
 # %%
-shape = store.array.shape[1:]
-
-
-def network(hfenn_weight=chosen["hfenn_weight"]):
-    return build_autoencoder(*shape, filters=chosen["filters"], hfenn_weight=hfenn_weight)
-
-
-model = network()
+model = build_autoencoder(
+    *store.array.shape[1:], filters=chosen["filters"], hfenn_weight=chosen["hfenn_weight"]
+)
 figure = networks.architecture(model.encoder, model.decoder, names=["encoder", "decoder"])
 style.save_figure(
     workspace, figure, "01_architecture", "Encoder and decoder of the autoencoder, drawn from the model."
@@ -107,44 +105,50 @@ plt.show()
 
 
 # %%
-def segments_for(protocol, name, role, most):
+def rows_for(protocol, name, role):
+    most = chosen["most_train" if role == "train" else "most_test"]
     part = select_segments(segments, folds[protocol], role, speakers=people[name], most=most)
-    return store.array[part["row"]]
+    return part["row"].to_numpy()
 
 
-def train(protocol, name, **changes):
-    train_db = segments_for(protocol, name, "train", chosen["most_train"])
-    scale = Scale.of(train_db)
-    watched = segments_for(
-        protocol, name, "test" if protocol == "paper" else "validation", chosen["most_test"]
-    )
-    x, v = scale.apply(train_db), scale.apply(watched)
+def task(protocol, name, **changes):
+    """What one model learns from: its label, training and watched segments, settings."""
+    watched = "test" if protocol == "paper" else "validation"
     label = "-".join([protocol, name, *(f"{word}_{value:g}" for word, value in changes.items())])
-    key = content_key(x, v, {**chosen, **changes}, code_of(build_autoencoder))
-    fitted = fit_or_load(
-        workspace.folder("models") / f"autoencoder-{label}.keras", lambda: network(**changes), (x, x), key=key,
-        validation=(v, v), seed=seed, epochs=chosen["epochs"], patience=chosen["patience"],
-        batch_size=chosen["batch_size"], title=label,
-    )  # fmt: skip
-    return fitted, scale
+    rows = rows_for(protocol, name, "train"), rows_for(protocol, name, watched)
+    return label, *rows, chosen | changes
 
 
 # %% [markdown]
-# Every speaker under every protocol; the groups under those the profile names.
+# Every speaker under every protocol; the groups under those the profile names; and, for later, each speaker without
+# the edge term, the first also with a hundred times its weight. Models are trained side by side, one a core.
 
 # %%
 plan = [
-    (p, n)
-    for n in people
-    for p in chosen["protocols"]
-    if n.startswith("speaker_") or p in chosen["group_protocols"]
+    (protocol, name)
+    for name in people
+    for protocol in chosen["protocols"]
+    if name.startswith("speaker_") or protocol in chosen["group_protocols"]
 ]
-fitted, scales, rows = {}, {}, []
-for protocol, name in plan:
-    fitted[protocol, name], scales[protocol, name] = train(protocol, name)
-    test_db = segments_for(protocol, name, "test", chosen["most_test"])
-    one, scale = fitted[protocol, name], scales[protocol, name]
-    x = scale.apply(test_db)
+heavy, first = 100 * chosen["hfenn_weight"], next(iter(people))
+variants = [(name, 0.0) for name in people if name.startswith("speaker_")] + [(first, heavy)]
+tasks = [task(*one) for one in plan]
+tasks += [task("utterance", name, hfenn_weight=weight) for name, weight in variants]
+train = partial(fit_autoencoder, workspace, store)
+coders = run_tasks(lambda one: train(*one), tasks, progress="autoencoders")
+fitted = dict(zip(plan, coders, strict=False))
+by_weight = dict(zip(variants, coders[len(plan) :], strict=True))
+
+
+# %%
+def scaled_test(protocol, name):
+    rows = rows_for(protocol, name, "test")
+    return fitted[protocol, name].scale.apply(store.array[rows])
+
+
+rows = []
+for (protocol, name), one in fitted.items():
+    x, scale = scaled_test(protocol, name), one.scale
     error = float(np.abs(one.model.predict(x, batch_size=256, verbose=0) - x).mean())
     rows.append({"protocol": protocol, "model": name, "mae": error, "mae_db": error * (scale.high - scale.low),
                  "epochs": len(one.history), "best_epoch": best_epoch(one.history), "seconds": one.seconds,
@@ -172,10 +176,10 @@ plt.show()
 # One test segment per emotion, held out with its whole recording.
 
 # %%
-name = next(iter(people))
+name = first
 part = select_segments(segments, folds["utterance"], "test", speakers=people[name])
 part = style.sort_by_emotion(clearest_segments(store, part))
-scale, model = scales["utterance", name], fitted["utterance", name].model
+scale, model = fitted["utterance", name].scale, fitted["utterance", name].model
 original = scale.apply(store.array[part["row"]])
 returned = model.predict(original, verbose=0)
 figure = autoencoder.reconstructions(original, returned, part["emotion"].tolist(), rate)
@@ -213,23 +217,23 @@ for label, log_mels in sounds.items():
 # %% [markdown]
 # ## What the edge term buys
 #
-# The same speaker, seed and data, with λ = 0 and with the paper's λ. If the term does what it is for, edge error falls
+# The same speakers, seed and data, with λ = 0 and with the paper's λ. If the term does what it is for, edge error falls
 # without the mean error rising.
 
 # %%
+by_weight |= {(name, chosen["hfenn_weight"]): fitted["utterance", name] for name, weight in variants}
 rows = []
-test = scales["utterance", name].apply(segments_for("utterance", name, "test", chosen["most_test"]))
-for weight in (0.0, chosen["hfenn_weight"], 100 * chosen["hfenn_weight"]):
-    changes = {} if weight == chosen["hfenn_weight"] else {"hfenn_weight": weight}
-    one, _ = train("utterance", name, **changes)
-    rows.append({"λ": weight, **reconstruction_errors(test, one.model.predict(test, verbose=0))})
-hfenn = pd.DataFrame(rows).set_index("λ")
+for name, weight in sorted(by_weight):
+    test = scaled_test("utterance", name)
+    returned = by_weight[name, weight].model.predict(test, verbose=0)
+    rows.append({"model": name, "λ": weight, **reconstruction_errors(test, returned)})
+hfenn = pd.DataFrame(rows).set_index(["model", "λ"])
 hfenn.to_csv(workspace.results / "01_hfenn.csv", float_format="%.6f")
 hfenn.round(5)
 
 # %% [markdown]
 # At the published λ = 1e-4 the term is ten thousand times smaller than the error it stands beside, so little should
-# change; the last row weighs it a hundred times more, to show whether edges (`hfenn`) then get sharper. Read differences
+# change; the row of 0.01 weighs it a hundred times more, to show whether edges (`hfenn`) then get sharper. Read differences
 # in the third digit as noise: another seed moves them as much.
 #
 # ## Saved

@@ -21,6 +21,7 @@ from ser_utils import metrics
 from ser_utils.feature_store import load_store
 from ser_utils.figures import networks, prototypes, style
 from ser_utils.models.prototypes import mean_prototype_score, prototype_scores
+from ser_utils.parallel import run_tasks
 from ser_utils.profiles import settings, settings_table
 from ser_utils.prototype_analysis import select_prototypes
 from ser_utils.prototype_training import make_all_folds, n_prototypes_per_class, train_and_predict
@@ -83,12 +84,17 @@ for protocol, table in folds.items():
 
 
 # %%
-def train(protocol, name, fold=0):
-    """Both stages of one model in one fold; 01's autoencoders are opened where they fit these segments."""
-    pick = partial(select_segments, segments, folds[protocol], speakers=people[name], fold=fold)
+def task(protocol, name, fold=0):
+    """What one model in one fold is trained and tested on."""
+    own = segments[segments["speaker"].isin(people[name])]
+    part = folds[protocol][folds[protocol]["utterance_id"].isin(set(own["utterance_id"]))]
+    pick = partial(select_segments, own, part, speakers=people[name], fold=fold)
     label = f"{protocol}-{name}" + (f"-{fold}" if folds[protocol]["fold"].nunique() > 1 else "")
     watch = "test" if protocol == "paper" else "validation"  # as published, and for comparison only
-    return train_and_predict(workspace, store, pick, label, chosen, fold=fold, watch=watch, emotions=emotions)
+    return {"pick": pick, "label": label, "fold": fold, "watch": watch}
+
+
+train = partial(train_and_predict, workspace, store, chosen=chosen, emotions=emotions)
 
 
 # %% [markdown]
@@ -103,12 +109,10 @@ runs += [
     if p in folds
     for fold in sorted(set(folds[p]["fold"]))
 ]
-trained = {}
-for protocol, name, fold in runs:
-    if (one := train(protocol, name, fold)) is None:
-        print(f"{name} is left out under {protocol}: too few clips or emotions")
-    else:
-        trained[protocol, name, fold] = one
+outcomes = run_tasks(lambda one: train(**one), [task(*run) for run in runs], progress="models")
+trained = {key: one for key, one in zip(runs, outcomes, strict=True) if one is not None}
+for protocol, name, _ in sorted(set(runs) - set(trained)):
+    print(f"{name} is left out under {protocol}: too few clips or emotions")
 
 # %%
 shown = next(key for key in trained if key[0] != "paper")

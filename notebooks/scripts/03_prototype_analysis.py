@@ -26,7 +26,7 @@ from ser_utils.models.prototypes import SCORING_METHODS, prototype_scores
 from ser_utils.profiles import settings
 from ser_utils.prototype_training import Coder
 from ser_utils.segments import Scale
-from ser_utils.workspace import Workspace, atomic_path
+from ser_utils.workspace import Workspace, atomic_path, sealed
 
 # %% tags=["parameters"]
 dataset = "demo"  # a corpus, several joined by "+", or a path to your own table
@@ -60,10 +60,10 @@ models[["model", "classes", "low_db", "high_db"]]
 def open_model(row):
     """The classifier and the coder that one line of `models` lists."""
     classifier = keras.saving.load_model(workspace.build / row.path)
-    autoencoder = keras.saving.load_model(workspace.build / row.coder_path)
-    return classifier, Coder(
-        autoencoder, Scale(row.low_db, row.high_db), 0.0, workspace.build / row.coder_path
-    )
+    path = workspace.build / row.coder_path
+    autoencoder, facts = keras.saving.load_model(path), sealed(path)
+    scale = Scale(row.low_db, row.high_db)
+    return classifier, Coder(autoencoder, scale, pd.DataFrame(facts["history"]), facts["seconds"], path)
 
 
 opened = {row.model: open_model(row) for row in models.itertuples()}
