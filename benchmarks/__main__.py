@@ -1,43 +1,146 @@
-"""Everything that is measured, one after another, kept in benchmarks/measured.txt with the machine it ran on."""
+"""Everything that is measured: kept in benchmarks/measured.csv with the machine it ran on, and shown in README.
 
+python -m benchmarks [part …] [--quick] [--into FOLDER]
+"""
+
+import argparse
+import json
 import os
-import platform
 import subprocess
 import sys
-from datetime import date
 from pathlib import Path
 
-import keras
-import numpy as np
+import pandas as pd
 
+from benchmarks.measuring import COLUMNS
 from ser_utils.workspace import REPOSITORY, atomic_path
 
 HERE = Path(__file__).parent
+# ray_cluster.py wants the optional Ray and is run by itself
+PARTS = {
+    "preprocessing": "Preprocessing",
+    "memory": "Memory",
+    "training": "Training",
+    "growth": "Growth",
+    "pipeline": "Make",
+    "latency": "One recording",
+    "speech_transformer": "Speech encoder",
+    "accelerator": "Accelerator",
+}
+MARKS = ("<!-- performance -->", "<!-- /performance -->")
 
 
-def processor():
-    """The processor's name, where Linux tells it."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    return next((line.split(": ")[1] for line in lines if line.startswith("model name")), platform.machine())
-
-
-def main():
-    report = [
-        f"{date.today()} · {processor()}, {os.cpu_count()} cores · Python {platform.python_version()}, "
-        f"NumPy {np.__version__}, Keras {keras.__version__} on {keras.backend.backend()}"
-    ]
+def run_part(name, quick):
+    """Run one part in a process of its own, so that none finds what another left in memory. Returns its lines."""
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "TF_CPP_MIN_LOG_LEVEL": "3"}
-    failed = []
-    for script in sorted(path for path in HERE.glob("*.py") if not path.name.startswith("__")):
-        print(f"--- {script.stem}", flush=True)
-        run = subprocess.run(
-            [sys.executable, str(script)], env=environment, stdout=subprocess.PIPE, text=True, check=False
+    command = [sys.executable, "-m", f"benchmarks.{name}", *(["--quick"] if quick else [])]
+    with subprocess.Popen(
+        command, env=environment, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True
+    ) as running:
+        lines = []
+        for text in running.stdout:
+            if text.startswith("{"):
+                lines.append({"part": name} | json.loads(text))
+                print(describe(lines[-1]), flush=True)
+    return lines, running.returncode
+
+
+def describe(line):
+    """A line of the report in words."""
+    if pd.isna(line.get("value")):
+        return f"{line['what']}: {line['at']}"
+    words = f"{line['what']}: {number(line['value'])} {line['unit']}".rstrip() + f" ({line['at']})"
+    if not pd.isna(line.get("other")):
+        words += (
+            f"; {line['than']}: {number(line['other'])} {line['unit']}".rstrip()
+            + f", {number(line['ratio'])} ×"
         )
-        print(run.stdout, flush=True)
-        report += [f"--- {script.stem}", run.stdout.rstrip()]
-        failed += [script.stem] * (run.returncode != 0)
-    with atomic_path(HERE / "measured.txt") as temporary:
-        temporary.write_text("\n".join(report) + "\n", "utf-8")
+    return words + (f"; wanted {wanted(line)}" if wanted(line) else "")
+
+
+def number(value):
+    """Three digits that mean something."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def wanted(line):
+    if not pd.isna(line.get("at_least")):
+        words = f"≥ {line['at_least']:g} ×"
+    elif not pd.isna(line.get("at_most")):
+        words = f"≤ {line['at_most']:g} {line['unit']}".rstrip()
+    else:
+        return ""
+    return words if line["reached"] in (True, "True") else f"{words}: **missed**"
+
+
+def performance_table(measured):
+    """README's share of what was measured, as Markdown: what is compared, wanted or missing.
+
+    measured : DataFrame of COLUMNS
+    """
+    shown = measured[["other", "at_most"]].notna().any(axis=1) | measured["value"].isna()
+    lines = ["| | at | here | compared with | × | wanted |", "|---|---|---:|---|---:|---|"]
+    for line in measured[shown].to_dict("records"):
+        here = "–" if pd.isna(line["value"]) else f"{number(line['value'])} {line['unit'] or ''}".strip()
+        other = ratio = ""
+        if not pd.isna(line["other"]):
+            other = f"{line['than']}: {number(line['other'])} {line['unit'] or ''}".strip()
+            ratio = number(line["ratio"])
+        lines.append(f"| {line['what']} | {line['at']} | {here} | {other} | {ratio} | {wanted(line)} |")
+    low, high = measured["load"].min(), measured["load"].max()
+    dates, machines = sorted(set(measured["date"])), sorted(set(measured["machine"]))
+    lines += [
+        "",
+        f"{'; '.join(machines)}; {' and '.join(dates)}. Load average while measuring: {low:g} to {high:g}, which on a "
+        "machine with fewer cores means that other programs were running. What is compared was run in turn in one "
+        "process, the least of several rounds each. Generated by `make bench` from `benchmarks/measured.csv`, which has more.",
+    ]
+    return "\n".join(lines)
+
+
+def write_readme(measured, readme):
+    """Put the table between the marks in README."""
+    text = readme.read_text("utf-8")
+    if any(text.count(mark) != 1 for mark in MARKS):
+        raise SystemExit(f"{readme} needs the marks {' … '.join(MARKS)} once each, around the table.")
+    head, rest = text.split(MARKS[0])
+    table = f"{MARKS[0]}\n\n{performance_table(measured)}\n\n{MARKS[1]}"
+    with atomic_path(readme) as temporary:
+        temporary.write_text(head + table + rest.split(MARKS[1])[1], "utf-8")
+
+
+def read_measured(path):
+    return pd.read_csv(path, keep_default_na=True).fillna({"unit": "", "than": ""}).reindex(columns=COLUMNS)
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.splitlines()[0])
+    parser.add_argument("part", nargs="*", help=f"of {', '.join(PARTS)}; none: all")
+    parser.add_argument(
+        "--quick", action="store_true", help="small sizes: shows that it works, measures nothing"
+    )
+    parser.add_argument("--into", default="", help="folder of measured.csv; README is left alone then")
+    given = parser.parse_args(arguments)
+    if unknown := [part for part in given.part if part not in PARTS]:
+        parser.error(f"part must be of {', '.join(PARTS)}. Received: {', '.join(unknown)}")
+    if given.quick and not given.into:
+        parser.error("--quick measures nothing worth keeping: say --into FOLDER")
+    target = Path(given.into or HERE) / "measured.csv"
+    known = read_measured(target).to_dict("records") if target.exists() else []
+    failed = []
+    for name in given.part or PARTS:
+        print(f"--- {name}", flush=True)
+        lines, status = run_part(name, given.quick)
+        failed += [name] * (status != 0)
+        known = [line for line in known if line["part"] != name] + lines
+        order = list(PARTS)
+        measured = pd.DataFrame(known, columns=COLUMNS).sort_values(
+            "part", key=lambda part: part.map(order.index), kind="stable"
+        )
+        with atomic_path(target) as temporary:
+            measured.to_csv(temporary, index=False, float_format="%.6g")
+    if not given.into:
+        write_readme(read_measured(target), REPOSITORY / "README.md")
     if failed:
         sys.exit(f"failed: {', '.join(failed)}")
 

@@ -1,24 +1,23 @@
-"""A base-size speech encoder (random weights): speed against what its arithmetic must cost, and memory for long clips.
+"""A speech encoder of base size (random weights): speed against what its arithmetic must cost, memory for long clips.
 
-Wall time is what a reader waits; processor time is what remains comparable on a busy machine. The bound is the
-encoder's floating-point operations at the rate of this machine's own large matrix product.
-
-    python benchmarks/speech_transformer.py [--seconds 5 10 20 60 180]
+The bound is the encoder's floating-point operations at the rate of this machine's own large matrix product, measured
+in turn with it.
 """
 
-import argparse
 import functools
 import os
-import resource
-import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
 from keras import ops
 
+from benchmarks.measuring import MemoryWatch, in_turn, row, tell
 from ser_utils.embeddings import CONTEXT_S, LONGEST_S, embed
 from ser_utils.models.speech_transformer import Architecture, SpeechTransformer
+from ser_utils.pretrained import TINY
+
+PRODUCT = 2048  # rows and columns of the matrices
 
 
 def operations(architecture, seconds, rate=16_000):
@@ -37,47 +36,30 @@ def operations(architecture, seconds, rate=16_000):
     return 2 * total * pieces
 
 
-def measure(function, repeats):
-    """Least wall and processor seconds of several runs: what other programs take from the machine is not ours."""
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter(), time.process_time()
-        function()
-        times.append((time.perf_counter() - start[0], time.process_time() - start[1]))
-    return np.min(times, axis=0)
-
-
-def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=int, nargs="+", default=[5, 10, 20, 60, 180])
-    given = parser.parse_args()
-    encoder = SpeechTransformer(Architecture())
+def measure(quick):
+    encoder = SpeechTransformer(Architecture(**(TINY if quick else {})))
     encoder.build()
-    square = ops.convert_to_tensor(np.random.default_rng(0).random((2048, 2048), np.float32))
-    product = measure(lambda: ops.convert_to_numpy(ops.matmul(square, square)), 10)
-    rate = 2 * 2048**3 / product / 1e9
-    print(
-        f"{encoder.count_params() / 1e6:.1f} M parameters; matrix product {rate[0]:.0f} GFLOP/s, "
-        f"{rate[1]:.0f} per processor second; the encoder asks "
-        f"{operations(encoder.architecture, 10) / 1e10:.1f} GFLOP a second of sound"
-    )
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-    print(
-        f"before the first clip: {memory:.2f} GB\nclip (s)  wall (s)  sound/wall  sound/processor  bound  share  peak (GB)"
-    )
-    for seconds in given.seconds:
+    name = f"encoder of {encoder.count_params() / 1e6:.1f} M parameters"
+    square = ops.convert_to_tensor(np.random.default_rng(0).random((PRODUCT, PRODUCT), np.float32))
+    whole = None  # GB, of the longest clip that is heard in one piece
+    for seconds in (1, 2) if quick else (5, 10, 20, 60, 180):
         clip = np.random.default_rng(0).standard_normal(16_000 * seconds).astype(np.float32)
-        wall, processor = measure(
-            functools.partial(embed, clip, 16_000, encoder=encoder, top=2), 3 if seconds <= 20 else 1
+        watch = MemoryWatch(os.getpid())
+        watch.start()
+        task = functools.partial(embed, clip, 16_000, encoder=encoder, top=2)
+        spent, product = in_turn(
+            [task, lambda: ops.convert_to_numpy(ops.matmul(square, square))],
+            repeats=3 if seconds <= 20 else 1,
         )
-        bound = seconds * rate[1] * 1e9 / operations(encoder.architecture, seconds)
-        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-        print(
-            f"{seconds:8d}{wall:10.2f}{seconds / wall:12.1f}{seconds / processor:17.1f}{bound:7.1f}"
-            f"{seconds / processor / bound:7.0%}{memory:11.2f}",
-            flush=True,
-        )
+        peak = watch.stop() / 1e9
+        bound = operations(encoder.architecture, seconds) * product / (2 * PRODUCT**3)
+        at = f"a clip of {seconds} s"
+        yield row(f"{name}, embedding", at, spent, "s", other=bound, than="its arithmetic as matrix products")
+        yield row(f"{name}, sound embedded a second", at, seconds / spent, "s")
+        whole = peak if seconds <= LONGEST_S else whole
+        than = {} if seconds <= LONGEST_S else {"other": whole, "than": f"a clip of {LONGEST_S:.0f} s"}
+        yield row(f"{name}, peak anonymous memory", at, peak, "GB", **than)
 
 
 if __name__ == "__main__":
-    main()
+    tell(measure, __doc__)
