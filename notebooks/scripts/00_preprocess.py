@@ -56,12 +56,13 @@ print(
 report.problems
 
 # %% [markdown]
-# Profile `smoke` goes on with a few clips of each speaker and emotion: it proves that everything runs, no more.
+# Profile `smoke` goes on with a few clips of two speakers of each corpus: it proves that everything runs, no more.
 
 # %%
 if chosen["clips_per_class"]:
-    kept = utterances.groupby(["speaker", "emotion"]).head(chosen["clips_per_class"])
-    kept = kept[kept["speaker"].isin(sorted(kept["speaker"].unique())[: chosen["most_speakers"]])]
+    voices = utterances[["corpus", "speaker"]].drop_duplicates().sort_values(["corpus", "speaker"])
+    kept = utterances.merge(voices.groupby("corpus").head(chosen["kept_speakers"]))
+    kept = kept.groupby(["speaker", "emotion"]).head(chosen["clips_per_class"])
     utterances = kept.sort_values("utterance_id", ignore_index=True)
 rate = common_rate(utterances)  # several rates are brought to one
 print(f"{len(utterances)} utterances of {utterances['speaker'].nunique()} speakers are used, at {rate} Hz")
@@ -73,6 +74,13 @@ print(f"{len(utterances)} utterances of {utterances['speaker'].nunique()} speake
 partial = f" Partial corpus: {report.announcement}." if report.announcement else ""
 figure = speech.counts(utterances)
 style.save_figure(workspace, figure, "00_counts", f"Utterances per speaker and emotion.{partial}")
+plt.show()
+
+# %%
+figure = speech.overview(utterances)
+style.save_figure(
+    workspace, figure, "00_overview", f"Durations, emotions and sampling rates by corpus.{partial}"
+)
 plt.show()
 
 # %%

@@ -3,6 +3,7 @@
 import librosa
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import seaborn as sns
 
 from ser_utils.figures.style import DIVERGING, EMOTION_COLOUR, SEQUENTIAL, in_order, panels, show_log_mel
@@ -22,6 +23,31 @@ def counts(table):
     )  # fmt: skip
     axes.set(xlabel="", ylabel="speaker")
     axes.grid(False)
+    return figure
+
+
+def overview(table):
+    """Each corpus's durations, share of every emotion, and files at each sampling rate. Returns a Figure."""
+    corpora = list(dict.fromkeys(table["corpus"]))
+    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(11, 1.9 + 0.55 * len(corpora)), sharey=True)
+    sns.boxplot(
+        table, x="duration_s", y="corpus", order=corpora, color="0.85", fliersize=2, linewidth=0.8, ax=left
+    )
+    left.set(xlabel="duration (s)", ylabel="")
+    shares = pd.crosstab(table["corpus"], table["emotion"], normalize="index").loc[corpora]
+    start = np.zeros(len(corpora))
+    for emotion in in_order(table["emotion"]):
+        middle.barh(corpora, 100 * shares[emotion], left=start, color=EMOTION_COLOUR[emotion], label=emotion)
+        start = start + 100 * shares[emotion].to_numpy()
+    middle.set(xlabel="utterances (%)", xlim=(0, 100))
+    middle.legend(fontsize=7, ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1))
+    rates = pd.crosstab(table["corpus"], table["sample_rate_hz"]).loc[corpora]
+    start = np.zeros(len(corpora))
+    for number, rate in enumerate(rates):
+        right.barh(corpora, rates[rate], left=start, color=f"C{number}", label=f"{rate / 1000:g} kHz")
+        start = start + rates[rate].to_numpy()
+    right.set(xlabel="utterances")
+    right.legend(fontsize=7, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1))
     return figure
 
 
