@@ -1,5 +1,6 @@
 """Both stages together on a small made-up voice, and the corpora that lack something."""
 
+import pickle
 from functools import partial
 from types import SimpleNamespace
 
@@ -66,6 +67,21 @@ def test_both_stages_learn_a_simple_voice_and_are_not_trained_twice(tmp_path):
     again = run(tmp_path, table, store)
     assert written == (again.fitted.path.stat().st_mtime_ns, again.coder.path.stat().st_mtime_ns)
     pd.testing.assert_frame_equal(one.predictions, again.predictions)
+
+
+def test_two_runs_of_one_seed_agree_to_the_last_bit(tmp_path):
+    table, store = voice(dict.fromkeys(EMOTIONS, 5))
+    first, second = (run(tmp_path / name, table, store) for name in ("first", "second"))
+    pd.testing.assert_frame_equal(first.predictions, second.predictions, check_exact=True)
+    pd.testing.assert_frame_equal(first.coder.history, second.coder.history, check_exact=True)
+
+
+def test_trained_models_come_back_from_another_process_as_they_were(tmp_path):
+    table, store = voice(dict.fromkeys(EMOTIONS, 5))
+    one = run(tmp_path, table, store)
+    again = pickle.loads(pickle.dumps(one))
+    np.testing.assert_array_equal(again.coder.embed(store.array), one.coder.embed(store.array))
+    np.testing.assert_array_equal(again.fitted.model.prototypes, one.fitted.model.prototypes)
 
 
 def test_a_model_of_other_data_is_trained_anew(tmp_path):
