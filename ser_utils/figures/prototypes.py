@@ -94,6 +94,7 @@ def class_recall(table):
         cbar_kws={"label": "recall (%)"},
     )  # fmt: skip
     axes.set(xlabel="", ylabel="")
+    axes.tick_params(axis="x", rotation=40)
     axes.grid(False)
     return figure
 
