@@ -7,6 +7,7 @@ import pandas as pd
 from ser_utils.features import MEL, mel_to_audio
 from ser_utils.models.prototypes import prototype_scores
 
+EDGE = 2 ** (1 / 24)  # a quarter tone
 F0_RANGE_HZ = (50.0, 300.0)  # the paper's
 SHORTEST_FRAME_S = 0.06  # three periods of the lowest voice
 LOW_BAND_HZ = 2000.0
@@ -80,6 +81,8 @@ def estimate_pitch(signal, sample_rate):
         frame_length=frame,
         hop_length=frame // 8,
     )
+    # an answer at an end of the range says that the pitch, if any, lies beyond it
+    voiced &= (f0 > low * EDGE) & (f0 < high / EDGE)
     return (float(np.median(f0[voiced])) if voiced.any() else float("nan")), float(voiced.mean())
 
 

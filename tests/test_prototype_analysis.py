@@ -56,6 +56,12 @@ def test_noise_has_no_pitch():
     assert analysis.nearest_note(float("nan")) == ""
 
 
+def test_a_rumble_below_the_range_has_no_pitch_in_it():
+    rumble = np.sin(2 * np.pi * 40 * np.arange(1600) / RATE).astype(np.float32)
+    found, share = analysis.estimate_pitch(rumble, RATE)
+    assert np.isnan(found) and share == 0
+
+
 def test_notes_and_tones():
     assert analysis.nearest_note(220.0) == "A3" and analysis.nearest_note(262.0) == "C4"
     tone = analysis.make_tone(220.0, RATE)

@@ -112,8 +112,9 @@ index.groupby(["speaker", "emotion"]).size().unstack(fill_value=0)
 # ## To sound, and what is measured on it
 #
 # Mel to linear by non-negative least squares, then Griffin–Lim with the forward settings. Pitch by pYIN within 50 to
-# 300 Hz, in frames that hold three periods of the lowest voice; where none is found it is left out of means, not
-# counted as −1. The nearest training segment says which real sound a prototype is closest to.
+# 300 Hz, in frames that hold three periods of the lowest voice; an answer at an end of that range is none. Where none is
+# found it is left out of means, not counted as −1. The nearest training segment says which real sound a prototype is
+# closest to.
 
 # %%
 length = rate // 10
