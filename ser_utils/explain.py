@@ -1,30 +1,173 @@
 """Attributions: which part of the input a decision rests on, in plain Keras, on any backend.
 
 Every method takes a score, a function of the input alone, and the input; it returns one value per input point.
-A score is made by `class_score`.
+A score is made by `class_score`; a `Subject` is a model with all that `maps` has to know of it.
+
+Plain Keras, since the libraries of today want something else: captum PyTorch, quantus Keras below 3, xplique
+TensorFlow up to 2.20, innvestigate below 2.15.
 """
 
+from dataclasses import dataclass
+
 import keras
+import librosa
 import numpy as np
+import pandas as pd
 from keras import ops
+from scipy.fft import dct
+from scipy.ndimage import zoom
+
+from ser_utils.clips import clip_scale
+from ser_utils.corpora import EMOTIONS
 
 EPSILON = 1e-6
+SMALLEST = 1e-30  # of a probability
+AT_ONCE = 64  # patched copies a model hears at a time
 
 
-def class_score(model, label, *others):
+def class_score(model, label, *others, log_probabilities=False):
     """How sure a model is of one class, as a function of its first input: the log-odds of its probability.
 
-    model : keras.Model that gives probabilities (batch, n_classes)
+    model : keras.Model that gives probabilities (batch, n_classes), or their logarithms
     label : int, the class; others : further inputs of the model, the same for every clip of the batch
-    Returns a function x (batch, ...) -> (batch,). Log-odds do not saturate where the probability is near one.
+    Returns a function x (batch, ...) -> (batch,). Log-odds do not saturate where the probability is near one, nor
+    do they here: what is left for the other classes is summed, since 1 - p would be rounded to 0 and have no slope.
     """
 
     def score(x):
         fixed = [ops.repeat(ops.convert_to_tensor(one)[:1], ops.shape(x)[0], axis=0) for one in others]
-        p = ops.clip(model([x, *fixed] if others else x, training=False)[:, label], EPSILON, 1 - EPSILON)
-        return ops.log(p) - ops.log1p(-p)
+        p = model([x, *fixed] if others else x, training=False)
+        p = ops.maximum(ops.exp(p) if log_probabilities else p, SMALLEST)
+        return ops.log(p[:, label]) - ops.log(
+            ops.sum(p[:, :label], axis=1) + ops.sum(p[:, label + 1 :], axis=1)
+        )
 
     return score
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model to be explained, and what has to be known of it.
+
+    model : keras.Model of x (batch, ...) or, with `has_lengths`, of (x, n_frames (batch,))
+    silence : float, broadcast to x: what stands for absence
+    patch, stride : sizes of occlusion along each axis of x, -1 for all of it
+    layer : whose channels Grad-CAM weighs, "" for none; attention : of attentive pooling, "" for none
+    log_probabilities : whether the model gives logarithms
+    more : function (subject, x, label) -> dict method -> function () -> (1, ...), methods of its own
+    """
+
+    model: keras.Model
+    silence: object
+    patch: tuple
+    stride: tuple
+    layer: str = ""
+    attention: str = ""
+    has_lengths: bool = True
+    log_probabilities: bool = False
+    more: object = None
+
+    def others(self, x):
+        return [np.array([np.shape(x)[1]], "int32")] if self.has_lengths else []
+
+    def score(self, label, x):
+        """`class_score` of one class for inputs as long as x (1, ...)."""
+        return class_score(self.model, label, *self.others(x), log_probabilities=self.log_probabilities)
+
+    def predict(self, x):
+        """Probabilities (n_classes,) of one input (1, ...)."""
+        p = ops.convert_to_numpy(self.model([x, *self.others(x)] if self.has_lengths else x, training=False))
+        return np.exp(p[0]) if self.log_probabilities else p[0]
+
+    def absence(self, x):
+        """Silence as long as x (1, ...)."""
+        return np.broadcast_to(np.asarray(self.silence, np.float32), np.shape(x))
+
+
+def methods(subject, x, label, *, seed=0):
+    """Every method that suits a model, for one input and one class: a dict method -> function () -> (1, ...), as x.
+
+    Gradients and SmoothGrad by their size; attention and Grad-CAM, which know no feature, alike for all of a frame.
+    """
+    score, others, absence = subject.score(label, x), subject.others(x), subject.absence(x)
+    size = np.shape(x)[1:]
+    patch, stride = ([n if p < 0 else p for n, p in zip(size, sizes, strict=True)]
+                     for sizes in (subject.patch, subject.stride))  # fmt: skip
+    found = {
+        "gradient": lambda: np.abs(gradient(score, x)),
+        "gradient_times_input": lambda: gradient(score, x) * (np.asarray(x) - absence),
+        "smooth_grad": lambda: np.abs(smooth_grad(score, x, seed=seed)),
+        "integrated_gradients": lambda: integrated_gradients(score, x, absence),
+        "occlusion": lambda: occlusion(score, x, patch=patch, stride=stride, fill=absence),
+    }
+    if subject.layer:
+        found["grad_cam"] = lambda: stretch(grad_cam(subject.model, subject.layer, label, x, *others), size)
+    if subject.attention:
+        found["attention"] = lambda: stretch(
+            attention_weights(subject.model, subject.attention, x, *others), size
+        )
+    return found | (subject.more(subject, x, label) if subject.more else {})
+
+
+def maps(subject, x, label, *, seed=0):
+    """What every method of `methods` says: a dict method -> float (1, ...), as x."""
+    return {name: method() for name, method in methods(subject, x, label, seed=seed).items()}
+
+
+@dataclass(frozen=True)
+class Material:
+    """What a network over frames learned from and was tested on.
+
+    tested : list of (name, x (1, n_frames, n_features) as the network sees it, label); classes : their names
+    training, labels : its training clips, unscaled, and int (n_clips,); mean, spread : (n_features,), its scale
+    """
+
+    tested: list
+    classes: list
+    training: list
+    labels: np.ndarray
+    mean: np.ndarray
+    spread: np.ndarray
+
+    @property
+    def silence(self):
+        """The lowest level of each feature in training, scaled: for log-mel its floor."""
+        return (np.min([clip.min(axis=0) for clip in self.training], axis=0) - self.mean) / self.spread
+
+
+def held_out(frames_of, emotion_of, roles):
+    """Clips that a network was tested on, scaled as it was trained (`clips.clip_scale`, "training").
+
+    frames_of : dict name -> (n_frames, n_features); emotion_of : name -> emotion; roles : name -> role in one fold
+    Returns Material.
+    """
+    names = [name for name in frames_of if roles.get(name)]
+    classes = [emotion for emotion in EMOTIONS if emotion in {emotion_of[name] for name in names}]
+    of_training = [name for name in names if roles[name] == "train"]
+    clips = [frames_of[name] for name in of_training]
+    about = pd.DataFrame({"corpus": "", "speaker": ""}, index=range(len(clips)))
+    mean, spread = (one[0] for one in clip_scale(clips, about, "training", np.ones(len(clips), bool)))
+    tested = [
+        (name, ((frames_of[name] - mean) / spread)[None].astype(np.float32), classes.index(emotion_of[name]))
+        for name in names
+        if roles[name] == "test"
+    ]
+    labels = np.array([classes.index(emotion_of[name]) for name in of_training])
+    return Material(tested, classes, clips, labels, mean, spread)
+
+
+def choose_clips(subject, candidates, *, most):
+    """Clips to be explained: such as the model gets right, one class after another; where there are none, any.
+
+    candidates : list of (name, x (1, ...), label). Returns at most `most` of them, the label what the model says.
+    """
+    said = [int(subject.predict(x).argmax()) for _, x, _ in candidates]
+    right = [place for place, (_, _, label) in enumerate(candidates) if said[place] == label]
+    turn, seen = {}, {}
+    for place in right or range(len(candidates)):
+        turn[place] = seen[said[place]] = seen.get(said[place], -1) + 1
+    chosen = sorted(turn, key=lambda place: (turn[place], said[place]))[:most]
+    return [(*candidates[place][:2], said[place]) for place in chosen]
 
 
 def gradient(score, x):
@@ -60,16 +203,20 @@ def smooth_grad(score, x, *, n=24, noise=0.15, seed=0):
     return gradient(score, copies).mean(axis=0, keepdims=True)
 
 
+def path_gradient(score, x, baseline, *, steps=50):
+    """Mean gradient on the straight way from a baseline to x, by the midpoint rule. x, baseline : (1, ...)"""
+    x, baseline = np.asarray(x, np.float32), np.asarray(baseline, np.float32)
+    share = ((np.arange(steps) + 0.5) / steps).reshape(-1, *[1] * (x.ndim - 1)).astype(np.float32)
+    return gradient(score, baseline + share * (x - baseline)).mean(axis=0, keepdims=True)
+
+
 def integrated_gradients(score, x, baseline, *, steps=50):
-    """Path integral of the gradient from a baseline to x (Sundararajan et al. 2017), by the midpoint rule.
+    """Path integral of the gradient from a baseline to x (Sundararajan et al. 2017).
 
     x, baseline : (1, ...)
     The values sum to score(x) − score(baseline); `completeness_gap` says how nearly.
     """
-    x, baseline = np.asarray(x, np.float32), np.asarray(baseline, np.float32)
-    share = ((np.arange(steps) + 0.5) / steps).reshape(-1, *[1] * (x.ndim - 1)).astype(np.float32)
-    path = baseline + share * (x - baseline)
-    return (x - baseline) * gradient(score, path).mean(axis=0, keepdims=True)
+    return (np.asarray(x, np.float32) - baseline) * path_gradient(score, x, baseline, steps=steps)
 
 
 def completeness_gap(score, x, baseline, attribution):
@@ -84,9 +231,11 @@ def completeness_gap(score, x, baseline, attribution):
 def occlusion(score, x, *, patch, stride, fill):
     """Fall of the score when a patch is replaced; overlapping patches are averaged (Zeiler & Fergus 2014).
 
-    x : (1, rows, columns) or (1, samples); patch, stride : sizes along each axis; fill : the value put there
+    x : (1, rows, columns) or (1, samples); patch, stride : sizes along each axis
+    fill : float, broadcast to x, what is put there
     """
     x = np.asarray(x, np.float32)
+    fill = np.broadcast_to(np.asarray(fill, np.float32), x.shape)[0]
     axes = [
         sorted({*range(0, max(1, size - p + 1), s), max(0, size - p)})
         for size, p, s in zip(x.shape[1:], patch, stride, strict=True)
@@ -95,12 +244,12 @@ def occlusion(score, x, *, patch, stride, fill):
     regions = [tuple(slice(c, c + p) for c, p in zip(corner, patch, strict=True)) for corner in corners]
     hidden = np.repeat(x, len(regions), axis=0)
     for copy, region in zip(hidden, regions, strict=True):
-        copy[region] = fill
+        copy[region] = fill[region]
     whole = float(ops.convert_to_numpy(score(ops.convert_to_tensor(x)))[0])
     falls = whole - np.concatenate(
         [
             ops.convert_to_numpy(score(ops.convert_to_tensor(part)))
-            for part in np.array_split(hidden, -(-len(hidden) // 64))
+            for part in np.array_split(hidden, -(-len(hidden) // AT_ONCE))
         ]
     )
     total, count = np.zeros(x.shape[1:], np.float32), np.zeros(x.shape[1:], np.float32)
@@ -133,9 +282,46 @@ def grad_cam(model, layer, label, x, *others):
     return np.maximum((weights * activation).sum(axis=-1), 0)
 
 
-def stretch(attribution, shape):
-    """A coarse map (1, *positions) at the resolution `shape` of the input, linearly between its points."""
-    from scipy.ndimage import zoom
+def attention_weights(model, layer, x, *others):
+    """The weights (1, steps) that an attentive pooling, whose second output they are, gave to each step of x."""
+    weights = keras.Model(model.inputs, model.get_layer(layer).output[1])
+    return ops.convert_to_numpy(weights([x, *others] if others else x))
 
-    factors = [wanted / had for wanted, had in zip(shape, attribution.shape[1:], strict=True)]
-    return zoom(attribution[0], factors, order=1, grid_mode=True, mode="nearest")[None]
+
+def stretch(attribution, shape):
+    """A coarse map (1, *positions) at the resolution `shape` of the input, linearly between its points.
+
+    A curve over time is repeated for every feature where `shape` has any.
+    """
+    known = attribution.shape[1:]
+    factors = [wanted / had for wanted, had in zip(shape, known, strict=False)]
+    fine = zoom(attribution[0], factors, order=1, grid_mode=True, mode="nearest")
+    fine = fine.reshape(*fine.shape, *[1] * (len(shape) - len(known)))
+    return np.broadcast_to(fine, shape)[None]
+
+
+def mel_of_cepstra(slope, n_mels):
+    """A gradient with respect to MFCC as one with respect to the log-mel bands they are made of.
+
+    slope : (..., n_mfcc). MFCC are the first rows of an orthonormal DCT-II of the bands: its transpose leads back.
+    Returns (..., n_mels), with which an MFCC network is drawn on the same axes as a log-mel one.
+    """
+    return np.asarray(slope) @ dct(np.eye(n_mels), axis=0, norm="ortho")[: np.shape(slope)[-1]]
+
+
+def part_and_rest(signal, sample_rate, attribution, *, share, n_fft, hop_length, fmax=8000):
+    """The part of a recording that a map points at, and the rest, to be heard.
+
+    signal : float (n_samples,); attribution : (n_frames, n_mels) on the grid of `features.log_mel`
+    share : of the points that count as the part, those with the most; fmax : Hz, upper end of the bands
+    Returns two float32 (n_samples,) whose sum is the signal: phases are the recording's own.
+    """
+    wanted = attribution >= np.quantile(attribution, 1 - share)
+    filters = librosa.filters.mel(
+        sr=sample_rate, n_fft=n_fft, n_mels=wanted.shape[1], fmax=min(fmax, sample_rate / 2)
+    )
+    # a bin between two bands belongs to each by its filter's weight; outside all bands it is rest
+    belongs = (filters / np.maximum(filters.sum(axis=0), 1e-12)).T @ wanted.T
+    spectrum = librosa.stft(np.asarray(signal, np.float32), n_fft=n_fft, hop_length=hop_length)
+    part = librosa.istft(spectrum * belongs, n_fft=n_fft, hop_length=hop_length, length=len(signal))
+    return part.astype(np.float32), (signal - part).astype(np.float32)

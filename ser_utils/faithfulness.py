@@ -1,27 +1,58 @@
 """How far an attribution can be trusted: does the model lean on what the map says, and does the map see the model?"""
 
+import dataclasses
+
 import keras
+import librosa
 import numpy as np
+import pandas as pd
 from keras import ops
 from scipy.ndimage import gaussian_filter
-from scipy.stats import rankdata
+from scipy.stats import binomtest, rankdata
+
+from ser_utils import explain
+from ser_utils.clips import ClipBatches
+from ser_utils.training import code_of, fit_or_load
+from ser_utils.workspace import content_key
+
+STEPS, SHARE = 20, 0.2  # of removal curves; of the points that sufficiency and comprehensiveness ask about
+BASELINES = ("energy", "random")  # maps that know nothing of the model, to be beaten
+
+# What a method has to do, by which column of the table, and from where on it does.
+RULES = pd.DataFrame(
+    [
+        ("finds the cue", "localisation", ">", 0.8),
+        ("tells it from decoys", "decoys_p", "<", 0.05),
+        ("follows the weights", "likeness_randomised", "<", 0.5),
+        ("follows the labels", "likeness_shuffled", "<", 0.5),
+        ("is stable", "stability", ">", 0.7),
+        ("sums up", "completeness_gap", "<", 0.05),
+        ("falls faster than at random", "deletion_less_random_high", "<", 0.0),
+        ("falls faster than by energy", "deletion_less_energy_high", "<", 0.0),
+        ("rises faster than at random", "insertion_less_random_low", ">", 0.0),
+    ],
+    columns=["check", "column", "direction", "limit"],
+)
+NECESSARY = ("follows the weights", "falls faster than at random")
 
 
-def removal_curve(score, x, attribution, *, fill, steps=20, keep=False):
+def removal_curve(score, x, attribution, *, fill, steps=STEPS, keep=False):
     """The score as points are taken away, the most important first.
 
     score : function (batch, ...) -> (batch,); x, attribution : (1, ...)
-    fill : the value that stands for absence; steps : how many removals
+    fill : float, broadcast to x, what stands for absence; steps : how many removals
     keep : start from nothing and put the most important points in instead (insertion)
     Returns shares of points (steps + 1,) and scores (steps + 1,).
     """
     x = np.asarray(x, np.float32)
     order = np.argsort(-np.asarray(attribution).ravel(), kind="stable")
     shares = np.linspace(0, 1, steps + 1)
-    copies = np.repeat(np.full_like(x, fill) if keep else x, steps + 1, axis=0).reshape(steps + 1, -1)
+    absent = np.broadcast_to(np.asarray(fill, np.float32), x.shape)
+    start, end = (absent, x) if keep else (x, absent)
+    copies = np.repeat(start, steps + 1, axis=0).reshape(steps + 1, -1)
     for copy, share in zip(copies, shares, strict=True):
         chosen = order[: round(share * len(order))]
-        copy[chosen] = x.ravel()[chosen] if keep else fill
+        copy[chosen] = end.ravel()[chosen]
     scores = score(ops.convert_to_tensor(copies.reshape(-1, *x.shape[1:])))
     return shares, ops.convert_to_numpy(scores)
 
@@ -31,13 +62,13 @@ def area(shares, scores):
     return float(np.trapezoid(scores, shares))
 
 
-def comprehensiveness(score, x, attribution, *, fill, share=0.2):
+def comprehensiveness(score, x, attribution, *, fill, share=SHARE):
     """Fall of the score when the top `share` of points is removed; large is faithful (DeYoung et al. 2020)."""
     _, scores = removal_curve(score, x, attribution, fill=fill, steps=round(1 / share))
     return float(scores[0] - scores[1])
 
 
-def sufficiency(score, x, attribution, *, fill, share=0.2):
+def sufficiency(score, x, attribution, *, fill, share=SHARE):
     """Fall of the score when only the top `share` of points is left; small is faithful (DeYoung et al. 2020)."""
     _, scores = removal_curve(score, x, attribution, fill=fill, steps=round(1 / share), keep=True)
     return float(scores[-1] - scores[1])
@@ -50,6 +81,20 @@ def sparseness(attribution):
     if total == 0:
         return 0.0
     return float(1 - 2 * np.sum(values / total * (n - np.arange(1, n + 1) + 0.5) / n))
+
+
+def cue_region(cues, n_frames, *, hop_s, n_mels, fmax):
+    """Where planted cues are on a log-mel grid: bool (n_frames, n_mels).
+
+    cues : lines of cues.csv (see `demo_corpus.make_planted_corpus`); hop_s : s a frame; fmax : Hz
+    """
+    milliseconds = 1000 * hop_s * np.arange(n_frames)
+    bands_hz = librosa.mel_frequencies(n_mels + 2, fmin=0, fmax=fmax)[1:-1]
+    mask = np.zeros((n_frames, n_mels), bool)
+    for cue in cues.itertuples():
+        when = (milliseconds >= cue.start_ms) & (milliseconds <= cue.end_ms)
+        mask |= when[:, None] & ((bands_hz >= cue.low_hz) & (bands_hz <= cue.high_hz))[None]
+    return mask
 
 
 def localisation(attribution, region):
@@ -66,6 +111,133 @@ def localisation(attribution, region):
         )
     ranks = rankdata(np.asarray(attribution).ravel())
     return float((ranks[region].sum() - inside * (inside + 1) / 2) / (inside * outside))
+
+
+def judge(subject, x, label, maps):
+    """Every check of one clip that wants its curves alone.
+
+    subject : explain.Subject; x : (1, ...); label : int; maps : dict method -> (1, ...)
+    Returns a table, one row per method: deletion and insertion (areas), comprehensiveness, sufficiency,
+    sparseness, and the curves themselves as arrays (STEPS + 1,): deletion_curve, insertion_curve.
+    """
+    score, absent, top = subject.score(label, x), subject.absence(x), round(SHARE * STEPS)
+    rows = []
+    for method, values in maps.items():
+        shares, falling = removal_curve(score, x, values, fill=absent)
+        _, rising = removal_curve(score, x, values, fill=absent, keep=True)
+        rows.append(
+            {
+                "method": method,
+                "deletion": area(shares, falling),
+                "insertion": area(shares, rising),
+                "comprehensiveness": float(falling[0] - falling[top]),
+                "sufficiency": float(rising[-1] - rising[top]),
+                "sparseness": sparseness(values),
+                "deletion_curve": falling,
+                "insertion_curve": rising,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def stability(subject, x, label, maps, *, noise=0.1, seed=0):
+    """How alike maps stay when noise that does not change the prediction is added (Alvarez-Melis & Jaakkola 2018).
+
+    noise : its standard deviation as a share of the input's, halved until the prediction stays what it was
+    Returns a dict method -> rank correlation, over those of `maps` that are the subject's methods.
+    """
+    rng, wanted = np.random.default_rng(seed), subject.predict(x).argmax()
+    direction = rng.standard_normal(np.shape(x)).astype(np.float32) * np.std(x)
+    for halvings in range(8):
+        noisy = np.asarray(x, np.float32) + noise / 2**halvings * direction
+        if subject.predict(noisy).argmax() == wanted:
+            break
+    again = explain.maps(subject, noisy, label, seed=seed)
+    return {method: rank_correlation(maps[method], again[method]) for method in maps if method in again}
+
+
+def sanity(subjects, clips, maps, *, seed=0):
+    """Likeness of maps to the trained model's when the model is another one (Adebayo et al. 2018).
+
+    subjects : dict name -> explain.Subject with other weights, as `randomisations` gives them
+    clips : list of (x (1, ...), label); maps : list of dicts method -> (1, ...), of the trained model
+    Returns a table `name, method, spearman, ssim`, means over the clips; baselines, which see no model, stay as
+    they were.
+    """
+    rows = []
+    for name, subject in subjects.items():
+        for (x, label), before in zip(clips, maps, strict=True):
+            after = explain.maps(subject, x, label, seed=seed)
+            for method, values in before.items():
+                other = after.get(method, values)
+                rows.append(
+                    (
+                        name,
+                        method,
+                        rank_correlation(values, other),
+                        structural_similarity(values[0], other[0]),
+                    )
+                )
+    table = pd.DataFrame(rows, columns=["name", "method", "spearman", "ssim"])
+    return table.groupby(["name", "method"], sort=False).mean().reset_index()
+
+
+def interval(values, *, n_resamples=1000, seed=0):
+    """Mean over clips with a 95 % bootstrap interval. values : (n,). Returns mean, low, high."""
+    values = np.asarray(values, float)
+    draws = np.random.default_rng(seed).integers(len(values), size=(n_resamples, len(values)))
+    return float(values.mean()), *map(float, np.quantile(values[draws].mean(axis=1), [0.025, 0.975]))
+
+
+def summarise(judged, *, n_resamples=1000, seed=0):
+    """One row per method: means over clips, and how areas differ from the baselines', clip by clip.
+
+    judged : rows of `judge` of several clips, with `clip`, and whatever else was measured per clip
+    Returns a table indexed by method; `deletion_less_random` and its like come with _low and _high, 95 %.
+    """
+    numbers = judged.select_dtypes("number").columns
+    table = judged.groupby("method", sort=False)[list(numbers)].mean()
+    for area_of in ("deletion", "insertion"):
+        wide = judged.pivot(index="clip", columns="method", values=area_of)
+        for baseline in (b for b in BASELINES if b in wide):
+            for method in wide.columns.drop(baseline):
+                found = interval(wide[method] - wide[baseline], n_resamples=n_resamples, seed=seed)
+                for end, value in zip(("", "_low", "_high"), found, strict=True):
+                    table.loc[method, f"{area_of}_less_{baseline}{end}"] = value
+    return table
+
+
+def decoys_p(cue_wins):
+    """Chance of so many clips with more on the cue than on the decoys if it were a coin's toss (sign test)."""
+    return float(binomtest(int(np.sum(cue_wins)), len(cue_wins), alternative="greater").pvalue)
+
+
+def verdicts(table, rules=RULES):
+    """Hold every method to the rules.
+
+    table : a row per model and method, with the columns that `rules` name; NaN: the check was not made
+    Returns the checks as a table of True, False and None, with `failed` and a plain `verdict`: trust, where none
+    fails; do not, where one of NECESSARY does; with care, elsewhere; unknown, where a NECESSARY one was not made.
+    """
+    passed = pd.DataFrame(index=table.index)
+    for rule in rules.itertuples():
+        values = table[rule.column] if rule.column in table else pd.Series(np.nan, table.index)
+        met = values > rule.limit if rule.direction == ">" else values < rule.limit
+        passed[rule.check] = met.astype(object).where(values.notna(), None)
+    failed = passed.apply(
+        lambda row: [name for name, met in row.items() if met is False or met is np.False_], axis=1
+    )
+
+    def plain(place):
+        lost = failed.iloc[place]
+        if any(name in lost for name in NECESSARY):
+            return "do not trust"
+        if any(passed.iloc[place][name] is None for name in NECESSARY):
+            return "unknown"
+        return "with care" if lost else "trust"
+
+    words = [plain(place) for place in range(len(table))]
+    return passed.assign(failed=failed.map(", ".join), verdict=words)
 
 
 def rank_correlation(one, other):
@@ -116,3 +288,53 @@ def randomised(model, *, layers=None, seed=0):
 def weighted_layers(model):
     """Names of the layers that have weights, from the output down: the order of cascading randomisation."""
     return [layer.name for layer in model.layers if layer.weights][::-1]
+
+
+def randomisations(subject, *, seed=0):
+    """A subject with its weights shuffled, in three ways.
+
+    Returns dicts name -> explain.Subject: cascading (from the output down to the named layer), independent (the
+    named layer alone), all.
+    """
+
+    def with_weights(layers):
+        return dataclasses.replace(subject, model=randomised(subject.model, layers=layers, seed=seed))
+
+    layers = weighted_layers(subject.model)
+    cascading = {name: with_weights(layers[: depth + 1]) for depth, name in enumerate(layers)}
+    return cascading, {name: with_weights([name]) for name in layers}
+
+
+def fit_shuffled_labels(
+    path, model, clips, labels, *, scale, epochs, batch_size=16, learning_rate=3e-3, seed=0
+):
+    """The same network from new weights, trained on labels dealt at random: it can learn by heart, not the task.
+
+    path : of the .keras file; model : functional keras.Model of (features, n_frames)
+    clips : training clips, list of (n_frames, n_features); labels : int (n_clips,); scale : (mean, spread) of features
+    Returns Fitted; the accuracy in its history says how much was learned by heart.
+    """
+    dealt = np.random.default_rng(seed).permutation(labels)
+    targets = np.eye(model.output_shape[-1], dtype="float32")[dealt]
+    scales = tuple(np.broadcast_to(one, (len(clips), len(one))) for one in scale)
+    batches = ClipBatches(clips, targets, scale=scales, batch_size=batch_size, shuffle=True, seed=seed)
+
+    def build():
+        copy = keras.models.clone_model(model)
+        jit = (
+            False if keras.backend.backend() == "tensorflow" else "auto"
+        )  # XLA compiles anew for each length
+        copy.compile(
+            keras.optimizers.Adam(learning_rate),
+            "categorical_crossentropy",
+            metrics=["accuracy"],
+            jit_compile=jit,
+        )
+        return copy
+
+    key = content_key(
+        np.concatenate(clips), dealt, *scale, batch_size, learning_rate, model.to_json(), code_of(ClipBatches)
+    )
+    return fit_or_load(
+        path, build, batches, key=key, seed=seed, epochs=epochs, monitor="loss", title=path.stem
+    )

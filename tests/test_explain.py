@@ -1,10 +1,11 @@
 import keras
+import librosa
 import numpy as np
 import pytest
 from keras import ops
-from sklearn.metrics import roc_auc_score
 
-from ser_utils import explain, faithfulness
+from ser_utils import explain, features
+from ser_utils.models.feature_network import attention_over_time, deep_cnn
 
 
 def linear(weights):
@@ -42,11 +43,48 @@ def test_a_linear_score_is_explained_by_its_weights(weights, x):
     np.testing.assert_allclose(hidden[0], contribution, rtol=1e-3, atol=1e-5)
 
 
+def test_integrated_gradients_of_a_square_are_its_closed_form(x):
+    # the path integral of d(x²)/dx from b to x is x² − b², and for x·y along the diagonal (x·y)/2 each
+    square = explain.integrated_gradients(lambda v: ops.sum(v**2, axis=(1, 2)), x, np.full_like(x, 0.5))
+    np.testing.assert_allclose(square, x**2 - 0.25, rtol=1e-4, atol=1e-5)
+    product = explain.integrated_gradients(lambda v: v[:, 0, 0] * v[:, 1, 1], x, np.zeros_like(x))
+    wanted = np.zeros_like(x)
+    wanted[0, 0, 0] = wanted[0, 1, 1] = x[0, 0, 0] * x[0, 1, 1] / 2
+    np.testing.assert_allclose(product, wanted, atol=1e-5)
+
+
+def test_what_hides_a_patch_may_differ_from_feature_to_feature(weights, x):
+    fill = np.arange(5, dtype="float32")
+    hidden = explain.occlusion(linear(weights), x, patch=(1, 1), stride=(1, 1), fill=fill)
+    np.testing.assert_allclose(hidden[0], weights * (x[0] - fill), rtol=1e-3, atol=1e-5)
+
+
 def test_integrated_gradients_sum_to_the_change(network, x):
     score = explain.class_score(network, 1)
     baseline = np.full_like(x, -1.0)
-    given = explain.integrated_gradients(score, x, baseline, steps=100)
+    given = explain.integrated_gradients(score, x, baseline)
     assert explain.completeness_gap(score, x, baseline, given) < 0.01
+    assert explain.completeness_gap(score, x, baseline, 1.5 * given) > 0.4
+    few = explain.integrated_gradients(score, x, baseline, steps=1)
+    assert explain.completeness_gap(score, x, baseline, few) > explain.completeness_gap(
+        score, x, baseline, given
+    )
+
+
+def test_a_very_sure_model_still_has_a_slope(weights, x):
+    sure = keras.Sequential([keras.layers.Flatten(), keras.layers.Dense(3, "softmax")])
+    sure(x)
+    scaled = weights.ravel() * 40 / (weights * x[0]).sum()  # a logit of 40 against two of 0
+    sure.layers[1].set_weights([np.stack([scaled, 0 * scaled, 0 * scaled], axis=1), np.zeros(3)])
+    assert float(ops.convert_to_numpy(sure(x)).max()) == 1
+    given = explain.gradient(explain.class_score(sure, 0), x)
+    np.testing.assert_allclose(given[0].ravel(), scaled, rtol=1e-3)
+
+
+def test_logarithms_of_probabilities_give_the_same_score(network, x):
+    logarithms = keras.Model(network.inputs, keras.layers.Lambda(ops.log)(network.output))
+    one, other = explain.class_score(network, 0), explain.class_score(logarithms, 0, log_probabilities=True)
+    np.testing.assert_allclose(ops.convert_to_numpy(one(x)), ops.convert_to_numpy(other(x)), rtol=1e-4)
 
 
 def test_grad_cam_is_the_literal_formula(network, x):
@@ -63,47 +101,77 @@ def test_grad_cam_is_the_literal_formula(network, x):
     assert explain.stretch(given, (12, 10)).shape == (1, 12, 10)
 
 
-def test_removing_what_matters_first_falls_fastest(weights, x):
-    score = linear(weights)
-    contribution = weights * x[0]
-    good = faithfulness.removal_curve(score, x, contribution[None], fill=0.0)
-    bad = faithfulness.removal_curve(score, x, -contribution[None], fill=0.0)
-    assert faithfulness.area(*good) < faithfulness.area(*bad)
-    kept = faithfulness.removal_curve(score, x, contribution[None], fill=0.0, keep=True)
-    assert kept[1][-1] == pytest.approx(good[1][0], rel=1e-5)
-    top = np.sort(contribution.ravel())[::-1][:6].sum()
-    assert faithfulness.comprehensiveness(score, x, contribution[None], fill=0.0) == pytest.approx(
-        top, rel=1e-4
-    )
+def test_a_curve_over_time_is_repeated_for_every_feature():
+    wide = explain.stretch(np.array([[0.0, 1.0]]), (4, 3))
+    assert wide.shape == (1, 4, 3) and np.ptp(wide, axis=2).max() == 0
+    assert wide[0, 0, 0] == 0 and wide[0, -1, 0] == 1
+    np.testing.assert_array_equal(explain.stretch(np.array([[0.0, 1.0]]), (2,)), [[0.0, 1.0]])
 
 
-def test_sparseness_and_localisation_agree_with_known_cases():
-    assert faithfulness.sparseness(np.ones(100)) == pytest.approx(0, abs=1e-9)
-    assert faithfulness.sparseness(np.eye(1, 100)) == pytest.approx(0.99)
+def test_every_method_speaks_of_every_point_of_a_clip_of_any_length():
+    keras.utils.set_random_seed(0)
+    model = deep_cnn(3, 12, filters=(4, 4, 4, 4))
+    subject = explain.Subject(model, -2.0, (8, 4), (8, 4), layer="block_4", attention="attention")
+    for n_frames in (9, 30):
+        x = np.random.default_rng(0).normal(size=(1, n_frames, 12)).astype("float32")
+        found = explain.maps(subject, x, 1)
+        assert {values.shape for values in found.values()} == {x.shape}
+        assert set(found) == {"gradient", "gradient_times_input", "smooth_grad", "integrated_gradients", "occlusion",
+                              "grad_cam", "attention"}  # fmt: skip
+        again = explain.maps(subject, x, 1)
+        np.testing.assert_array_equal(found["smooth_grad"], again["smooth_grad"])
+        n = np.array([n_frames], "int32")
+        weights = explain.attention_weights(model, "attention", x, n)
+        np.testing.assert_array_equal(weights, attention_over_time(model, x, n))
+        assert subject.predict(x).sum() == pytest.approx(1, abs=1e-5)
+
+
+def test_held_out_clips_are_scaled_by_training_alone():
     rng = np.random.default_rng(0)
-    region, values = rng.random((20, 20)) < 0.2, rng.random((20, 20)).round(1)
-    wanted = roc_auc_score(region.ravel(), values.ravel())
-    assert faithfulness.localisation(values, region) == pytest.approx(wanted)
-    assert faithfulness.localisation(region.astype(float), region) == 1
-    with pytest.raises(ValueError, match="0 inside"):
-        faithfulness.localisation(values, np.zeros_like(region))
+    frames = {
+        name: rng.normal(5, 2, (n, 3)).astype("float32") for name, n in zip("abcd", (4, 6, 8, 5), strict=True)
+    }
+    emotions = {"a": "fear", "b": "anger", "c": "fear", "d": "anger"}
+    roles = {"a": "train", "b": "train", "c": "test", "d": "validation", "e": "test"}
+    found = explain.held_out(frames, emotions, roles)
+    pooled = np.concatenate([frames["a"], frames["b"]])
+    np.testing.assert_allclose(found.mean, pooled.mean(axis=0), rtol=1e-5)
+    ((name, x, label),) = found.tested
+    assert name == "c" and found.classes[label] == "fear" and found.labels.tolist() == [1, 0]
+    np.testing.assert_allclose(x[0] * found.spread + found.mean, frames["c"], rtol=1e-4)
+    np.testing.assert_allclose(found.silence * found.spread + found.mean, pooled.min(axis=0), rtol=1e-4)
 
 
-def test_maps_are_like_themselves_and_unlike_noise():
+def test_clips_to_explain_are_right_ones_of_every_class_in_turn():
+    class Said:  # the first number of a clip is what is said of it
+        def predict(self, x):
+            return np.eye(3)[int(x[0, 0, 0])]
+
+    clips = [(name, np.full((1, 2, 2), said), label) for name, said, label in
+             [("a", 0, 0), ("b", 0, 0), ("c", 1, 1), ("d", 2, 1), ("e", 1, 1), ("f", 0, 0)]]  # fmt: skip
+    assert [name for name, _, _ in explain.choose_clips(Said(), clips, most=4)] == ["a", "c", "b", "e"]
+    wrong = [("d", clips[3][1], 1)]
+    assert [(name, label) for name, _, label in explain.choose_clips(Said(), wrong, most=4)] == [("d", 2)]
+
+
+def test_a_slope_over_cepstra_leads_back_to_the_bands():
     rng = np.random.default_rng(0)
-    one, other = rng.random((30, 40)), rng.random((30, 40))
-    assert faithfulness.rank_correlation(one, one**3) == pytest.approx(1)
-    assert abs(faithfulness.rank_correlation(one, other)) < 0.1
-    assert faithfulness.structural_similarity(one, one) == pytest.approx(1)
-    assert faithfulness.structural_similarity(one, other) < 0.3
+    bands, slope = rng.normal(size=(32, 7)), rng.normal(size=(7, 20))
+    cepstra = librosa.feature.mfcc(S=bands, n_mfcc=20)
+    back = explain.mel_of_cepstra(slope, 32)
+    assert back.shape == (7, 32)
+    # the score Σ slope · MFCC is linear in the bands, with that gradient
+    assert (slope * cepstra.T).sum() == pytest.approx((back * bands.T).sum())
 
 
-def test_a_randomised_model_explains_differently(network, x):
-    copy = faithfulness.randomised(network, seed=1)
-    assert [w.shape for w in copy.get_weights()] == [w.shape for w in network.get_weights()]
-    before, after = (explain.gradient(explain.class_score(model, 0), x) for model in (network, copy))
-    assert faithfulness.rank_correlation(before, after) < 0.9
-    only_last = faithfulness.randomised(network, layers=faithfulness.weighted_layers(network)[:1])
-    np.testing.assert_array_equal(only_last.get_weights()[0], network.get_weights()[0])
-    with pytest.raises(ValueError, match="No layer nothing"):
-        faithfulness.randomised(network, layers=["nothing"])
+def test_part_and_rest_add_up_and_keep_what_the_map_points_at():
+    rate, seconds = 16000, np.arange(16000) / 16000
+    low, high = np.sin(2 * np.pi * 300 * seconds), np.sin(2 * np.pi * 4000 * seconds)
+    signal = (0.3 * (low + high)).astype("float32")
+    grid = {"n_fft": 1024, "hop_length": 256}
+    level = features.log_mel(signal, rate, n_mels=64, **grid)
+    centres = librosa.mel_frequencies(66, fmin=0, fmax=8000)[1:-1]
+    points = np.broadcast_to(centres < 1000, level.T.shape).astype(float)
+    part, rest = explain.part_and_rest(signal, rate, points, share=points.mean(), **grid)
+    np.testing.assert_allclose(part + rest, signal, atol=1e-6)
+    assert np.corrcoef(part, low)[0, 1] > 0.99 and np.corrcoef(rest, high)[0, 1] > 0.99
