@@ -10,7 +10,7 @@ import pandas as pd
 import soundfile
 from threadpoolctl import threadpool_limits
 
-from benchmarks.measuring import demo_voice, in_turn, row, speech_like, tell
+from benchmarks.measuring import demo_voice, in_turn, row, seconds_unit, speech_like, tell
 from ser_utils.feature_store import build_store
 from ser_utils.features import log_mel_segments, split_segments
 from ser_utils.models.autoencoder import build_autoencoder
@@ -66,7 +66,7 @@ def tasks(quick, folder):
 
     log_mel, labels = demo_voice(sizes[-1])
     x, y = (1 + log_mel / 80).astype(np.float32), np.eye(7, dtype=np.float32)[labels]
-    small = [n // 2 for n in sizes]
+    small = [n // 4 for n in sizes]
     build = functools.partial(build_autoencoder, *x.shape[1:])
     yield "an epoch of the autoencoder", "segments", {n: training(build, x, x, n) for n in small}
 
@@ -115,9 +115,9 @@ def measure(quick):
         for what, unit, work in tasks(quick, Path(folder)):
             for function in work.values():
                 function()  # fills caches
-            seconds = in_turn(list(work.values()), repeats=1 if quick else 5)
+            seconds = in_turn(list(work.values()), repeats=1 if quick else 3)
             for n, spent in zip(work, seconds, strict=True):
-                yield row(what, f"{n:,} {unit}", spent, "s")
+                yield row(what, f"{n:,} {unit}", spent, seconds_unit())
             slope = exponent(list(work), seconds)
             yield row(f"{what}: exponent", f"{min(work):,} to {max(work):,} {unit}", slope, "", at_most=1.1)
 

@@ -12,7 +12,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np
 from keras import ops
 
-from benchmarks.measuring import MemoryWatch, in_turn, row, tell
+from benchmarks.measuring import MemoryWatch, in_turn, row, seconds_unit, tell
 from ser_utils.embeddings import CONTEXT_S, LONGEST_S, embed
 from ser_utils.models.speech_transformer import Architecture, SpeechTransformer
 from ser_utils.pretrained import TINY
@@ -54,8 +54,15 @@ def measure(quick):
         peak = watch.stop() / 1e9
         bound = operations(encoder.architecture, seconds) * product / (2 * PRODUCT**3)
         at = f"a clip of {seconds} s"
-        yield row(f"{name}, embedding", at, spent, "s", other=bound, than="its arithmetic as matrix products")
-        yield row(f"{name}, sound embedded a second", at, seconds / spent, "s")
+        yield row(
+            f"{name}, embedding",
+            at,
+            spent,
+            seconds_unit(),
+            other=bound,
+            than="its arithmetic as matrix products",
+        )
+        yield row(f"{name}, sound embedded a second", at, seconds / spent, f"s a {seconds_unit()}")
         whole = peak if seconds <= LONGEST_S else whole
         than = {} if seconds <= LONGEST_S else {"other": whole, "than": f"a clip of {LONGEST_S:.0f} s"}
         yield row(f"{name}, peak anonymous memory", at, peak, "GB", **than)

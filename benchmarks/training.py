@@ -18,7 +18,7 @@ import tensorflow as tf
 from sklearn.metrics import accuracy_score, f1_score
 from tensorflow.python.framework import config as determinism
 
-from benchmarks.measuring import demo_voice, row, tell
+from benchmarks.measuring import clock, demo_voice, row, seconds_unit, tell
 from ser_utils.models.autoencoder import build_autoencoder
 from ser_utils.models.prototypes import SMALLEST_SQUARE, PrototypeClassifier, prototype_scores
 from ser_utils.profiles import settings
@@ -34,10 +34,10 @@ class Clock(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         if epoch == 0:
-            self.start = time.perf_counter()
+            self.start = clock()
 
     def on_train_end(self, logs=None):
-        self.seconds = time.perf_counter() - self.start
+        self.seconds = clock() - self.start
 
 
 # the autoencoder ------------------------------------------------------------------------------------------
@@ -73,7 +73,7 @@ def loop_of_autoencoder(x, watched, chosen, epochs, weights, folder):
     best, history = np.inf, []
     for epoch in range(epochs + 1):
         if epoch == 1:
-            start = time.perf_counter()
+            start = clock()
         for batch in train:
             loss, returned = train_step(batch)
             history.append((float(loss), float(np.abs(batch.numpy() - returned.numpy()).mean())))
@@ -83,7 +83,7 @@ def loop_of_autoencoder(x, watched, chosen, epochs, weights, folder):
             best = now
             model.save(folder / "loop.keras")
             np.savez(folder / "pictures.npz", pictures=answers[0][1].numpy())
-    return (time.perf_counter() - start) / epochs, best
+    return (clock() - start) / epochs, best
 
 
 def our_autoencoder(x, watched, chosen, epochs, weights, folder):
@@ -161,7 +161,7 @@ def loop_of_classifier(train, validation, start, epochs, decoder, folder, batch_
     best, history = -1.0, []
     for epoch in range(epochs + 1):
         if epoch == 1:
-            begin = time.perf_counter()
+            begin = clock()
         for x, y in train:
             loss, probabilities = train_step(x, y)
             history.append((float(loss), *scores_of(y.numpy(), probabilities.numpy())))
@@ -175,7 +175,7 @@ def loop_of_classifier(train, validation, start, epochs, decoder, folder, batch_
             pictures = decoder.predict(layer.prototypes.numpy().reshape(shape), verbose=0)
             np.savez(folder / "prototypes.npz", prototypes=pictures)
             np.savez(folder / "weights.npz", weights=decide.get_weights()[0].round(2))
-    return (time.perf_counter() - begin) / epochs, best
+    return (clock() - begin) / epochs, best
 
 
 def our_classifier(train, validation, n_prototypes, epochs, folder):
@@ -203,8 +203,8 @@ def compare(loop, ours, rounds):
 
 
 def measure(quick):
-    n_segments, n_prototypes, epochs = (400, 35, 5) if quick else (3300, 315, 40)
-    rounds = 1 if quick else 3
+    n_segments, n_prototypes, epochs = (400, 35, 5) if quick else (3300, 315, 20)
+    rounds = 1 if quick else 2
     keras.utils.set_random_seed(0)
     log_mel, labels = demo_voice(n_segments)
     n_watched = n_segments // 5
@@ -212,14 +212,14 @@ def measure(quick):
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         chosen = settings("prototype", "smoke" if quick else "paper")
-        few = x[: n_segments // 3], x[-n_watched:]
+        few = x[: n_segments // 4], x[-n_watched:]
         weights = build_autoencoder(*x.shape[1:], filters=chosen["filters"]).get_weights()
-        common = (*few, chosen, 2 if quick else 4, weights, folder)
+        common = (*few, chosen, 2 if quick else 3, weights, folder)
         (loop_s, ours_s), losses = compare(
             lambda: loop_of_autoencoder(*common), lambda: our_autoencoder(*common), rounds
         )
         at = f"{len(few[0]):,} segments of {x.shape[1]} × {x.shape[2]}, filters {chosen['filters']}"
-        yield row("autoencoder, an epoch", at, ours_s, "s", other=loop_s, than=LOOP, at_least=1)
+        yield row("autoencoder, an epoch", at, ours_s, seconds_unit(), other=loop_s, than=LOOP, at_least=1)
         yield row("autoencoder, loss reached", at, losses[1], "", other=losses[0], than=LOOP)
 
         encoder = build_autoencoder(*x.shape[1:])
@@ -234,7 +234,7 @@ def measure(quick):
             rounds,
         )
         at = f"{len(train[0]):,} segments × {n_prototypes} prototypes × {embeddings.shape[1]:,} dimensions"
-        yield row("classifier, an epoch", at, ours_s, "s", other=loop_s, than=LOOP, at_least=3)
+        yield row("classifier, an epoch", at, ours_s, seconds_unit(), other=loop_s, than=LOOP, at_least=3)
         yield row("classifier, macro-F1 reached", at, f1[1], "", other=f1[0], than=LOOP, better="more")
 
 

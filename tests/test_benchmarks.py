@@ -58,7 +58,7 @@ def test_exponents_by_hand():
 def test_notebook_01_can_still_be_run_for_one_speaker(tmp_path):
     script = memory.one_speaker(tmp_path, dataset="demo", profile="smoke", root=str(tmp_path), speaker="51")
     text = script.read_text()
-    assert "speakers = '51'" in text and '{"epochs": 2}' in text
+    assert "speakers = '51'" in text and '{"epochs": 1}' in text
     compile(text, "script", "exec")
 
 
