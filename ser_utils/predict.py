@@ -12,7 +12,7 @@ import pandas as pd
 from ser_utils.audio import AudioError, load_audio
 from ser_utils.corpora import CORPORA, EMOTIONS
 from ser_utils.profiles import settings
-from ser_utils.workspace import MissingResult, Workspace, WorkspaceError
+from ser_utils.workspace import MissingResult, Workspace, WorkspaceError, sealed
 
 MODELS = ("deep_cnn_log_mel", "deep_cnn_mfcc", "cnn_bilstm_log_mel", "cnn_bilstm_mfcc")
 SHORTEST_S = 0.25
@@ -129,9 +129,9 @@ def _load_networks(workspace, model, folds):
         workspace.build / "models" / f"feature_network-{model}-speaker-{n}.keras"
         for n in folds["fold"].unique()
     ]
-    if store is None or not all(path.exists() for path in paths):
+    if store is None or any(sealed(path) is None for path in paths):
         raise MissingResult(
-            f"A model of {workspace.build} is gone: make 05 DATASET={workspace.dataset} PROFILE={workspace.profile} "
+            f"A model of {workspace.build} is gone or damaged: make 05 DATASET={workspace.dataset} PROFILE={workspace.profile} "
             f"SEED={workspace.seed} makes it again."
         )
     networks = []

@@ -7,7 +7,7 @@ import soundfile
 
 from ser_utils import predict
 from ser_utils.profiles import settings
-from ser_utils.workspace import Workspace
+from ser_utils.workspace import MissingResult, Workspace, seal
 
 RATE_HZ = 16_000
 EMOTIONS = ("anger", "sadness")
@@ -49,7 +49,9 @@ def workspace(tmp_path_factory):
     keras.utils.set_random_seed(0)
     for fold in (0, 1):
         network = deep_cnn(2, chosen["n_mels"], filters=(2, 2, 2, 2))
-        network.save(workspace.folder("models") / f"feature_network-deep_cnn_log_mel-speaker-{fold}.keras")
+        path = workspace.folder("models") / f"feature_network-deep_cnn_log_mel-speaker-{fold}.keras"
+        network.save(path)
+        seal(path)
     said = table[["utterance_id", "speaker", "emotion"]].assign(
         start_ms=np.nan, prediction="anger", p_anger=0.6, p_sadness=0.4, fold=[0, 0, 1, 1]
     )
@@ -112,6 +114,15 @@ def test_report_says_what_the_number_does_not_mean(workspace, tmp_path, capsys):
     text = capsys.readouterr().out
     assert "mine.wav" in text and "trained on EmoDB" in text and "%" in text
     assert "do not say what this person feels" in text and "guessing gives 50%" in text
+
+
+def test_a_damaged_network_is_not_asked(workspace):
+    path = workspace.build / "models" / "feature_network-deep_cnn_log_mel-speaker-1.keras"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-100])
+    with pytest.raises(MissingResult, match="gone or damaged: make 05 DATASET=emodb"):
+        predict.predict_emotion(workspace, _voice(200), RATE_HZ)
+    path.write_bytes(whole)
 
 
 @pytest.mark.parametrize(
