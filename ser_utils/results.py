@@ -365,31 +365,52 @@ def _read_scores(path):
 # README ---------------------------------------------------------------------------------------------------
 
 
-def readme_table(scores, costs):
-    """One dataset's share of README: system by protocol, UAR in percent with its interval.
+def shown_models(scores):
+    """Whole-utterance rows of the models that stand for their system, in the order tables show them."""
+    rows = scores[scores["level"] == "utterance"]
+    is_shown = [any(fnmatch(one.model, p) for p in IN_README[one.system]) for one in rows.itertuples()]
+    return _in_order(rows[is_shown])
+
+
+def dataset_table(scores, costs):
+    """One dataset's models by protocol, UAR in percent with its interval, as a table in Markdown.
 
     Shown are the models of IN_README. A cost is that of the strictest protocol the model was run under.
     """
-    rows = scores[scores["level"] == "utterance"]
-    is_shown = [any(fnmatch(one.model, p) for p in IN_README[one.system]) for one in rows.itertuples()]
-    rows = rows[is_shown]
-    strictest = _in_order(rows).groupby(["system", "model"]).tail(1)
+    rows = shown_models(scores)
     lines = [f"| system | model | {' | '.join(PROTOCOLS)} | parameters | s to train | ms per utterance |"]
     lines.append("|---|---|" + "---:|" * (len(PROTOCOLS) + 3))
     costs = costs.set_index(NAME)
-    for one in strictest.itertuples():
+    for one in rows.groupby(["system", "model"], sort=False).tail(1).itertuples():
         own = rows[(rows["system"] == one.system) & (rows["model"] == one.model)]
         cost = costs.reindex([tuple(getattr(one, key) for key in NAME)]).iloc[0]
         cells = [_cell(own[own["protocol"] == protocol]) for protocol in PROTOCOLS]
-        for column, form in [
-            ("parameters", ",.0f"),
-            ("seconds_to_train", ".0f"),
-            ("ms_per_utterance", ".1f"),
-        ]:
-            cells.append("–" if pd.isna(cost[column]) else format(cost[column], form))
+        forms = {"parameters": ",.0f", "seconds_to_train": ".0f", "ms_per_utterance": ".1f"}
+        cells += ["–" if pd.isna(cost[name]) else format(cost[name], form) for name, form in forms.items()]
         lines.append(f"| {one.system} | {one.model} | {' | '.join(cells)} |")
     if rows["n_speakers"].max() < metrics.FEWEST_SPEAKERS:
         lines += ["", f"{metrics.TOO_FEW.capitalize()}."]
+    return "\n".join(lines)
+
+
+def readme_table(scores_of):
+    """All datasets side by side: each model under the published split and under the strictest it was run under.
+
+    scores_of : {dataset: scores}. Returns a table in Markdown; UAR in percent with its interval.
+    """
+    rows = pd.concat([shown_models(scores) for scores in scores_of.values()])
+    names = [f"{name}, {split}" for name in scores_of for split in ("paper", "strictest")]
+    lines = [f"| system | model | {' | '.join(names)} |", "|---|---|" + "---:|" * len(names)]
+    for (system, model), own in _in_order(rows).groupby(["system", "model"], sort=False):
+        cells = []
+        for name in scores_of:
+            here = own[own["dataset"] == name]
+            strictest = here["protocol"].map(PROTOCOLS.index).max()
+            last = here[here["protocol"].map(PROTOCOLS.index) == strictest]
+            cells.append(_cell(here[here["protocol"] == "paper"]))
+            honest = len(last) and strictest > PROTOCOLS.index("paper")
+            cells.append(f"{_cell(last)} {PROTOCOLS[strictest]}" if honest else "–")
+        lines.append(f"| {system} | {model} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -402,30 +423,32 @@ def _cell(rows):
 
 
 def write_readme(root=REPOSITORY):
-    """Put the tables of all results/ between the marks in README. Returns the datasets written."""
-    parts, names = [], []
-    for path in sorted(root.glob("results/*/scores.csv")):
-        scores, made = _read_scores(path), read_json(path.with_name("provenance.json"))
-        names.append(path.parent.name)
-        synthetic = ", synthetic speech" if names[-1] == "demo" else ""
-        parts.append(f"**{names[-1]}**{synthetic} (profile {made['profile']}, seed {made['seed']})\n")
-        parts.append(readme_table(scores, pd.read_csv(path.with_name("costs.csv"))) + "\n")
-    parts.append(
-        "UAR in % of whole utterances, all test predictions pooled, with 95 % intervals by bootstrap over speakers. "
-        "`paper` is the published split, which leaks; `speaker` is speaker-independent. The models "
-        "shown were named before any was scored, the others are in `scores.csv`; costs are those of the strictest "
-        "protocol. Generated from `results/*/scores.csv`.\n"
+    """Put the table of all real corpora in results/ between the marks in README. Returns the datasets shown."""
+    found = {path.parent.name: _read_scores(path) for path in sorted(root.glob("results/*/scores.csv"))}
+    found = {name: scores for name, scores in found.items() if name != "demo"} or found
+    made = {name: read_json(root / "results" / name / "provenance.json") for name in found}
+    profiles = ", ".join(
+        f"{name} (profile {one['profile']}, seed {one['seed']})" for name, one in made.items()
     )
+    few = [name for name, scores in found.items() if scores["n_speakers"].max() < metrics.FEWEST_SPEAKERS]
+    text = (
+        f"{readme_table(found)}\n\nUAR in % of whole utterances, with 95 % intervals by bootstrap over speakers: "
+        f"{profiles}. `paper` is the published split, which leaks; beside it the strictest split that the model was "
+        "run under, `speaker` being speaker-independent. Models were named before any was scored; all models, "
+        "protocols and costs are in `results/*/scores.csv` and `costs.csv`, from which this table is generated."
+    )
+    if few:
+        text += f" {', '.join(few)}: {metrics.TOO_FEW}."
+    if "demo" in found:
+        text += " The demo corpus is synthetic: nothing here is a finding about people."
     readme = root / "README.md"
-    text = readme.read_text("utf-8")
-    if text.count(MARKS[0]) != 1 or text.count(MARKS[1]) != 1:
+    page = readme.read_text("utf-8")
+    if page.count(MARKS[0]) != 1 or page.count(MARKS[1]) != 1:
         raise SystemExit(f"{readme} needs the marks {' … '.join(MARKS)} once each, around the table.")
-    head, rest = text.split(MARKS[0])
+    head, rest = page.split(MARKS[0])
     with atomic_path(readme) as temporary:
-        temporary.write_text(
-            head + MARKS[0] + "\n\n" + "\n".join(parts) + "\n" + MARKS[1] + rest.split(MARKS[1])[1], "utf-8"
-        )
-    return names
+        temporary.write_text(f"{head}{MARKS[0]}\n\n{text}\n\n{MARKS[1]}{rest.split(MARKS[1])[1]}", "utf-8")
+    return list(found)
 
 
 def main(arguments=None):

@@ -30,7 +30,7 @@ from pygments.lexers import PythonLexer
 from ser_utils.corpora import CORPORA
 from ser_utils.figures.style import EMOTION_COLOUR, caption_of
 from ser_utils.profiles import PROFILES
-from ser_utils.results import NAME, SYSTEMS, readme_table
+from ser_utils.results import NAME, SYSTEMS, dataset_table
 from ser_utils.workspace import REPOSITORY, WorkspaceError, atomic_path, read_json
 
 SOURCES = REPOSITORY / "site"
@@ -417,7 +417,7 @@ class Site:
             none = pd.DataFrame(columns=[*NAME, "parameters", "seconds_to_train", "ms_per_utterance"])
             parts += [
                 Markup('<h2 id="{}">{}</h2><p class="note">{}</p>').format(name, _title(name), _made(path.parent)),
-                markdown(readme_table(scores, pd.read_csv(costs) if costs.exists() else none)),
+                markdown(dataset_table(scores, pd.read_csv(costs) if costs.exists() else none)),
                 Markup("<details><summary>Every row: {} models, protocols and levels</summary>{}</details>").format(
                     len(scores), _all_scores(scores)
                 ),

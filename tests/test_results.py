@@ -200,6 +200,14 @@ def test_verify_by_command_line(verified, capsys):
     assert ended.value.code == 1 and "costs.csv is missing" in capsys.readouterr().out
 
 
+def test_a_datasets_table_has_protocols_and_costs(verified):
+    workspace, _ = verified
+    scores, costs = results.gather_scores(workspace), results.gather_costs(workspace)
+    uar = scores.set_index("model").loc["both", "uar"]
+    table = results.dataset_table(scores, costs)
+    assert f"| vae | both | – | – | – | {100 * uar:.1f} (" in table and "| 10 | 2 | 3.0 |" in table
+
+
 def test_readme_table_is_written_between_its_marks(verified):
     workspace, _ = verified
     readme = workspace.root / "README.md"
@@ -209,9 +217,8 @@ def test_readme_table_is_written_between_its_marks(verified):
     assert text.startswith("before\n<!-- scores -->") and text.endswith("<!-- /scores -->\nafter\n")
     assert "old" not in text and "synthetic" in text
     uar = results.gather_scores(workspace).set_index("model").loc["both", "uar"]
-    assert f"| vae | both | – | – | – | {100 * uar:.1f} (" in text
+    assert f"| vae | both | – | {100 * uar:.1f} (" in text and ") speaker |" in text
     assert "latent" not in text  # README shows the models named beforehand
-    assert "| 10 | 2 | 3.0 |" in text
     once = text
     results.write_readme(workspace.root)
     assert readme.read_text() == once
