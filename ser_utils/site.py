@@ -13,6 +13,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 import jinja2
+import matplotlib
 import matplotlib.mathtext
 import mistune
 import nbformat
@@ -27,11 +28,14 @@ from pygments import highlight
 from pygments.formatters import HtmlFormatter
 from pygments.lexers import PythonLexer
 
+from ser_utils.audio import AudioError, load_audio
 from ser_utils.corpora import CORPORA
-from ser_utils.figures.style import EMOTION_COLOUR, caption_of
+from ser_utils.features import log_mel_segments
+from ser_utils.figures.style import EMOTION_COLOUR, SEQUENTIAL, caption_of
 from ser_utils.profiles import PROFILES
 from ser_utils.results import NAME, SYSTEMS, dataset_table
-from ser_utils.workspace import REPOSITORY, WorkspaceError, atomic_path, read_json
+from ser_utils.splits import SEGMENT_MS
+from ser_utils.workspace import REPOSITORY, MissingResult, Workspace, WorkspaceError, atomic_path, read_json
 
 SOURCES = REPOSITORY / "site"
 PAGES = {
@@ -54,6 +58,7 @@ NOTEBOOK = re.compile(r"\d\d_\w+\.ipynb")
 # of an executed notebook's HTML outputs: tables, and sound made here
 KEPT = {"table", "thead", "tbody", "tr", "th", "td", "caption", "div", "p", "b", "em", "strong", "br", "span"}
 SUSTAINED_S = 1.2
+ANYBODY_MAY_SHARE = re.compile(r"CC0|CC BY 4\.0")  # in a corpus's licence
 
 
 # text -----------------------------------------------------------------------------------------------------
@@ -171,7 +176,8 @@ def load_prototypes(folder):
     Rows whose picture is absent, or outside the folder, are left out. Raises WorkspaceError where index.csv has
     no columns speaker, emotion and rank.
     """
-    table = pd.read_csv(folder / "index.csv", dtype={"speaker": str, "emotion": str, "rank": str})
+    words = dict.fromkeys(["speaker", "emotion", "rank", "nearest_utterance_id"], str)
+    table = pd.read_csv(folder / "index.csv", dtype=words)
     if missing := {"speaker", "emotion", "rank"} - set(table):
         raise WorkspaceError(f"{folder / 'index.csv'} has no column {', '.join(sorted(missing))}")
     found = []
@@ -184,14 +190,54 @@ def load_prototypes(folder):
     return found
 
 
+def find_recordings(root, dataset):
+    """Recordings of which segments may be shown: {utterance_id: path}, as the notebooks used them.
+
+    Empty where the licence of the corpus does not let anybody pass them on, or where they are not at hand.
+    """
+    free = (name == "demo" or (name in CORPORA and ANYBODY_MAY_SHARE.search(CORPORA[name].licence))
+            for name in dataset.split("+"))  # fmt: skip
+    if all(free):
+        for profile in reversed(PROFILES):
+            try:
+                table = Workspace(dataset, profile, 0, root).load_table("utterances")
+            except MissingResult:
+                continue
+            return dict(zip(table["utterance_id"], table["path"], strict=True))
+    return {}
+
+
+def write_nearest(path, start_ms, stem):
+    """Cut the segment of a recording that begins at `start_ms`: sound, sustained sound and picture beside `stem`.
+
+    Returns whether there is one: a recording may be gone, or shorter by now.
+    """
+    try:
+        signal, rate = load_audio(path)
+    except AudioError:
+        return False
+    first, n = round(start_ms * rate / 1000), round(SEGMENT_MS * rate / 1000)
+    segment = signal[first : first + n]
+    if len(segment) < n or first < 0:
+        return False
+    segment = segment * min(0.5 / max(float(np.abs(segment).max()), 1e-9), 100)  # as loud as prototypes are
+    soundfile.write(f"{stem}.nearest.wav", segment, rate, subtype="PCM_16")
+    soundfile.write(f"{stem}.nearest.sustained.wav", sustain(segment, rate), rate, subtype="PCM_16")
+    level = 1 + log_mel_segments(segment[None], rate)[0, ::-1] / 80
+    pixels = matplotlib.colormaps[SEQUENTIAL](level, bytes=True)[..., :3]
+    Image.fromarray(pixels).resize((200, 150), Image.Resampling.NEAREST).save(f"{stem}.nearest.png")
+    return True
+
+
 def write_prototypes(root, target):
-    """Copy prototypes, add sustained sounds, write what the explorer reads. Returns {dataset: number}."""
+    """Copy prototypes, add sustained sounds and the real segments they are nearest to, write what the explorer
+    reads. Returns {dataset: number}."""
     corpora = {}
     for folder in sorted(root.glob("prototypes/*"), key=_shown_first):
         if not (folder / "index.csv").exists():
             continue
         name = folder.name
-        rows = load_prototypes(folder)
+        rows, recordings = load_prototypes(folder), find_recordings(root, folder.name)
         for row in rows:
             copy = target / "prototypes" / name / f"{row['_stem']}.png"
             copy.parent.mkdir(parents=True, exist_ok=True)
@@ -201,7 +247,16 @@ def write_prototypes(root, target):
                 signal, rate = soundfile.read(copy.with_suffix(".wav"), dtype="float32", always_2d=True)
                 sound = sustain(signal.mean(axis=1), rate)
                 soundfile.write(copy.with_suffix(".sustained.wav"), sound, rate, subtype="PCM_16")
+            source = recordings.get(row.get("nearest_utterance_id"))
+            start_ms = row.get("nearest_start_ms")
+            row["_nearest"] = (
+                bool(source)
+                and start_ms is not None
+                and write_nearest(source, start_ms, copy.with_suffix(""))
+            )
         note = _made(root / "results" / name)
+        if any(row["_nearest"] for row in rows):
+            note += " " + " ".join(_credit(part) for part in name.split("+"))
         corpora[name] = {"title": _title(name), "n": len(rows), "note": note}
         # a script and not JSON: browsers read no JSON beside a page that is opened from a folder
         text = f"receivePrototypes({json.dumps(name)}, {json.dumps(rows, separators=(',', ':'))});\n"
@@ -210,6 +265,13 @@ def write_prototypes(root, target):
     (target / "prototypes").mkdir(exist_ok=True)
     (target / "prototypes" / "corpora.js").write_text(f"const SITE = {json.dumps(facts)};\n", "utf-8")
     return {name: corpus["n"] for name, corpus in corpora.items()}
+
+
+def _credit(name):
+    if name == "demo":
+        return "Nearest segments are of this project's own synthetic corpus (MIT)."
+    corpus = CORPORA[name]
+    return f"Nearest segments are of recordings of {corpus.title} ({corpus.licence}). {corpus.citation}"
 
 
 def _made(folder):

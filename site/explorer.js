@@ -2,7 +2,7 @@
 // The prototype explorer. Everything that comes from a corpus is set as text, never as markup.
 
 const ALL = "";
-const FACTS = { score: "score", f0_hz: "pitch (Hz)", nearest: "nearest segment" };
+const FACTS = { score: "score", f0_hz: "pitch (Hz)", note: "note", nearest_utterance_id: "nearest real segment" };
 const byId = (id) => document.getElementById(id);
 const controls = ["corpus", "speaker", "emotion", "sort", "find", "least", "with_speaker", "with_emotion"];
 const known = new Map(); // corpus → rows, once its index.js has arrived
@@ -141,9 +141,9 @@ function card(corpus, row) {
     [make("dt", { textContent: label(key) }), make("dd", { textContent: text(row[key]) })]));
   const more = facts.filter((key) => !(key in FACTS));
   const node = make("article", { className: "card", tabIndex: 0 });
-  const sound = (name, words, sustained) => make("button", {
-    type: "button", textContent: name, title: words, ariaLabel: `${words}: ${title}`, disabled: !row._sound,
-    onclick: () => { select(node); play([node], sustained); },
+  const sound = (name, words, kind, there) => make("button", {
+    type: "button", textContent: name, title: words, ariaLabel: `${words}: ${title}`, disabled: !there,
+    onclick: () => { select(node); play([node], kind); },
   });
   const link = make("a", { href: address({ at: nameOf(row), speaker: row.speaker }), textContent: "link" });
   link.onclick = () => setTimeout(() => select(node));
@@ -152,14 +152,34 @@ function card(corpus, row) {
   node.append(
     top, make("h3", { textContent: title }), list(first),
     make("div", { className: "buttons" },
-      sound("▶ 100 ms", "The sound as it is, a click", false),
-      sound("∿ sustained", "Repeated by overlap-add to be heard as a voice", true), link));
+      sound("▶ 100 ms", "The sound as it is, a click", "", row._sound),
+      sound("∿ sustained", "Repeated by overlap-add to be heard as a voice", ".sustained", row._sound), link));
+  if (row._nearest) node.append(nearest(corpus, row, title, sound));
   if (more.length) node.append(make("details", {}, make("summary", { textContent: "more" }), list(more)));
   node.style.setProperty("--emotion", SITE.colours[row.emotion] ?? "gray");
   node.row = row;
-  node.sound = (sustained) => path("prototypes", corpus, `${row._stem}${sustained ? ".sustained" : ""}.wav`);
+  node.sound = (kind) => path("prototypes", corpus, `${row._stem}${kind}.wav`);
   node.onfocus = () => select(node);
   return node;
+}
+
+// the real 100 ms most like the prototype, loaded when opened
+function nearest(corpus, row, title, sound) {
+  const box = make("details", { className: "nearest" }, make("summary", { textContent: "nearest real segment" }));
+  box.ontoggle = () => {
+    if (!box.open || box.querySelector("img")) return;
+    const seconds = number.format(row.nearest_start_ms / 1000);
+    box.append(
+      make("img", {
+        src: path("prototypes", corpus, `${row._stem}.nearest.png`),
+        alt: `Log-mel spectrogram of the real segment nearest to prototype ${title}`,
+      }),
+      make("p", { textContent: `${row.nearest_utterance_id}, from ${seconds} s` }),
+      make("div", { className: "buttons" },
+        sound("▶ 100 ms", "The recorded 100 ms, as loud as the prototype", ".nearest", true),
+        sound("∿ sustained", "The recorded 100 ms, repeated by overlap-add", ".nearest.sustained", true)));
+  };
+  return box;
 }
 
 const cards = () => [...document.querySelectorAll(".card")];
@@ -176,19 +196,20 @@ function select(node) {
 
 // sound ------------------------------------------------------------------------------------------------------
 
-function play(nodes, sustained = false) {
+// kind: "" as it is, ".sustained", ".nearest" or ".nearest.sustained"
+function play(nodes, kind = "") {
   stop();
-  queue = nodes.map((node) => [node, sustained]);
+  queue = nodes.map((node) => [node, kind]);
   next();
 }
 
 async function next() {
   document.querySelector(".card.playing")?.classList.remove("playing");
-  const [node, sustained] = queue.shift() ?? [];
+  const [node, kind] = queue.shift() ?? [];
   if (!node) return;
   node.classList.add("playing");
   if (queue.length) node.scrollIntoView({ block: "nearest" });
-  player.src = node.sound(sustained);
+  player.src = node.sound(kind);
   try {
     await player.play();
   } catch (error) {
@@ -208,7 +229,7 @@ player.onerror = () => { if (queue.length) next(); };
 
 // doing ------------------------------------------------------------------------------------------------------
 
-const playAll = () => play(cards().filter((node) => node.row._sound), true);
+const playAll = () => play(cards().filter((node) => node.row._sound), ".sustained");
 
 function step(by) {
   const all = cards();
@@ -218,7 +239,8 @@ function step(by) {
 
 const keys = {
   ArrowRight: () => step(1), ArrowLeft: () => step(-1), j: () => step(1), k: () => step(-1),
-  Enter: () => here() && play([here()]), p: () => here() && play([here()]), s: () => here() && play([here()], true),
+  Enter: () => here() && play([here()]), p: () => here() && play([here()]), s: () => here() && play([here()], ".sustained"),
+  n: () => here()?.row._nearest && play([here()], ".nearest.sustained"),
   a: playAll, Escape: stop, "/": () => byId("find").focus(),
 };
 

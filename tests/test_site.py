@@ -8,12 +8,13 @@ import time
 
 import nbformat
 import numpy as np
+import pandas as pd
 import pytest
 import soundfile
 from PIL import Image, PngImagePlugin
 
 from ser_utils import site
-from ser_utils.workspace import WorkspaceError, write_json
+from ser_utils.workspace import Workspace, WorkspaceError, write_json
 
 RATE_HZ = 16_000
 HOSTILE = "<img src=x onerror=alert(1)> & %41#?"  # a speaker as a hostile corpus may name it
@@ -36,19 +37,32 @@ def _write_prototypes(folder, speakers, n):
     folder.mkdir(parents=True)
     with open(folder / "index.csv", "w", newline="") as target:
         table = csv.writer(target)
-        table.writerow(["speaker", "emotion", "rank", "score", "f0_hz", "nearest", "weight"])
+        table.writerow(
+            ["speaker", "emotion", "rank", "score", "f0_hz", "nearest_utterance_id", "nearest_start_ms"]
+        )
         for speaker in speakers:
             for emotion in EMOTIONS:
                 for rank in range(1, n + 1):
                     stem = folder / f"speaker_{speaker}" / f"{emotion}_{rank}"
                     _png(stem.with_suffix(".png"))
                     soundfile.write(stem.with_suffix(".wav"), _tone(100 + 10 * rank), RATE_HZ)
-                    table.writerow([speaker, emotion, rank, 90 - rank, 100 + 10 * rank, "03a01Wa", 0.5])
+                    table.writerow(
+                        [speaker, emotion, rank, 90 - rank, 100 + 10 * rank, "03a01Wa", 100 * rank]
+                    )
+
+
+def _record(root, dataset):
+    """One recording of 0.39 s, as the notebooks leave it: too short for what the third prototypes are nearest to."""
+    path = root / f"{dataset}.wav"
+    soundfile.write(path, _tone(250, 0.39), RATE_HZ)
+    table = pd.DataFrame({"utterance_id": ["03a01Wa"], "path": [str(path)]})
+    Workspace(dataset, "quick", 0, root).save_table(table, "utterances")
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
     root = tmp_path_factory.mktemp("root")
+    _record(root, "emodb")
     _write_prototypes(root / "prototypes" / "emodb", SPEAKERS, 3)
     _write_prototypes(root / "prototypes" / "demo", ("51",), 2)
     _png(root / "figures" / "emodb" / "01_architecture.png", "Nine < ten <script>alert(2)</script>")
@@ -120,6 +134,23 @@ def test_recordings_of_people_are_not_republished(built):
     assert "<audio" not in real and "not republished" in real
     assert "<audio" in synthetic and "profile quick" in synthetic
     assert not list(built.glob("notebooks/emodb/**/*.wav"))
+
+
+def test_the_nearest_real_segment_is_cut_where_the_licence_allows(built, tmp_path):
+    folder = built / "prototypes" / "emodb" / "speaker_09"
+    sound, rate = soundfile.read(folder / "anger_2.nearest.wav")
+    assert len(sound) == 0.1 * rate and np.abs(np.fft.rfft(sound)).argmax() * 10 == pytest.approx(250, abs=10)
+    assert np.abs(sound).max() == pytest.approx(0.5, abs=0.01)
+    assert len(soundfile.read(folder / "anger_2.nearest.sustained.wav")[0]) == 1.2 * rate
+    assert not (folder / "anger_3.nearest.wav").exists()  # the recording ends before
+    assert not list((built / "prototypes" / "demo").rglob("*.nearest.*"))  # no recordings at hand
+    assert "Burkhardt" in (built / "prototypes" / "corpora.js").read_text()
+    for dataset in ("ravdess", "emodb+ravdess", "aesdd+mine", "tess", "iemocap"):
+        _record(tmp_path, dataset)
+        assert site.find_recordings(tmp_path, dataset) == {}, dataset
+    for dataset in ("aesdd", "emodb+aesdd", "demo"):
+        _record(tmp_path, dataset)
+        assert list(site.find_recordings(tmp_path, dataset)) == ["03a01Wa"], dataset
 
 
 def test_results_say_how_they_were_made(built):
@@ -293,6 +324,21 @@ def test_a_sound_really_plays(browser, built, speaker):
 
 
 @pytest.mark.browser
+def test_the_nearest_real_segment_is_seen_and_heard_when_opened(browser, built):
+    with _opened(browser) as page:
+        _explorer(page, built, corpus="emodb", speaker=HOSTILE, at="anger/1")
+        card = page.locator(".card.here")
+        assert card.locator(".nearest img").count() == 0
+        card.locator(".nearest summary").click()
+        _until(page, "document.querySelector('.nearest img')?.naturalWidth === 200")
+        assert "03a01Wa, from 0.1 s" in card.locator(".nearest").text_content()
+        card.locator(".nearest").get_by_text("100 ms").click()
+        _until(page, "player.ended && player.src.endsWith('anger_1.nearest.wav')")
+        page.keyboard.press("n")
+        _until(page, "player.currentTime > 0.2 && player.duration > 1.1")
+
+
+@pytest.mark.browser
 def test_nothing_of_a_corpus_is_loaded_before_it_is_opened(browser, built):
     with _opened(browser) as page:
         loaded = []
@@ -328,9 +374,38 @@ def test_a_thousand_prototypes_are_shown_at_once(browser, built, tmp_path):
     (tmp_path / "site" / "prototypes" / "emodb" / "index.js").write_text(text)
     with _opened(browser) as page:
         _explorer(page, tmp_path / "site", corpus="emodb")
-        spent = page.evaluate(
-            "async () => { const start = performance.now(); await show(); document.body.offsetHeight; return performance.now() - start; }"
-        )
         assert len(_titles(page)) == 1000
-        print(f"1,000 prototypes shown in {spent:.0f} ms")
-        assert spent < 3000
+        times = page.evaluate(SMOOTHNESS)
+        print({name: round(value, 1) for name, value in times.items()}, "ms, 1,000 prototypes")
+        assert times["filter"] < 1000 and times["frame"] < 300
+
+
+# Least of several, since others use this machine too: filtering 1,000 down to 111 and back, and a frame of scrolling
+SMOOTHNESS = """async () => {
+  const frame = () => new Promise(requestAnimationFrame);
+  const least = async (times, task) => {
+    let best = Infinity;
+    for (let i = 0; i < times; i++) {
+      const start = performance.now();
+      await task(i);
+      best = Math.min(best, performance.now() - start);
+    }
+    return best;
+  };
+  const filter = await least(6, async (i) => {
+    byId("find").value = i % 2 ? "" : "99";
+    byId("find").dispatchEvent(new Event("input"));
+    await frame();
+    document.body.offsetHeight;
+  });
+  const shown = await least(3, async () => { await show(); document.body.offsetHeight; });
+  const gaps = [];
+  for (let i = 0; i < 60; i++) {
+    const start = performance.now();
+    scrollBy(0, 400);
+    await frame();
+    gaps.push(performance.now() - start);
+  }
+  gaps.sort((a, b) => a - b);
+  return { filter, show: shown, frame: gaps[30] };
+}"""
