@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import json
+import re
 import shutil
 import time
 
@@ -11,10 +12,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile
+import yaml
 from PIL import Image, PngImagePlugin
 
 from ser_utils import site
 from ser_utils.workspace import Workspace, WorkspaceError, write_json
+from tests.conftest import REPOSITORY
 
 RATE_HZ = 16_000
 HOSTILE = "<img src=x onerror=alert(1)> & %41#?"  # a speaker as a hostile corpus may name it
@@ -198,6 +201,18 @@ def test_prototypes_outside_their_folder_are_left_out(tmp_path):
     (folder / "index.csv").write_text("speaker,emotion\n51,anger\n")
     with pytest.raises(WorkspaceError, match="no column rank"):
         site.load_prototypes(folder)
+
+
+def test_the_workflow_publishes_what_make_builds():
+    workflow = yaml.safe_load((REPOSITORY / ".github" / "workflows" / "site.yml").read_text())
+    steps = [step for job in workflow["jobs"].values() for step in job["steps"]]
+    targets = re.findall(r"^([a-z-]+):", (REPOSITORY / "Makefile").read_text(), re.M)
+    called = [name for step in steps for name in re.findall(r"^make ([a-z-]+)", step.get("run", ""))]
+    assert called == ["setup", "reproduce", "site"] and set(called) <= set(targets)
+    published = next(step["with"]["path"] for step in steps if "upload-pages" in step.get("uses", ""))
+    assert published == "build/site"
+    assert workflow[True]["push"] == {"tags": ["v*"]}  # YAML reads "on" as true
+    assert workflow["permissions"] == {"contents": "read"}
 
 
 # in a browser ---------------------------------------------------------------------------------------------
