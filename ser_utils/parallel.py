@@ -3,6 +3,7 @@
 import os
 import queue
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
@@ -67,7 +68,8 @@ def _run_in_processes(function, tasks, jobs, bar):
     started, free, stopping = [], queue.SimpleQueue(), threading.Event()
 
     def new_worker():
-        started.append(ProcessPoolExecutor(max_workers=1, env=WORKER_ENVIRONMENT))
+        watch = {"initializer": _leave_with, "initargs": (os.getpid(),)}
+        started.append(ProcessPoolExecutor(max_workers=1, env=WORKER_ENVIRONMENT, **watch))
         return started[-1]
 
     for _ in range(jobs):
@@ -108,6 +110,17 @@ def _run_in_processes(function, tasks, jobs, bar):
                 future.cancel()
             for worker in started:
                 worker.shutdown(kill_workers=True)
+
+
+def _leave_with(parent):
+    """End this process soon after the one that started it, which may be killed without a word."""
+
+    def watch():
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _run_on_ray(function, tasks, bar):

@@ -2,12 +2,15 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from ser_utils.parallel import LostWorkerError, run_tasks
+from ser_utils.workspace import REPOSITORY
 
 
 def square(number):
@@ -82,6 +85,25 @@ def test_an_exception_does_not_wait_for_the_other_workers():
     with pytest.raises(ValueError, match="no fear"):
         run_tasks(refuse_the_first, range(4), jobs=2)
     assert time.monotonic() - start < 30
+
+
+def test_workers_leave_soon_after_their_run_is_killed(tmp_path):
+    source = (
+        "import os, sys, time\nfrom pathlib import Path\nfrom ser_utils.parallel import run_tasks\n"
+        "run_tasks(lambda n: (Path(sys.argv[1], str(os.getpid())).touch(), time.sleep(600)), [1, 2], jobs=2)"
+    )
+    with subprocess.Popen([sys.executable, "-c", source, str(tmp_path)], cwd=REPOSITORY) as run:
+        wait_for(lambda: len(list(tmp_path.iterdir())) == 2)
+        run.kill()
+    workers = [Path("/proc", path.name) for path in tmp_path.iterdir()]
+    wait_for(lambda: not any(worker.exists() for worker in workers))
+
+
+def wait_for(condition, seconds=60):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not come about"
+        time.sleep(0.1)
 
 
 def test_workers_have_one_thread_and_start_no_workers_of_their_own():
