@@ -110,7 +110,8 @@ def write_readme(measured, readme):
 
 
 def read_measured(path):
-    return pd.read_csv(path, keep_default_na=True).fillna({"unit": "", "than": ""}).reindex(columns=COLUMNS)
+    words = dict.fromkeys(["unit", "than"], str)
+    return pd.read_csv(path, dtype=words).fillna(dict.fromkeys(words, "")).reindex(columns=COLUMNS)
 
 
 def main(arguments=None):

@@ -4,6 +4,7 @@ Counted is everything the run starts: papermill, kernel, workers. Mapped file pa
 """
 
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -25,13 +26,10 @@ CHANGES = {
 }
 
 
-def peak_of(command):
-    """Peak anonymous gigabytes of a command and all it starts; its output is shown if it fails."""
-    environment = os.environ | {
-        "PYTHONPATH": str(REPOSITORY),
-        "MPLBACKEND": "agg",
-        "TF_CPP_MIN_LOG_LEVEL": "3",
-    }
+def peak_of(command, **more):
+    """Peak anonymous gigabytes of a command and all it starts; `more` goes into its environment."""
+    common = {"PYTHONPATH": str(REPOSITORY), "MPLBACKEND": "agg", "TF_CPP_MIN_LOG_LEVEL": "3"}
+    environment = os.environ | common | more
     running = subprocess.Popen(
         command, cwd=REPOSITORY, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
@@ -74,8 +72,11 @@ def measure(quick):
         script = one_speaker(root, dataset=dataset, profile=profile, root=root, speaker=speaker)
         own = int(store.table.loc[store.table["speaker"] == speaker, "n_rows"].sum())
         at = f"{dataset}, one speaker's {own:,} segments, profile {profile}, 1 epoch"
-        gigabytes = peak_of([sys.executable, str(script)])
-        yield row("notebook 01, peak anonymous memory", at, gigabytes, "GB", at_most=2.0)
+        for jobs in dict.fromkeys(["1", str(os.cpu_count())]):
+            gigabytes = peak_of([sys.executable, str(script)], SER_JOBS=jobs)
+            shutil.rmtree(workspace.build / "models")
+            what = f"notebook 01, JOBS={jobs}, peak anonymous memory"
+            yield row(what, at, gigabytes, "GB", at_most=2.0)
 
 
 if __name__ == "__main__":

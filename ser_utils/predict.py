@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ser_utils.audio import AudioError, load_audio
+from ser_utils.audio import AudioError, load_audio, resample
 from ser_utils.corpora import CORPORA, EMOTIONS
 from ser_utils.profiles import settings
 from ser_utils.workspace import MissingResult, Workspace, WorkspaceError, sealed
@@ -45,7 +45,7 @@ class Prediction:
 def predict_emotion(workspace, signal, sample_rate, model="deep_cnn_log_mel"):
     """Ask the networks that notebook 05 trained without some of the speakers, and average what they say.
 
-    signal : float32 (n_samples,); sample_rate : Hz; model : one of MODELS
+    signal : float32 (n_samples,); sample_rate : Hz, any; model : one of MODELS
     Returns a Prediction. Raises MissingResult if notebook 05 has not run, ValueError for an unknown model or a
     recording shorter than SHORTEST_S.
     """
@@ -67,6 +67,8 @@ def predict_emotion(workspace, signal, sample_rate, model="deep_cnn_log_mel"):
     from ser_utils.explain import class_score, occlusion
 
     chosen = settings("feature_network", workspace.profile)
+    signal = resample(signal, sample_rate, chosen["sample_rate_hz"])
+    sample_rate = chosen["sample_rate_hz"]
     kind = "mfcc" if model.endswith("mfcc") else "log_mel"
     grid = {k: chosen[k] for k in ("n_mels", "n_fft", "hop_length", "n_mfcc", "deltas")}
     first, last = 0, len(signal)
@@ -197,8 +199,7 @@ def main(arguments=None):
         if not given.seed.isdigit():
             raise ValueError(f"SEED must be an integer of at least 0. Received: SEED={given.seed}")
         workspace = Workspace(given.dataset, given.profile, int(given.seed), given.root)
-        rate = settings("feature_network", workspace.profile)["sample_rate_hz"]
-        print(report(workspace, Path(given.file).name, *load_audio(given.file, rate), given.model))
+        print(report(workspace, Path(given.file).name, *load_audio(given.file), given.model))
     except (AudioError, WorkspaceError, ValueError) as error:
         sys.exit(str(error))
 

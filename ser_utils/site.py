@@ -58,6 +58,9 @@ NOTEBOOK = re.compile(r"\d\d_\w+\.ipynb")
 # of an executed notebook's HTML outputs: tables, and sound made here
 KEPT = {"table", "thead", "tbody", "tr", "th", "td", "caption", "div", "p", "b", "em", "strong", "br", "span"}
 SUSTAINED_S = 1.2
+OF_NO_INTEREST = re.compile(
+    r"it/s\]|^WARNING: All log messages before absl|^[IW]\d{4} \d\d"
+)  # on standard error
 ANYBODY_MAY_SHARE = re.compile(r"CC0|CC BY 4\.0")  # in a corpus's licence
 
 
@@ -96,7 +99,8 @@ def formula(tex):
     """TeX as an inline picture whose alternative text is the TeX; as code where matplotlib cannot draw it."""
     drawing = io.BytesIO()
     try:
-        depth = matplotlib.mathtext.math_to_image(f"${tex.strip()}$", drawing, format="svg", dpi=72)
+        with matplotlib.rc_context({"savefig.transparent": True}):
+            depth = matplotlib.mathtext.math_to_image(f"${tex.strip()}$", drawing, format="svg", dpi=72)
     except ValueError:
         return f"<code>{html.escape(tex)}</code>"
     picture = base64.b64encode(drawing.getvalue()).decode()
@@ -349,7 +353,7 @@ def _output(output, folder, name, heading, with_sound):
         return ""  # a progress bar
     if output.output_type == "stream":
         kept = [line.rsplit("\r")[-1] for line in output.text.splitlines()]
-        text = "\n".join(line for line in kept if output.name == "stdout" or "it/s]" not in line)
+        text = "\n".join(line for line in kept if output.name == "stdout" or not OF_NO_INTEREST.search(line))
     else:
         text = "\n".join(output.get("traceback", [])) or data.get("text/plain", "")
     if not text.strip() or re.fullmatch(r"<[\w.]+[^\n]*>", text.strip()):  # <Axes: …> says nothing
@@ -518,7 +522,8 @@ class Site:
         )
         count = sum(self.prototypes.values())
         rows = [("prototypes", count, "explorer"), ("figures", figures, "figures"),
-                ("executed notebooks", len(self.notebooks), "notebooks"), ("tables of scores", scores, "results")]  # fmt: skip
+                ("executed notebooks", len(self.notebooks), "notebooks"),
+                ("table of scores" if scores == 1 else "tables of scores", scores, "results")]  # fmt: skip
         cards = [
             Markup('<a class="tile" href="{}.html"><b>{:,}</b> {}</a>').format(p, n, t) for t, n, p in rows
         ]

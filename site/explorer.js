@@ -2,7 +2,7 @@
 // The prototype explorer. Everything that comes from a corpus is set as text, never as markup.
 
 const ALL = "";
-const FACTS = { score: "score", f0_hz: "pitch (Hz)", note: "note", nearest_utterance_id: "nearest real segment" };
+const FACTS = { score: "score", f0_hz: "pitch (Hz)", note: "note", nearest_utterance_id: "nearest segment" };
 const byId = (id) => document.getElementById(id);
 const controls = ["corpus", "speaker", "emotion", "sort", "find", "least", "with_speaker", "with_emotion"];
 const known = new Map(); // corpus → rows, once its index.js has arrived
@@ -134,9 +134,9 @@ function card(corpus, row) {
     loading: "lazy", src: path("prototypes", corpus, `${row._stem}.png`),
     alt: `Log-mel spectrogram of 100 ms: prototype ${title} of speaker ${row.speaker}`,
   });
-  const hidden = new Set(["speaker", "emotion", "rank"]);
+  const hidden = new Set(["speaker", "emotion", "rank", ...(row._nearest ? ["nearest_utterance_id", "nearest_start_ms"] : [])]);
   const facts = Object.keys(row).filter((key) => !key.startsWith("_") && !hidden.has(key));
-  const first = facts.filter((key) => key in FACTS);
+  const first = Object.keys(FACTS).filter((key) => facts.includes(key));
   const list = (keys) => make("dl", {}, ...keys.flatMap((key) =>
     [make("dt", { textContent: label(key) }), make("dd", { textContent: text(row[key]) })]));
   const more = facts.filter((key) => !(key in FACTS));

@@ -1,5 +1,7 @@
 """A recording of one's own: numbers that are what the networks say, and errors by their words."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -8,6 +10,7 @@ import soundfile
 from ser_utils import predict
 from ser_utils.profiles import settings
 from ser_utils.workspace import MissingResult, Workspace, seal
+from tests.conftest import REPOSITORY
 
 RATE_HZ = 16_000
 EMOTIONS = ("anger", "sadness")
@@ -114,6 +117,29 @@ def test_report_says_what_the_number_does_not_mean(workspace, tmp_path, capsys):
     text = capsys.readouterr().out
     assert "mine.wav" in text and "trained on EmoDB" in text and "%" in text
     assert "do not say what this person feels" in text and "guessing gives 50%" in text
+
+
+def test_another_rate_gives_the_same_answer(workspace):
+    from ser_utils.audio import resample
+
+    signal = _voice(200)
+    found = predict.predict_emotion(workspace, resample(signal, RATE_HZ, 48_000), 48_000)
+    assert found.probabilities["anger"] == pytest.approx(
+        predict.predict_emotion(workspace, signal, RATE_HZ).probabilities["anger"], abs=0.02
+    )
+    assert found.windows["end_s"].iloc[-1] == pytest.approx(0.8, abs=0.05)
+
+
+def test_the_cell_that_the_site_shows_runs(workspace, tmp_path, monkeypatch, capsys):
+    text = (REPOSITORY / "site" / "pages" / "reproduce.md").read_text("utf-8")
+    cell = re.search(r"```python\n(.*?)```", text, re.S)[1]
+    soundfile.write(tmp_path / "my.wav", _voice(200), RATE_HZ)
+    monkeypatch.chdir(tmp_path)
+    given = f'Workspace("emodb", "smoke", 0, {str(workspace.root)!r})'
+    assert 'Workspace("ravdess")' in cell
+    exec(cell.replace('Workspace("ravdess")', given), {})
+    said = capsys.readouterr().out
+    assert "anger" in said and "start_s" in said and "do not say what this person feels" in said
 
 
 def test_a_damaged_network_is_not_asked(workspace):
