@@ -1,98 +1,23 @@
 """Whole utterances for networks: their frames, one scale, batches of like lengths, and a model for every fold."""
 
-import functools
-import inspect
 import time
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import keras
-import librosa
 import numpy as np
 import pandas as pd
 from keras import ops
 
-from ser_utils import features
-from ser_utils.audio import reduce_noise
-from ser_utils.augmentation import artificial_clip, mask_bands, mask_frames, published_clip
+from ser_utils.augmentation import mask_bands, mask_frames
 from ser_utils.corpora import EMOTIONS
-from ser_utils.feature_store import build_store, load_store
+from ser_utils.feature_store import load_store
+from ser_utils.frames import clip_frames, frame_store  # noqa: F401  where others look for them
 from ser_utils.parallel import run_tasks
 from ser_utils.training import class_weights, code_of, fit_or_load
 from ser_utils.workspace import content_key, read_json
 
-KINDS = ("log_mel", "mfcc")
-NOISE_S = {"": None, "whole": None, "first_second": 1.0}  # seconds at the start that are taken for noise
 SCALES = ("training", "corpus", "speaker", "utterance", "clip")
-
-
-def clip_frames(
-    signal, sample_rate, *, kind, n_mels, n_fft, hop_length, n_mfcc=40, deltas=False, denoise="", trim_db=0
-):
-    """Frames of one utterance.
-
-    signal : float32 (n_samples,); sample_rate : Hz
-    kind : "log_mel" (n_mels bands in dB below the clip's maximum) or "mfcc" (n_mfcc coefficients and energy)
-    denoise : "" leaves the noise, "whole" estimates it from the whole clip, "first_second" takes the clip's
-        first second for noise as the spectrogram CNN's source does, voice and all
-    trim_db : leading and trailing frames further than this below the loudest are left out; 0 keeps all
-    Returns float32 (n_frames, n_features). Raises ValueError for an unknown kind or denoise.
-    """
-    for name, value, known in (("kind", kind, KINDS), ("denoise", denoise, NOISE_S)):
-        if value not in known:
-            raise ValueError(f"{name} must be one of {', '.join(map(repr, known))}. Received: {value!r}")
-    if denoise:
-        signal = reduce_noise(signal, sample_rate, noise_s=NOISE_S[denoise])
-    if trim_db:
-        signal, _ = librosa.effects.trim(signal, top_db=trim_db, frame_length=n_fft, hop_length=hop_length)
-    grid = {"n_mels": n_mels, "n_fft": n_fft, "hop_length": hop_length}
-    if kind == "log_mel":
-        rows = features.log_mel(signal, sample_rate, **grid)
-    else:
-        rows = features.mfcc(signal, sample_rate, n_mfcc=n_mfcc, energy=True, deltas=deltas, **grid)
-    return np.ascontiguousarray(rows.T)
-
-
-def artificial_frames(signal, sample_rate, *, frames, changes, copy, seed, published=False):
-    """Frames of an artificial copy of one utterance, for training alone.
-
-    frames : settings of `clip_frames`; changes : names, see `augmentation`; copy : number of the copy
-    published : as the spectrogram CNN's source made them, faults included
-    Returns float32 (n_frames, n_features). What happens depends on the samples, `copy` and `seed` alone.
-    """
-    seeds = (seed, copy, zlib.crc32(np.ascontiguousarray(signal)))
-    spectrogram_of = functools.partial(clip_frames, **frames)
-    if published:
-        return published_clip(spectrogram_of(signal, sample_rate), seed=seeds, changes=changes)
-    return artificial_clip(signal, sample_rate, spectrogram_of, changes, seed=seeds)
-
-
-def frame_store(folder, table, frames, *, sample_rate_hz=None, extract=clip_frames, **options):
-    """A feature store of the frames of every utterance.
-
-    frames : settings of `clip_frames`; sample_rate_hz : Hz to resample to, None leaves the recordings as they are
-    extract : `clip_frames`, or `artificial_frames` with its own `options`
-    Returns a FeatureStore.
-    """
-    given = {"frames": frames, **options} if extract is artificial_frames else frames
-    code = [inspect.getsource(one) for one in (extract, clip_frames, features.log_mel, features.mfcc)]
-    key = content_key(given, code, code_of(artificial_clip) if options else "")
-    return build_store(
-        folder, table, functools.partial(extract, **given), key=key, sample_rate_hz=sample_rate_hz or None,
-        title=Path(folder).name,
-    )  # fmt: skip
-
-
-def artificial_stores(folder, table, frames, *, copies, **options):
-    """Feature stores of `copies` artificial versions of every utterance; options as in `artificial_frames`.
-
-    Returns a tuple of folders, for FoldTask.copies.
-    """
-    return tuple(
-        frame_store(f"{folder}_{copy}", table, frames, extract=artificial_frames, copy=copy, **options).folder
-        for copy in range(copies)
-    )
 
 
 def clip_scale(clips, table, how, training):
@@ -243,6 +168,19 @@ class UnweightedAverageRecall(keras.metrics.Metric):
         return super().get_config() | {"n_classes": self.n_classes}
 
 
+class EpochSeconds(keras.callbacks.Callback):
+    """Puts the time that each epoch trained, validation not counted, into the history as `seconds`."""
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.start = time.perf_counter()
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.seconds = time.perf_counter() - self.start
+
+    def on_epoch_end(self, epoch, logs=None):
+        logs["seconds"] = self.seconds
+
+
 @dataclass(frozen=True)
 class FoldTask:
     """One model to train and test: all that a worker process needs to know.
@@ -251,7 +189,8 @@ class FoldTask:
     network : importable function, or a functools.partial of one: (n_classes, n_features) -> keras.Model
     store : folder of a feature store of frames; copies : those of artificial copies, used for training alone
     fold : one fold of a fold table
-    settings : scale, batch_size, epochs, patience, learning_rate, one_cycle, weight_decay, label_smoothing,
+    settings : scale, batch_size, epochs (more of them where they make fewer than `least_updates` steps in all:
+        few clips need as many steps as many), patience, learning_rate, one_cycle, weight_decay, label_smoothing,
         mask_bands, mask_frames, and resized_frames (0: clips keep their length)
     models : folder; seed : int
     """
@@ -294,7 +233,8 @@ def train_fold(task):
     train = batches(
         "train", batch_size=options["batch_size"], shuffle=True, seed=task.seed, augment=_masks(options)
     )
-    n_steps = options["epochs"] * len(train)
+    epochs = max(options["epochs"], -(-options.get("least_updates", 0) // len(train)))
+    n_steps = epochs * len(train)
     made_from = [read_json(Path(folder) / "made_from.json") for folder in (task.store, *task.copies)]
     fitted = fit_or_load(
         Path(task.models) / f"{task.name}.keras",
@@ -302,8 +242,9 @@ def train_fold(task):
         train,
         key=content_key(made_from, task.fold, options, repr(task.network), _code_of(task.network)),
         validation=batches("validation" if (role == "validation").any() else "test"),
-        seed=task.seed, epochs=options["epochs"], patience=options["patience"], monitor="val_uar", mode="max",
+        seed=task.seed, epochs=epochs, patience=options["patience"], monitor="val_uar", mode="max",
         class_weight=class_weights(truth[role == "train"], len(classes)), title=task.name,
+        callbacks=[EpochSeconds()],
     )  # fmt: skip
     test = batches("test")
     probabilities = predict_clips(fitted.model, test)
@@ -359,6 +300,7 @@ def _compiled(model, options, n_steps):
         # XLA compiles anew for each length: TensorFlow's graph does not
         jit_compile=False if keras.backend.backend() == "tensorflow" else "auto",
     )
+    model.optimizer.build(model.trainable_variables)  # or the first step builds it, and is traced twice
     return model
 
 
@@ -366,31 +308,55 @@ def _code_of(network):
     return code_of(getattr(network, "func", network), ClipBatches)
 
 
-def run_folds(workspace, system, plan, *, jobs=None):
-    """Train and test models side by side, one task per model and fold, and save what they predicted.
+def run_folds(plan, *, title="", jobs=None):
+    """Train and test models side by side, one task per model and fold.
 
-    plan : dict (model, protocol) -> (fold table, its audit, list of FoldTask)
-    jobs : processes, see `parallel.run_tasks`
-    Returns a dict (model, protocol) -> dict of predictions (table), histories and paths (one per fold),
-    parameters, seconds_to_train (of all folds together), ms_per_utterance.
+    plan : dict key -> list of FoldTask, one per fold; jobs : processes, see `parallel.run_tasks`
+    Returns a dict key -> dict of predictions (table), histories and paths (one per fold), parameters,
+    seconds_to_train (of all folds together), ms_per_utterance.
     """
-    tasks = [task for _, _, own in plan.values() for task in own]
-    outcomes = iter(run_tasks(train_fold, tasks, jobs=jobs, progress=system))
+    tasks = [task for own in plan.values() for task in own]
+    outcomes = iter(run_tasks(train_fold, tasks, jobs=jobs, progress=title))
     results = {}
-    for (model, protocol), (folds, audit, own) in plan.items():
+    for key, own in plan.items():
         found = [next(outcomes) for _ in own]
-        predictions = pd.concat([one["predictions"] for one in found], ignore_index=True)
-        costs = {
+        results[key] = {
+            "predictions": pd.concat([one["predictions"] for one in found], ignore_index=True),
+            "histories": [one["history"] for one in found],
+            "paths": [one["path"] for one in found],
             "parameters": found[0]["parameters"],
             "seconds_to_train": sum(one["seconds"] for one in found),
             "ms_per_utterance": float(np.mean([one["ms_per_utterance"] for one in found])),
         }
-        name = {"system": system, "model": model, "protocol": protocol, "folds": folds.attrs["folds"]}
-        workspace.save_predictions(predictions, **name)
-        workspace.save_audit(audit, **name)
-        workspace.save_costs(costs, **name)
-        results[model, protocol] = {
-            "predictions": predictions, "histories": [one["history"] for one in found],
-            "paths": [one["path"] for one in found], **costs,
-        }  # fmt: skip
     return results
+
+
+COSTS = ("parameters", "seconds_to_train", "ms_per_utterance")
+
+
+def averaged(results):
+    """Several models asked at once: the mean of their probabilities, the sum of their costs.
+
+    results : list of what `run_folds` gives for one model each, on the same folds
+    Returns a dict of the same kind.
+    """
+    first = results[0]["predictions"]
+    names = [name for name in first if name.startswith("p_")]
+    keys = ["fold", "utterance_id"]
+    probabilities = np.mean(
+        [one["predictions"].set_index(keys).loc[first.set_index(keys).index, names] for one in results],
+        axis=0,
+    )
+    classes = np.array([name.removeprefix("p_") for name in names])
+    predictions = first.assign(
+        prediction=classes[probabilities.argmax(axis=1)], **dict(zip(names, probabilities.T, strict=True))
+    )
+    costs = {key: sum(one[key] for one in results) for key in COSTS}
+    return {"predictions": predictions, "histories": [], "paths": [], **costs}
+
+
+def save_result(workspace, result, audit, **name):
+    """Save what a model of `run_folds` predicted, its audit and its costs; name : see Workspace."""
+    workspace.save_predictions(result["predictions"], **name)
+    workspace.save_audit(audit, **name)
+    workspace.save_costs({key: result[key] for key in COSTS}, **name)

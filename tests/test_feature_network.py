@@ -6,7 +6,8 @@ import pandas as pd
 import pytest
 
 from ser_utils.audio import save_audio
-from ser_utils.clips import ClipBatches, FoldTask, clip_frames, frame_store, train_fold
+from ser_utils.clips import COSTS, ClipBatches, FoldTask, averaged, train_fold
+from ser_utils.frames import clip_frames, frame_store
 from ser_utils.models.feature_network import AttentiveStatistics, attention_over_time, cnn_bilstm, deep_cnn
 from ser_utils.models.spectrogram_cnn import clip_cnn, image_cnn
 from ser_utils.training import set_seed
@@ -99,6 +100,17 @@ def test_an_unknown_kind_is_refused():
         clip_frames(np.ones(4000, "float32"), 16_000, kind="plp", n_mels=8, n_fft=512, hop_length=256)
 
 
+def test_models_asked_at_once_give_the_mean_of_their_probabilities():
+    names = {"utterance_id": ["a", "b"], "fold": [0, 1], "emotion": ["anger", "fear"]}
+    one = pd.DataFrame(names | {"prediction": ["anger", "fear"], "p_anger": [0.6, 0.4], "p_fear": [0.4, 0.6]})
+    two = pd.DataFrame(names | {"prediction": ["fear", "fear"], "p_anger": [0.1, 0.2], "p_fear": [0.9, 0.8]})
+    costs = dict.fromkeys(COSTS, 2)
+    both = averaged([{"predictions": one, **costs}, {"predictions": two[::-1], **costs}])
+    assert list(both["predictions"]["prediction"]) == ["fear", "fear"]
+    np.testing.assert_allclose(both["predictions"]["p_anger"], [0.35, 0.3])
+    assert all(both[key] == 4 for key in COSTS)
+
+
 @pytest.fixture
 def store(tmp_path):
     """Sixteen tones, high ones happy and low ones sad."""
@@ -120,7 +132,7 @@ def test_a_fold_is_learned_tested_and_found_finished(store, tmp_path, resized, m
     fold = pd.DataFrame(
         {"utterance_id": store.table["utterance_id"], "start_ms": np.nan, "fold": 2, "role": role}
     )
-    settings = {"scale": "training", "batch_size": 4, "epochs": 25, "patience": 25, "learning_rate": 0.02,
+    settings = {"scale": "training", "batch_size": 4, "epochs": 10, "least_updates": 50, "patience": 25, "learning_rate": 0.02,
                 "one_cycle": False, "weight_decay": 0.0, "label_smoothing": 0.0, "mask_bands": 0, "mask_frames": 0,
                 "resized_frames": resized}  # fmt: skip
     network = (
@@ -128,6 +140,7 @@ def test_a_fold_is_learned_tested_and_found_finished(store, tmp_path, resized, m
     )
     task = FoldTask("tones", network, store.folder, fold, settings, tmp_path)
     found = train_fold(task)
+    assert len(found["history"]) == 25 and (found["history"]["seconds"] > 0).all()  # two steps an epoch
     predictions = found["predictions"]
     assert list(predictions["utterance_id"]) == ["12", "13", "14", "15"] and set(predictions["fold"]) == {2}
     assert (predictions["prediction"] == predictions["emotion"]).all()

@@ -8,10 +8,11 @@ from ser_utils.models.waveforms import time_mask
 
 @keras.saving.register_keras_serializable(package="ser_utils")
 class ConvolutionBlock(layers.Layer):
-    """3 × 3 convolution, batch norm, ReLU, max-pool, dropout of whole channels; silent beyond each clip's end.
+    """3 × 3 convolution, max-pool, batch norm, ReLU, dropout of whole channels; silent beyond each clip's end.
 
-    Since everything beyond the end is zero before each convolution, as its own padding is, and at least zero
-    before each pooling, how far a clip was padded never reaches its features.
+    Since everything beyond the end is zero before each convolution, as its own padding is, and no maximum before
+    each pooling, how far a clip was padded never reaches its features. Pooled first, because norm and ReLU then
+    cost a quarter; ReLU and maximum may change places.
 
     pool : (frames, bands) made one. batch_norm : False convolves with a bias instead
     Call: x (batch, frames, bands, channels), n_frames (batch,) -> both after the block.
@@ -33,10 +34,12 @@ class ConvolutionBlock(layers.Layer):
 
     def call(self, x, n_frames, training=None):
         x = self.convolution(x)
+        x = self.pooling(ops.where(clip_mask(x, n_frames), x, -1e9))
+        n_frames = -(-n_frames // self.pool[0])
+        own = clip_mask(x, n_frames)
         if self.norm:
-            x = self.norm(x, training=training)
-        x = self.pooling(ops.where(clip_mask(x, n_frames), ops.relu(x), 0.0))
-        return self.drop(x, training=training), -(-n_frames // self.pool[0])
+            x = self.norm(ops.where(own, x, 0.0), training=training)
+        return self.drop(ops.where(own, ops.relu(x), 0.0), training=training), n_frames
 
     def get_config(self):
         config = {"filters": self.filters, "pool": self.pool, "batch_norm": self.batch_norm}
