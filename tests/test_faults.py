@@ -9,6 +9,7 @@ import re
 import resource
 import shutil
 import signal
+import socket
 import string
 import subprocess
 import sys
@@ -470,8 +471,11 @@ def test_jupyter_stays_on_this_machine_and_wants_a_token(tmp_path):
     command = next(line for line in recipe.splitlines() if "jupyter lab" in line).split()
     environment = os.environ | {"JUPYTER_CONFIG_DIR": str(tmp_path), "HOME": str(tmp_path)}
     root = ["--allow-root"] if os.geteuid() == 0 else []
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        wanted = free.getsockname()[1]
     server = subprocess.Popen(
-        [REPOSITORY / command[0], *command[1:], "--no-browser", "--port=0", *root], cwd=REPOSITORY, env=environment,
+        [REPOSITORY / command[0], *command[1:], "--no-browser", f"--port={wanted}", *root], cwd=REPOSITORY, env=environment,
         stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     try:
@@ -481,13 +485,14 @@ def test_jupyter_stays_on_this_machine_and_wants_a_token(tmp_path):
             if (found := re.search(r"http://127\.0\.0\.1:(\d+)/\S*token=(\w+)", line))
         )
         port, token = url.groups()
+        while not listening(int(port)):  # the address is told before
+            assert server.poll() is None
+            time.sleep(0.05)
+        page = f"http://127.0.0.1:{port}/api/contents"
         with pytest.raises(urllib.error.HTTPError) as refusal:
-            urllib.request.urlopen(f"http://127.0.0.1:{port}/api/contents", timeout=20)
+            urllib.request.urlopen(page, timeout=60)
         assert refusal.value.code == 403 and len(token) >= 32
-        assert (
-            urllib.request.urlopen(f"http://127.0.0.1:{port}/api/contents?token={token}", timeout=20).status
-            == 200
-        )
+        assert urllib.request.urlopen(f"{page}?token={token}", timeout=60).status == 200
         assert listening(int(port)) == {"0100007F"}  # 127.0.0.1
     finally:
         server.terminate()
