@@ -58,6 +58,13 @@ def describe(line):
     return words + (f"; wanted {wanted(line)}" if wanted(line) else "")
 
 
+def compared(line):
+    """What a line is compared with, and what that needs."""
+    if pd.isna(line.get("other")):
+        return line["than"]
+    return f"{line['than']}: {number(line['other'])} {line['unit']}".rstrip()
+
+
 def number(value):
     """Three digits that mean something."""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
@@ -78,14 +85,13 @@ def performance_table(measured):
 
     measured : DataFrame of COLUMNS
     """
-    shown = measured[["other", "at_most"]].notna().any(axis=1) | measured["value"].isna()
+    shown = measured[["ratio", "at_most"]].notna().any(axis=1) | measured["value"].isna()
     lines = ["| | at | here | compared with | × | wanted |", "|---|---|---:|---|---:|---|"]
     for line in measured[shown].to_dict("records"):
         here = "–" if pd.isna(line["value"]) else f"{number(line['value'])} {line['unit'] or ''}".strip()
         other = ratio = ""
-        if not pd.isna(line["other"]):
-            other = f"{line['than']}: {number(line['other'])} {line['unit'] or ''}".strip()
-            ratio = number(line["ratio"])
+        if not pd.isna(line["ratio"]):
+            other, ratio = compared(line), number(line["ratio"])
         lines.append(f"| {line['what']} | {line['at']} | {here} | {other} | {ratio} | {wanted(line)} |")
     low, high = measured["load"].min(), measured["load"].max()
     dates, machines = sorted(set(measured["date"])), sorted(set(measured["machine"]))

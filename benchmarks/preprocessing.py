@@ -46,9 +46,8 @@ def compare(sample_rate, seconds, repeats):
         for _ in range(repeats):
             with threadpool_limits(1):
                 one_round = [timed(one_by_one, few, sample_rate), timed(peaks, utterances, sample_rate)]
-            start = clock()
-            parallel(work(share, sample_rate) for share in shares)
-            spent.append([*one_round, clock() - start])
+            shared = 0.0 if BUSY else timed(lambda: parallel(work(share, sample_rate) for share in shares))
+            spent.append([*one_round, shared])
     loop, ours, shared = 1e6 * np.min(spent, axis=0) / [len(few), n, n]
     at = f"{n:,} segments at {sample_rate // 1000} kHz"
     same = {"other": loop, "than": LOOP}
