@@ -44,7 +44,7 @@ MARKS = ("<!-- scores -->", "<!-- /scores -->")
 IN_README = {
     "prototype": ["per_speaker", "all_speakers"],
     "spectrogram_cnn": ["clip_4_layers", "image_4_layers"],
-    "feature_network": ["deep_cnn_log_mel", "cnn_bilstm_log_mel"],
+    "feature_network": ["deep_cnn_log_mel", "all_four"],
     "vae": ["both"],
     "sigwavnet": ["*"],
     "cnn_n_gru": ["*"],
