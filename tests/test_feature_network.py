@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from functools import partial
 
 import keras
@@ -98,6 +100,11 @@ def test_frames_of_a_tone_lie_where_it_sounds(kind, width):
 def test_an_unknown_kind_is_refused():
     with pytest.raises(ValueError, match="kind must be one of 'log_mel', 'mfcc'. Received: 'plp'"):
         clip_frames(np.ones(4000, "float32"), 16_000, kind="plp", n_mels=8, n_fft=512, hop_length=256)
+
+
+def test_frames_are_made_without_importing_a_network_library():
+    code = "import sys, ser_utils.frames; sys.exit('keras' in sys.modules or 'tensorflow' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_models_asked_at_once_give_the_mean_of_their_probabilities():
