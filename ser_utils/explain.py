@@ -54,6 +54,8 @@ class Subject:
     patch, stride : sizes of occlusion along each axis of x, -1 for all of it
     layer : whose channels Grad-CAM weighs, "" for none; attention : of attentive pooling, "" for none
     log_probabilities : whether the model gives logarithms
+    spread : (n_features,), what the features were divided by
+    most_steps : of integrated gradients
     more : function (subject, x, label) -> dict method -> function () -> (1, ...), methods of its own
     """
 
@@ -65,6 +67,8 @@ class Subject:
     attention: str = ""
     has_lengths: bool = True
     log_probabilities: bool = False
+    spread: object = 1.0
+    most_steps: int = 400
     more: object = None
 
     def others(self, x):
@@ -97,7 +101,9 @@ def methods(subject, x, label, *, seed=0):
         "gradient": lambda: np.abs(gradient(score, x)),
         "gradient_times_input": lambda: gradient(score, x) * (np.asarray(x) - absence),
         "smooth_grad": lambda: np.abs(smooth_grad(score, x, seed=seed)),
-        "integrated_gradients": lambda: integrated_gradients(score, x, absence),
+        "integrated_gradients": lambda: integrated_gradients(
+            score, x, absence, most_steps=subject.most_steps
+        ),
         "occlusion": lambda: occlusion(score, x, patch=patch, stride=stride, fill=absence),
     }
     if subject.layer:
@@ -129,10 +135,15 @@ class Material:
     mean: np.ndarray
     spread: np.ndarray
 
-    @property
-    def silence(self):
-        """The lowest level of each feature in training, scaled: for log-mel its floor."""
-        return (np.min([clip.min(axis=0) for clip in self.training], axis=0) - self.mean) / self.spread
+    def silence(self, kind="log_mel"):
+        """The lowest level in training as the network sees it, (n_features,).
+
+        kind : "log_mel", or "mfcc" with energy last, where silence has a first coefficient, an energy, and no shape
+        """
+        lowest = np.min([clip.min(axis=0) for clip in self.training], axis=0)
+        if kind == "mfcc":
+            lowest[1:-1] = 0
+        return (lowest - self.mean) / self.spread
 
 
 def held_out(frames_of, emotion_of, roles):
@@ -161,13 +172,22 @@ def choose_clips(subject, candidates, *, most):
 
     candidates : list of (name, x (1, ...), label). Returns at most `most` of them, the label what the model says.
     """
-    said = [int(subject.predict(x).argmax()) for _, x, _ in candidates]
-    right = [place for place, (_, _, label) in enumerate(candidates) if said[place] == label]
-    turn, seen = {}, {}
-    for place in right or range(len(candidates)):
-        turn[place] = seen[said[place]] = seen.get(said[place], -1) + 1
-    chosen = sorted(turn, key=lambda place: (turn[place], said[place]))[:most]
-    return [(*candidates[place][:2], said[place]) for place in chosen]
+
+    def said(x):
+        return int(subject.predict(x).argmax())
+
+    def right_of(wanted):  # lazily: no more clips are asked about than it takes
+        return (one for one in candidates if one[2] == wanted and said(one[1]) == wanted)
+
+    right = {label: right_of(label) for label in sorted({label for _, _, label in candidates})}
+    chosen = []
+    while right and len(chosen) < most:
+        for label in list(right):
+            if (one := next(right[label], None)) is None:
+                del right[label]
+            elif len(chosen) < most:
+                chosen.append(one)
+    return chosen or [(name, x, said(x)) for name, x, _ in candidates[:most]]
 
 
 def gradient(score, x):
@@ -207,16 +227,25 @@ def path_gradient(score, x, baseline, *, steps=50):
     """Mean gradient on the straight way from a baseline to x, by the midpoint rule. x, baseline : (1, ...)"""
     x, baseline = np.asarray(x, np.float32), np.asarray(baseline, np.float32)
     share = ((np.arange(steps) + 0.5) / steps).reshape(-1, *[1] * (x.ndim - 1)).astype(np.float32)
-    return gradient(score, baseline + share * (x - baseline)).mean(axis=0, keepdims=True)
+    parts = np.array_split(share, -(-steps // AT_ONCE))
+    return (
+        sum(gradient(score, baseline + part * (x - baseline)).sum(axis=0, keepdims=True) for part in parts)
+        / steps
+    )
 
 
-def integrated_gradients(score, x, baseline, *, steps=50):
+def integrated_gradients(score, x, baseline, *, steps=50, within=0.01, most_steps=400):
     """Path integral of the gradient from a baseline to x (Sundararajan et al. 2017).
 
-    x, baseline : (1, ...)
-    The values sum to score(x) − score(baseline); `completeness_gap` says how nearly.
+    x, baseline : (1, ...); steps : of the path, doubled up to `most_steps` until the values sum to
+        score(x) − score(baseline) with an error of at most `within` of it, see `completeness_gap`
     """
-    return (np.asarray(x, np.float32) - baseline) * path_gradient(score, x, baseline, steps=steps)
+    x = np.asarray(x, np.float32)
+    while True:
+        given = (x - baseline) * path_gradient(score, x, baseline, steps=steps)
+        if 2 * steps > most_steps or completeness_gap(score, x, baseline, given) <= within:
+            return given
+        steps *= 2
 
 
 def completeness_gap(score, x, baseline, attribution):
@@ -269,17 +298,29 @@ def grad_cam(model, layer, label, x, *others):
     """
     outputs = model.get_layer(layer).output
     outputs = list(outputs) if isinstance(outputs, list | tuple) else [outputs]
-    front = keras.Model(model.inputs, outputs)
-    reached = front(
-        [ops.convert_to_tensor(one) for one in (x, *others)] if others else ops.convert_to_tensor(x)
-    )
+    cut = [*outputs, *_beside(model, outputs)]
+    given = [ops.convert_to_tensor(one) for one in (x, *others)]
+    reached = keras.Model(model.inputs, cut)(given if others else given[0])
     reached = list(reached) if isinstance(reached, list | tuple) else [reached]
-    head = keras.Model([*outputs, *model.inputs[1:]] if others else outputs, model.output)
     activation = ops.convert_to_numpy(reached[0])
-    slope = gradient(class_score(head, label, *reached[1:], *others), activation)
+    slope = gradient(class_score(keras.Model(cut, model.output), label, *reached[1:]), activation)
     positions = tuple(range(1, activation.ndim - 1))
     weights = slope.mean(axis=positions, keepdims=True)
     return np.maximum((weights * activation).sum(axis=-1), 0)
+
+
+def _beside(model, outputs):
+    """Tensors that what follows `outputs` in a model takes from elsewhere, such as the clips' lengths."""
+    known, after, needed = {id(t) for t in model.inputs}, {id(t) for t in outputs}, {}
+    for operation in model.operations:  # in the order of the graph
+        for node in operation._inbound_nodes:
+            if not all(id(t) in known for t in node.input_tensors):
+                continue  # of another model that shares the layer
+            known |= {id(t) for t in node.output_tensors}
+            if any(id(t) in after for t in node.input_tensors):
+                after |= {id(t) for t in node.output_tensors}
+                needed |= {id(t): t for t in node.input_tensors}
+    return [tensor for key, tensor in needed.items() if key not in after]
 
 
 def attention_weights(model, layer, x, *others):
@@ -298,6 +339,16 @@ def stretch(attribution, shape):
     fine = zoom(attribution[0], factors, order=1, grid_mode=True, mode="nearest")
     fine = fine.reshape(*fine.shape, *[1] * (len(shape) - len(known)))
     return np.broadcast_to(fine, shape)[None]
+
+
+def mean_map(attributions, *, n_frames=64):
+    """Mean of maps (n_frames_i, n_features), each first brought to `n_frames`: what a class looks like."""
+    return np.mean([stretch(one[None], (n_frames, one.shape[1]))[0] for one in attributions], axis=0)
+
+
+def over_windows(attribution, n):
+    """An attribution of samples or frames (n_steps, ...) summed over `n` windows of equal length: (n,)."""
+    return np.array([part.sum() for part in np.array_split(attribution, n)])
 
 
 def mel_of_cepstra(slope, n_mels):

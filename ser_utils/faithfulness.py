@@ -26,7 +26,7 @@ RULES = pd.DataFrame(
         ("follows the weights", "likeness_randomised", "<", 0.5),
         ("follows the labels", "likeness_shuffled", "<", 0.5),
         ("is stable", "stability", ">", 0.7),
-        ("sums up", "completeness_gap", "<", 0.05),
+        ("sums up", "completeness_gap", "<", 0.01),
         ("falls faster than at random", "deletion_less_random_high", "<", 0.0),
         ("falls faster than by energy", "deletion_less_energy_high", "<", 0.0),
         ("rises faster than at random", "insertion_less_random_low", ">", 0.0),
@@ -111,6 +111,12 @@ def localisation(attribution, region):
         )
     ranks = rankdata(np.asarray(attribution).ravel())
     return float((ranks[region].sum() - inside * (inside + 1) / 2) / (inside * outside))
+
+
+def baselines(subject, x, *, seed=0):
+    """Maps that know nothing of the model: how far each point is from absence, unscaled, and chance. x : (1, ...)"""
+    rng = np.random.default_rng(seed)
+    return {"energy": np.abs(x - subject.absence(x)) * subject.spread, "random": rng.random(np.shape(x))}
 
 
 def judge(subject, x, label, maps):

@@ -117,6 +117,59 @@ def agreement(one, other):
     }
 
 
+def judge(opened):
+    """How real, pure and needed the prototypes of one classifier are: a dict of numbers.
+
+    uar, uar_projected : on held-out segments, before and after `project`; median_move : of it
+    purity, purity_by_chance : mean of `purity`, and what segments chosen blindly would give; and `redundancy`
+    """
+    truth, weights = opened.labels("test"), opened.classifier.fc_weights
+    known, labels = opened.similarity("train"), opened.labels("train")
+    projected, moved = project(opened.classifier, opened.embeddings["train"])
+    after = similarities(projected, opened.embeddings["test"])
+    return {
+        "prototypes": known.shape[1],
+        "uar": unweighted_average_recall(truth, decide(opened.similarity("test"), weights)),
+        "uar_projected": unweighted_average_recall(truth, decide(after, weights)),
+        "median_move": float(np.median(moved)),
+        "purity": float(purity(known, weights, labels).mean()),
+        "purity_by_chance": float((np.bincount(labels) / len(labels))[classes_spoken_for(weights)[0]].mean()),
+        **redundancy(known),
+    }
+
+
+def by_strength(fc_weights):
+    """Prototypes in the order of how strongly they speak, the strongest of every class before the next of any.
+
+    Strength is how far a prototype's weight for its class stands above the mean of all. Taken over all classes at
+    once, the order would first silence whole classes. Returns int (n_prototypes,).
+    """
+    own, strength = classes_spoken_for(fc_weights)
+    rank = pd.Series(-strength).groupby(own).rank(method="first").to_numpy()
+    return np.lexsort((own, rank))
+
+
+def removals(opened, *, draws=20, seed=0):
+    """Removal curves of one classifier on held-out segments: strongest first, weakest first, at random.
+
+    Returns a dict order -> (shares, UAR), UAR (draws, steps + 1) at random; strength as in `by_strength`.
+    """
+    similarity, weights, truth = (
+        opened.similarity("test"),
+        opened.classifier.fc_weights,
+        opened.labels("test"),
+    )
+    order, rng = by_strength(weights), np.random.default_rng(seed)
+    shares, falling = removal(similarity, weights, truth, order)
+    _, rising = removal(similarity, weights, truth, order[::-1])
+    at_random = [removal(similarity, weights, truth, rng.permutation(len(order)))[1] for _ in range(draws)]
+    return {
+        "strongest first": (shares, falling),
+        "weakest first": (shares, rising),
+        "at random": (shares, np.stack(at_random)),
+    }
+
+
 def contributions(similarity, fc_weights, label):
     """What each prototype adds to the logit of `label` in each segment, against the mean of all classes.
 

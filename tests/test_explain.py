@@ -5,7 +5,7 @@ import pytest
 from keras import ops
 
 from ser_utils import explain, features
-from ser_utils.models.feature_network import attention_over_time, deep_cnn
+from ser_utils.models.feature_network import attention_over_time, cnn_bilstm, deep_cnn
 
 
 def linear(weights):
@@ -65,7 +65,7 @@ def test_integrated_gradients_sum_to_the_change(network, x):
     given = explain.integrated_gradients(score, x, baseline)
     assert explain.completeness_gap(score, x, baseline, given) < 0.01
     assert explain.completeness_gap(score, x, baseline, 1.5 * given) > 0.4
-    few = explain.integrated_gradients(score, x, baseline, steps=1)
+    few = explain.integrated_gradients(score, x, baseline, steps=1, within=np.inf)
     assert explain.completeness_gap(score, x, baseline, few) > explain.completeness_gap(
         score, x, baseline, given
     )
@@ -79,6 +79,16 @@ def test_a_very_sure_model_still_has_a_slope(weights, x):
     assert float(ops.convert_to_numpy(sure(x)).max()) == 1
     given = explain.gradient(explain.class_score(sure, 0), x)
     np.testing.assert_allclose(given[0].ravel(), scaled, rtol=1e-3)
+
+
+def test_steps_are_doubled_until_the_sum_is_right(x):
+    steep = lambda v: ops.sum(ops.tanh(40 * (v - 0.9)), axis=(1, 2))  # noqa: E731 -- most of it in a short piece
+    inputs, nothing = np.ones_like(x), np.zeros_like(x)
+    one, many = (
+        explain.integrated_gradients(steep, inputs, nothing, steps=5, within=w) for w in (np.inf, 0.01)
+    )
+    assert explain.completeness_gap(steep, inputs, nothing, one) > 0.05
+    assert explain.completeness_gap(steep, inputs, nothing, many) <= 0.01
 
 
 def test_logarithms_of_probabilities_give_the_same_score(network, x):
@@ -99,6 +109,15 @@ def test_grad_cam_is_the_literal_formula(network, x):
     given = explain.grad_cam(network, "last", k, x)
     np.testing.assert_allclose(given[0], wanted, rtol=1e-3, atol=1e-7)
     assert explain.stretch(given, (12, 10)).shape == (1, 12, 10)
+
+
+def test_grad_cam_of_a_recurrent_network_is_a_curve_over_its_steps():
+    keras.utils.set_random_seed(0)
+    model = cnn_bilstm(3, 12, filters=(4, 4, 4, 4), units=3)
+    x, n = np.random.default_rng(0).normal(size=(1, 40, 12)).astype("float32"), np.array([40], "int32")
+    given = explain.grad_cam(model, "bilstm", 1, x, n)
+    assert given.shape == (1, 5) and given.min() >= 0
+    assert explain.grad_cam(model, "block_4", 1, x, n).shape == (1, 5, 1), "5 steps of one band are left"
 
 
 def test_a_curve_over_time_is_repeated_for_every_feature():
@@ -139,7 +158,9 @@ def test_held_out_clips_are_scaled_by_training_alone():
     ((name, x, label),) = found.tested
     assert name == "c" and found.classes[label] == "fear" and found.labels.tolist() == [1, 0]
     np.testing.assert_allclose(x[0] * found.spread + found.mean, frames["c"], rtol=1e-4)
-    np.testing.assert_allclose(found.silence * found.spread + found.mean, pooled.min(axis=0), rtol=1e-4)
+    np.testing.assert_allclose(found.silence() * found.spread + found.mean, pooled.min(axis=0), rtol=1e-4)
+    flat = found.silence("mfcc") * found.spread + found.mean
+    np.testing.assert_allclose(flat, [pooled[:, 0].min(), 0, pooled[:, 2].min()], rtol=1e-4, atol=1e-5)
 
 
 def test_clips_to_explain_are_right_ones_of_every_class_in_turn():

@@ -11,6 +11,7 @@ from sklearn.metrics import roc_auc_score
 
 from ser_utils import explain, faithfulness
 from ser_utils.models.feature_network import deep_cnn
+from ser_utils.models.wavelet import SigWavNet
 from ser_utils.training import set_seed
 
 
@@ -184,6 +185,14 @@ def test_noise_is_lowered_until_the_prediction_stays(planted):
     assert np.abs(heard[0] - x).max() > 0
 
 
+def test_baselines_know_nothing_of_the_model(planted):
+    subject, clips, _, _ = planted
+    wide = dataclasses.replace(subject, silence=-1.0, spread=np.arange(12.0))
+    x, found = clips[0][0], faithfulness.baselines(wide, clips[0][0])
+    np.testing.assert_allclose(found["energy"], np.abs(x + 1) * np.arange(12), rtol=1e-5)
+    np.testing.assert_array_equal(found["random"], faithfulness.baselines(subject, x)["random"])
+
+
 def test_a_cue_lies_where_its_row_says():
     cues = pd.DataFrame({"start_ms": [100.0], "end_ms": [200.0], "low_hz": [1000.0], "high_hz": [2000.0]})
     region = faithfulness.cue_region(cues, 30, hop_s=0.016, n_mels=40, fmax=8000)
@@ -247,3 +256,20 @@ def test_the_network_of_05_can_be_randomised():
     model = deep_cnn(3, 12, filters=(4, 4, 4, 4))
     layers = faithfulness.weighted_layers(model)
     assert layers[0] == "classes" and layers[-1] == "block_1"
+
+
+def test_a_network_on_waveforms_is_explained_and_randomised_as_a_whole():
+    set_seed(0)
+    model = SigWavNet(3, levels=2, gru_units=3, gru_layers=1, channels=3, wavelet="db2")
+    model.build()
+    n = model.minimum_samples + 200
+    x = np.random.default_rng(0).normal(size=(1, n)).astype("float32")
+    about = {"has_lengths": False, "log_probabilities": True}
+    subject = explain.Subject(model, 0.0, (n // 4,), (n // 4,), **about)
+    assert subject.predict(x).sum() == pytest.approx(1, abs=1e-4)
+    found = {"gradient": explain.gradient(subject.score(1, x), x)}
+    other = dataclasses.replace(subject, model=faithfulness.randomised(model))
+    again = explain.gradient(other.score(1, x), x)
+    assert again.shape == x.shape and faithfulness.rank_correlation(found["gradient"], again) < 0.99
+    hidden = explain.occlusion(subject.score(1, x), x, patch=subject.patch, stride=subject.stride, fill=0.0)
+    assert hidden.shape == x.shape

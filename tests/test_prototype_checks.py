@@ -53,6 +53,11 @@ def test_accuracy_falls_when_a_class_has_lost_its_prototypes(two_clouds):
     np.testing.assert_allclose(scores, [1, 1, 1, 0.5, 0.5])
 
 
+def test_the_strongest_of_every_class_come_before_the_next_of_any():
+    weights = np.array([[9, 0], [8, 0], [0, 2], [0, 1], [7, 0]])
+    assert checks.by_strength(weights).tolist() == [0, 2, 1, 3, 4]
+
+
 def test_purity_tells_prototypes_among_their_own_from_those_among_others(two_clouds):
     classifier, embeddings, labels = two_clouds
     similarity = checks.similarities(classifier, embeddings)
