@@ -296,6 +296,8 @@ def grad_cam(model, layer, label, x, *others):
     x : (1, ...); others : further inputs of the model, (1, ...)
     Returns float32 (1, *positions), at least 0. Source: Selvaraju et al. 2017.
     """
+    weights, model = model.get_weights(), keras.models.clone_model(model)
+    model.set_weights(weights)  # a copy: where Keras cuts a graph, it leaves nodes behind in the layers
     outputs = model.get_layer(layer).output
     outputs = list(outputs) if isinstance(outputs, list | tuple) else [outputs]
     cut = [*outputs, *_beside(model, outputs)]

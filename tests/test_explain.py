@@ -118,6 +118,7 @@ def test_grad_cam_of_a_recurrent_network_is_a_curve_over_its_steps():
     given = explain.grad_cam(model, "bilstm", 1, x, n)
     assert given.shape == (1, 5) and given.min() >= 0
     assert explain.grad_cam(model, "block_4", 1, x, n).shape == (1, 5, 1), "5 steps of one band are left"
+    model.to_json()  # which a model whose layers were called again by another cannot
 
 
 def test_a_curve_over_time_is_repeated_for_every_feature():

@@ -9,7 +9,7 @@
 # wav2vec 2.0); makes a planted corpus of its own. **Writes** the tables `explanations` and `prototype_checks`, which
 # are `09_verdicts.csv` (method × model × check) and `09_prototypes.csv` in the results, and figures.
 #
-# **Run time** on two cores, profile `quick`: three minutes on the demo corpus.
+# **Run time** on two cores, profile `quick`: a few minutes on the demo corpus, beside those of the notebooks it reads.
 
 # %%
 import dataclasses
