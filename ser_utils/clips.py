@@ -1,5 +1,6 @@
 """Whole utterances for networks: their frames, one scale, batches of like lengths, and a model for every fold."""
 
+import functools
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -240,7 +241,7 @@ def train_fold(task):
         Path(task.models) / f"{task.name}.keras",
         lambda: _compiled(task.network(len(classes), clips[0].shape[1]), options, n_steps),
         train,
-        key=content_key(made_from, task.fold, options, repr(task.network), _code_of(task.network)),
+        key=content_key(made_from, task.fold, options, network_key(task.network)),
         validation=batches("validation" if (role == "validation").any() else "test"),
         seed=task.seed, epochs=epochs, patience=options["patience"], monitor="val_uar", mode="max",
         class_weight=class_weights(truth[role == "train"], len(classes)), title=task.name,
@@ -304,8 +305,11 @@ def _compiled(model, options, n_steps):
     return model
 
 
-def _code_of(network):
-    return code_of(getattr(network, "func", network), ClipBatches)
+def network_key(network):
+    """Content of a FoldTask's network, equal in every process: its `repr` tells where in memory it lies."""
+    network = functools.partial(network)  # of a partial: the same one
+    code = code_of(network.func, ClipBatches)
+    return content_key(network.func.__qualname__, network.args, network.keywords, code)
 
 
 def run_folds(plan, *, title="", jobs=None):

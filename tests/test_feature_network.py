@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from ser_utils.audio import save_audio
-from ser_utils.clips import COSTS, ClipBatches, FoldTask, averaged, train_fold
+from ser_utils.clips import COSTS, ClipBatches, FoldTask, averaged, network_key, train_fold
 from ser_utils.frames import clip_frames, frame_store
 from ser_utils.models.feature_network import AttentiveStatistics, attention_over_time, cnn_bilstm, deep_cnn
 from ser_utils.models.spectrogram_cnn import clip_cnn, image_cnn
@@ -105,6 +105,17 @@ def test_an_unknown_kind_is_refused():
 def test_frames_are_made_without_importing_a_network_library():
     code = "import sys, ser_utils.frames; sys.exit('keras' in sys.modules or 'tensorflow' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.slow
+def test_another_process_finds_a_finished_model():
+    code = """from functools import partial
+from ser_utils.clips import network_key
+from ser_utils.models.feature_network import deep_cnn
+print(network_key(partial(deep_cnn, filters=(3, 4, 4, 5))))"""
+    found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert found.stdout.split()[-1] == network_key(partial(deep_cnn, **SMALL))
+    assert network_key(partial(deep_cnn, dropout=0.1)) != network_key(deep_cnn) != network_key(cnn_bilstm)
 
 
 def test_models_asked_at_once_give_the_mean_of_their_probabilities():
