@@ -176,7 +176,7 @@ def main(arguments=None):
             where_known=given.where_known,
             key=given.key,
         )
-    except ValueError as error:
+    except (ValueError, OSError) as error:  # refused values; a place that cannot be written
         raise SystemExit(str(error)) from None
     except KeyboardInterrupt:
         raise SystemExit("interrupted: finished work is kept; run the same command to go on.") from None

@@ -217,6 +217,8 @@ def _read_words(folder):
 
 
 def _refuse_incomplete(place, rows):
+    if rows.empty:
+        raise CorpusError(f"{place} names no recordings.")
     safe = rows["utterance_id"].map(lambda text: bool(NAME.fullmatch(text)))
     nice = rows["speaker"].map(lambda text: text == "" or bool(NAME.fullmatch(text)))
     named = rows["path"] != ""
@@ -233,8 +235,6 @@ def _refuse_incomplete(place, rows):
     found = [f"{what}: {_name_rows(rows[where])}" for what, where in faults.items() if where.any()]
     if found:
         raise CorpusError(f"{place} is not used as it is.\n  " + "\n  ".join(found))
-    if rows.empty:
-        raise CorpusError(f"{place} names no recordings.")
 
 
 def _name_rows(rows):

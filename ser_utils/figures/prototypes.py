@@ -17,9 +17,9 @@ FLOOR_DB = -60  # shown below a prototype's maximum; the rest is silence
 def picture(log_mel, sample_rate, title):
     """One prototype, dB (n_mels, n_frames). Returns a Figure, laid out by hand: hundreds are drawn."""
     figure = plt.figure(figsize=(2.4, 2.8), layout="none")
-    axes = figure.add_axes((0.22, 0.16, 0.56, 0.74))
+    axes = figure.add_axes((0.22, 0.16, 0.52, 0.74))
     image = show_log_mel(axes, log_mel, sample_rate, vmin=FLOOR_DB, vmax=0)
-    figure.colorbar(image, cax=figure.add_axes((0.82, 0.16, 0.04, 0.74)), ticks=[FLOOR_DB, 0]).set_label(
+    figure.colorbar(image, cax=figure.add_axes((0.77, 0.16, 0.04, 0.74)), ticks=[FLOOR_DB, 0]).set_label(
         "dB", labelpad=-8
     )
     axes.set_title(title, fontsize=8)
