@@ -301,9 +301,10 @@ def weighted_layers(model):
     return [layer.name for layer in model.layers if layer.weights][::-1]
 
 
-def randomisations(subject, *, seed=0):
+def randomisations(subject, *, most=None, seed=0):
     """A subject with its weights shuffled, in three ways.
 
+    most : int, down to (or at) so many layers, at even distances from the last to the first; None is every layer
     Returns dicts name -> explain.Subject: cascading (from the output down to the named layer), independent (the
     named layer alone), all.
     """
@@ -312,8 +313,9 @@ def randomisations(subject, *, seed=0):
         return dataclasses.replace(subject, model=randomised(subject.model, layers=layers, seed=seed))
 
     layers = weighted_layers(subject.model)
-    cascading = {name: with_weights(layers[: depth + 1]) for depth, name in enumerate(layers)}
-    return cascading, {name: with_weights([name]) for name in layers}
+    depths = sorted(set(np.linspace(0, len(layers) - 1, most or len(layers)).astype(int)))
+    cascading = {layers[depth]: with_weights(layers[: depth + 1]) for depth in depths}
+    return cascading, {layers[depth]: with_weights([layers[depth]]) for depth in depths}
 
 
 def fit_shuffled_labels(

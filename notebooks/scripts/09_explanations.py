@@ -650,7 +650,8 @@ timing["s"].unstack().round(2)
 
 # %%
 few = slice(chosen["sanity_clips"])
-ways = {name: dict(zip(("cascading", "independent"), faithfulness.randomisations(subject, seed=seed), strict=True))
+shuffle = functools.partial(faithfulness.randomisations, most=chosen["shuffled_layers"], seed=seed)
+ways = {name: dict(zip(("cascading", "independent"), shuffle(subject), strict=True))
         for name, subject in subjects.items() if name != "SigWavNet"}  # fmt: skip
 whole = dataclasses.replace(subjects["SigWavNet"], model=faithfulness.randomised(listener, seed=seed))
 ways["SigWavNet"] = {"cascading": {"all": whole}}
