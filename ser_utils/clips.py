@@ -312,15 +312,16 @@ def network_key(network):
     return content_key(network.func.__qualname__, network.args, network.keywords, code)
 
 
-def run_folds(plan, *, title="", jobs=None):
+def run_folds(plan, *, train=train_fold, title="", jobs=None, engine=None):
     """Train and test models side by side, one task per model and fold.
 
-    plan : dict key -> list of FoldTask, one per fold; jobs : processes, see `parallel.run_tasks`
+    plan : dict key -> list of tasks, one per fold; train : function of a task, such as `train_fold`
+    jobs, engine : see `parallel.run_tasks`
     Returns a dict key -> dict of predictions (table), histories and paths (one per fold), parameters,
     seconds_to_train (of all folds together), ms_per_utterance.
     """
     tasks = [task for own in plan.values() for task in own]
-    outcomes = iter(run_tasks(train_fold, tasks, jobs=jobs, progress=title))
+    outcomes = iter(run_tasks(train, tasks, jobs=jobs, engine=engine, progress=title))
     results = {}
     for key, own in plan.items():
         found = [next(outcomes) for _ in own]

@@ -9,12 +9,11 @@ import keras
 import numpy as np
 import pandas as pd
 
-from ser_utils.clips import ClipBatches, UnweightedAverageRecall
+from ser_utils.clips import ClipBatches, UnweightedAverageRecall, run_folds, save_result
 from ser_utils.corpora import EMOTIONS
 from ser_utils.feature_store import build_store, load_store
 from ser_utils.models.cnn_n_gru import CnnGru
 from ser_utils.models.wavelet import SigWavNet
-from ser_utils.parallel import run_tasks
 from ser_utils.training import class_weights, code_of, fit_or_load
 from ser_utils.workspace import content_key, read_json
 
@@ -193,23 +192,9 @@ def run_waveforms(workspace, plan, *, jobs=None, engine=None):
     Returns a dict of the same keys -> dict of predictions (table), histories and paths (one per fold),
     parameters, seconds_to_train (of all folds together), ms_per_utterance.
     """
-    tasks = [task for _, _, own in plan.values() for task in own]
-    outcomes = iter(run_tasks(train_waveforms, tasks, jobs=jobs, engine=engine, progress="waveform networks"))
-    results = {}
-    for (system, model, protocol), (folds, audit, own) in plan.items():
-        found = [next(outcomes) for _ in own]
-        predictions = pd.concat([one["predictions"] for one in found], ignore_index=True)
-        costs = {
-            "parameters": found[0]["parameters"],
-            "seconds_to_train": sum(one["seconds"] for one in found),
-            "ms_per_utterance": float(np.mean([one["ms_per_utterance"] for one in found])),
-        }
+    tasks = {key: own for key, (_, _, own) in plan.items()}
+    results = run_folds(tasks, train=train_waveforms, title="waveform networks", jobs=jobs, engine=engine)
+    for (system, model, protocol), (folds, audit, _) in plan.items():
         name = {"system": system, "model": model, "protocol": protocol, "folds": folds.attrs["folds"]}
-        workspace.save_predictions(predictions, **name)
-        workspace.save_audit(audit, **name)
-        workspace.save_costs(costs, **name)
-        results[system, model, protocol] = {
-            "predictions": predictions, "histories": [one["history"] for one in found],
-            "paths": [one["path"] for one in found], **costs,
-        }  # fmt: skip
+        save_result(workspace, results[system, model, protocol], audit, **name)
     return results
