@@ -18,8 +18,9 @@ from sklearn.svm import SVC
 from benchmarks.measuring import BUSY, in_turn, row, seconds_unit, speech_like, tell
 from ser_utils import baselines, features
 from ser_utils.audio import load_audio, save_audio
-from ser_utils.clips import clip_frames, resize_clip
+from ser_utils.clips import resize_clip
 from ser_utils.embeddings import embed
+from ser_utils.frames import clip_frames
 from ser_utils.models import embedding_heads, feature_network, spectrogram_cnn
 from ser_utils.models.autoencoder import build_autoencoder
 from ser_utils.models.prototypes import build_prototype_classifier

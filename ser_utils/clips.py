@@ -13,7 +13,6 @@ from keras import ops
 from ser_utils.augmentation import mask_bands, mask_frames
 from ser_utils.corpora import EMOTIONS
 from ser_utils.feature_store import load_store
-from ser_utils.frames import clip_frames, frame_store  # noqa: F401  where others look for them
 from ser_utils.parallel import run_tasks
 from ser_utils.training import class_weights, code_of, fit_or_load
 from ser_utils.workspace import content_key, read_json
@@ -144,6 +143,26 @@ def predict_clips(model, batches):
     return model.predict(batches, verbose=0)[np.argsort(batches.order)]
 
 
+def ask(predict, rows, classes, fold):
+    """What a model says about test clips, and how long it takes: asked twice, as the first time compiles.
+
+    predict : function () -> probabilities (n_clips, n_classes); rows : of the utterance table, in that order
+    classes : names of the columns; fold : one fold of a fold table
+    Returns the table of predictions, and milliseconds per clip.
+    """
+    probabilities = predict()
+    start = time.perf_counter()
+    predict()
+    milliseconds = 1000 * (time.perf_counter() - start) / len(rows)
+    predictions = rows[["utterance_id", "speaker", "emotion"]].assign(
+        start_ms=np.nan,
+        prediction=np.array(classes)[probabilities.argmax(axis=1)],
+        fold=int(fold["fold"].iloc[0]),
+        **{f"p_{emotion}": probabilities[:, i] for i, emotion in enumerate(classes)},
+    )
+    return predictions, milliseconds
+
+
 @keras.saving.register_keras_serializable(package="ser_utils")
 class UnweightedAverageRecall(keras.metrics.Metric):
     """Mean recall over the classes that occurred, of one-hot truth (batch, n_classes)."""
@@ -248,16 +267,8 @@ def train_fold(task):
         callbacks=[EpochSeconds()],
     )  # fmt: skip
     test = batches("test")
-    probabilities = predict_clips(fitted.model, test)
-    start = time.perf_counter()
-    predict_clips(fitted.model, test)  # the first time compiles
-    milliseconds = 1000 * (time.perf_counter() - start) / len(probabilities)
-    rows = table[role == "test"]
-    predictions = rows[["utterance_id", "speaker", "emotion"]].assign(
-        start_ms=np.nan,
-        prediction=np.array(classes)[probabilities.argmax(axis=1)],
-        fold=int(task.fold["fold"].iloc[0]),
-        **{f"p_{emotion}": probabilities[:, i] for i, emotion in enumerate(classes)},
+    predictions, milliseconds = ask(
+        lambda: predict_clips(fitted.model, test), table[role == "test"], classes, task.fold
     )
     return {
         "predictions": predictions, "history": fitted.history, "seconds": fitted.seconds, "path": fitted.path,

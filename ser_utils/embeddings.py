@@ -11,7 +11,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from ser_utils.clips import ClipBatches, UnweightedAverageRecall, clip_scale, predict_clips
+from ser_utils.clips import ClipBatches, UnweightedAverageRecall, ask, clip_scale, predict_clips
 from ser_utils.corpora import EMOTIONS
 from ser_utils.feature_store import FeatureStore, build_store
 from ser_utils.metrics import bootstrap_interval, unweighted_average_recall
@@ -183,16 +183,8 @@ def train_head(embeddings, head, fold, *, options, path, seed=0):
         class_weight=class_weights(truth[role == "train"], len(classes)), title=path.stem,
     )  # fmt: skip
     test = batches("test")
-    probabilities = predict_clips(fitted.model, test)
-    start = time.perf_counter()
-    predict_clips(fitted.model, test)  # the first time compiles
-    milliseconds = 1000 * (time.perf_counter() - start) / len(probabilities)
-    rows = table[role == "test"]
-    predictions = rows[["utterance_id", "speaker", "emotion"]].assign(
-        start_ms=np.nan,
-        prediction=np.array(classes)[probabilities.argmax(axis=1)],
-        fold=int(fold["fold"].iloc[0]),
-        **{f"p_{emotion}": probabilities[:, i] for i, emotion in enumerate(classes)},
+    predictions, milliseconds = ask(
+        lambda: predict_clips(fitted.model, test), table[role == "test"], classes, fold
     )
     return fitted, predictions, milliseconds
 

@@ -63,8 +63,8 @@ def predict_emotion(workspace, signal, sample_rate, model="deep_cnn_log_mel"):
     import keras  # the errors above should not wait for it
     import librosa
 
-    from ser_utils.clips import clip_frames
     from ser_utils.explain import class_score, occlusion
+    from ser_utils.frames import clip_frames
 
     chosen = settings("feature_network", workspace.profile)
     signal = resample(signal, sample_rate, chosen["sample_rate_hz"])

@@ -1,7 +1,6 @@
 """Networks on raw waveforms, trained fold by fold: one task per model and fold, on whatever engine."""
 
 import inspect
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +8,7 @@ import keras
 import numpy as np
 import pandas as pd
 
-from ser_utils.clips import ClipBatches, UnweightedAverageRecall, run_folds, save_result
+from ser_utils.clips import ClipBatches, UnweightedAverageRecall, ask, run_folds, save_result
 from ser_utils.corpora import EMOTIONS
 from ser_utils.feature_store import build_store, load_store
 from ser_utils.models.cnn_n_gru import CnnGru
@@ -154,15 +153,8 @@ def train_waveforms(task, callbacks=()):
         seed=task.seed, epochs=options["epochs"], patience=options["patience"], monitor="val_uar", mode="max",
         callbacks=callbacks, title=task.name,
     )  # fmt: skip
-    probabilities = _predict(fitted.model, test)
-    start = time.perf_counter()
-    _predict(fitted.model, test)  # the first time traces
-    milliseconds = 1000 * (time.perf_counter() - start) / len(probabilities)
-    predictions = data.tables["test"][["utterance_id", "speaker", "emotion"]].assign(
-        start_ms=np.nan,
-        prediction=np.array(data.classes)[probabilities.argmax(axis=1)],
-        fold=int(task.fold["fold"].iloc[0]),
-        **{f"p_{emotion}": probabilities[:, i] for i, emotion in enumerate(data.classes)},
+    predictions, milliseconds = ask(
+        lambda: _predict(fitted.model, test), data.tables["test"], data.classes, task.fold
     )
     return {
         "predictions": predictions, "history": fitted.history, "seconds": fitted.seconds, "path": fitted.path,

@@ -27,7 +27,7 @@ def workspace(tmp_path_factory):
     """What notebook 05 leaves: frames, folds, predictions, and two networks that were not trained."""
     import keras
 
-    from ser_utils.clips import frame_store
+    from ser_utils.frames import frame_store
     from ser_utils.models.feature_network import deep_cnn
 
     root = tmp_path_factory.mktemp("root")
@@ -74,8 +74,8 @@ def test_probabilities_are_the_mean_of_the_networks(workspace):
     assert found.tested["uar"] == 0.5 and found.tested["chance"] == 0.5
 
     # literally, with statistics of the training utterances alone
-    from ser_utils.clips import clip_frames
     from ser_utils.feature_store import load_store
+    from ser_utils.frames import clip_frames
 
     chosen = settings("feature_network", "smoke")
     grid = {k: chosen[k] for k in ("n_mels", "n_fft", "hop_length", "n_mfcc", "deltas")}
