@@ -78,7 +78,7 @@ def corpus_listing(dataset):
         )
         for path in files:
             facts = path.stat() if path.exists() else None
-            lines.append(f"{path} {facts.st_size} {facts.st_mtime_ns}" if facts else f"{path} absent")
+            lines.append(f"{path} {facts.st_size} {facts.st_ctime_ns}" if facts else f"{path} absent")
     return "\n".join(lines)
 
 

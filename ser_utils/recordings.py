@@ -12,7 +12,7 @@ from ser_utils.audio import AudioError, read_samples
 from ser_utils.workspace import REPOSITORY, atomic_path, file_digest
 
 SUFFIXES = frozenset(".wav .flac .ogg .oga .opus .mp3 .aif .aiff .aifc .au .caf .w64 .mp4".split())
-KEYS = ["path", "size", "modified_ns"]
+KEYS = ["path", "size", "changed_ns"]
 UNREAD = {
     "reason": "",
     "sample_rate_hz": 0,
@@ -47,12 +47,14 @@ def printable(path):
 
 
 def read_recordings(folder, paths, *, cache=None, jobs=None):
-    """What each file holds; a file of unchanged size and time is not read again.
+    """What each file holds; a file of unchanged size and change time is not read again.
+
+    That time (ctime) moves with the content, the name and the rights of a file, and no program can set it back.
 
     folder : where `paths` start; paths : list of str
     cache : parquet file that remembers; None is one per folder under build/
     jobs : int, files read at a time; None is one a core
-    Returns a table in the order of `paths`: path, size (bytes), modified_ns, reason (why it cannot be used, or ""),
+    Returns a table in the order of `paths`: path, size (bytes), changed_ns, reason (why it cannot be used, or ""),
     sample_rate_hz, channels, duration_s, peak and rms (1.0 is full scale), clipped (share of samples at full
     scale), sha256 of the file, and pcm_sha256 of its samples as interleaved little-endian float32, which is the
     same for wav and FLAC.
@@ -60,7 +62,7 @@ def read_recordings(folder, paths, *, cache=None, jobs=None):
     table = pd.DataFrame({"path": pd.Series(paths, dtype=str)})
     stats = [_stat(os.path.join(folder, path)) for path in paths]
     table["size"] = pd.Series([size for size, _ in stats], dtype="int64")
-    table["modified_ns"] = pd.Series([time for _, time in stats], dtype="int64")
+    table["changed_ns"] = pd.Series([time for _, time in stats], dtype="int64")
     if cache is None:
         place = hashlib.sha256(os.fsencode(Path(folder).resolve())).hexdigest()[:12]
         cache = REPOSITORY / "build" / "corpora" / f"{place}.parquet"
@@ -102,7 +104,7 @@ def read_recording(path):
 def _stat(path):
     try:
         stat = os.stat(path)
-        return stat.st_size, stat.st_mtime_ns
+        return stat.st_size, stat.st_ctime_ns
     except (OSError, ValueError):
         return -1, -1
 
@@ -111,7 +113,7 @@ def _read_cache(cache):
     try:
         return pd.read_parquet(cache, columns=[*KEYS, *UNREAD])
     except Exception:  # absent, cut off, or of an earlier form: in each case it is made again
-        return pd.DataFrame(columns=[*KEYS, *UNREAD]).astype({"path": str, "size": int, "modified_ns": int})
+        return pd.DataFrame(columns=[*KEYS, *UNREAD]).astype({"path": str, "size": int, "changed_ns": int})
 
 
 def _write_cache(cache, table):
