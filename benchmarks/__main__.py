@@ -16,7 +16,6 @@ from benchmarks.measuring import COLUMNS
 from ser_utils.workspace import REPOSITORY, atomic_path
 
 HERE = Path(__file__).parent
-# ray_cluster.py wants the optional Ray and is run by itself
 PARTS = {
     "preprocessing": "Preprocessing",
     "memory": "Memory",
@@ -25,6 +24,7 @@ PARTS = {
     "pipeline": "Make",
     "latency": "One recording",
     "speech_transformer": "Speech encoder",
+    "ray_cluster": "Ray cluster",
     "accelerator": "Accelerator",
 }
 MARKS = ("<!-- performance -->", "<!-- /performance -->")

@@ -349,7 +349,7 @@ def verify(workspace, recomputed=None):
             "make",
             "-C",
             str(REPOSITORY),
-            "reproduce",
+            "10",  # and what it reads: all that has a score
             *(f"{key}={value}" for key, value in given.items()),
         ]
         if subprocess.run(command, check=False).returncode:
