@@ -152,7 +152,6 @@ style.save_figure(
     "03_prototypes",
     f"Prototypes of speaker {index['speaker'].iloc[0]}, most typical first.",
 )
-style.save_figure(workspace, figure, "README", "Prototypes of one voice: 100 ms of each emotion, decoded.")
 plt.show()
 
 # %% [markdown]
