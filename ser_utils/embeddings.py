@@ -143,6 +143,7 @@ def _compiled(model, head, encoder, options):
         # XLA compiles anew for each length: TensorFlow's graph does not
         jit_compile=False if keras.backend.backend() == "tensorflow" else "auto",
     )
+    model.optimizer.build(model.trainable_variables)  # or the first step builds it, and is traced twice
     return model
 
 

@@ -72,6 +72,7 @@ def build_network(system, n_classes, settings, *, n_steps=1, weights=None, mean=
         # XLA compiles anew for each length: TensorFlow's graph does not
         jit_compile=False if keras.backend.backend() == "tensorflow" else "auto",
     )
+    model.optimizer.build(model.trainable_variables)  # or the first step builds it, and is traced twice
     return model
 
 
