@@ -27,7 +27,7 @@ export PYTHONWARNINGS ?= ignore::SyntaxWarning
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup setup-extras lock notebooks data check-data weights reproduce verify lab site serve test test-all test-jax lint bench search predict clean FORCE
+.PHONY: help setup setup-extras lock notebooks data check-data weights reproduce verify lab site serve test test-all test-jax lint bench search predict advisories clean FORCE
 
 help: ## print this
 	@echo "make reproduce DATASET=… PROFILE=… SEED=…    every figure, table, prototype sound and page"
@@ -134,6 +134,9 @@ test-jax: setup ## the tests of every model, on Keras's JAX backend
 
 lint: setup
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+advisories: ## look up known vulnerabilities of everything in the lock file (needs uv and the network)
+	@uvx --quiet pip-audit --strict --disable-pip --require-hashes --progress-spinner off -r requirements.lock
 
 clean: ## delete build/; results, figures and prototypes stay
 	rm -rf build
