@@ -285,14 +285,15 @@ def _clips_and_table(folder, wanted):
 
 
 def _masks(options):
-    """SpecAugment: two masks of each kind, at the clip's lowest value."""
+    """SpecAugment: two masks of each kind, at the training mean; the lowest of a clip's MFCC is no silence."""
     bands, frames = options["mask_bands"], options["mask_frames"]
     if not bands and not frames:
         return None
 
     def masked(clip, rng):
         for _ in range(2):
-            clip = mask_frames(mask_bands(clip, rng, width=(0, bands)), rng, width=(0, frames))
+            clip = mask_bands(clip, rng, width=(0, bands), floor=0.0)
+            clip = mask_frames(clip, rng, width=(0, frames), floor=0.0)
         return clip
 
     return masked

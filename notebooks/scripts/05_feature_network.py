@@ -137,8 +137,8 @@ plt.show()
 # %% [markdown]
 # ## Training
 #
-# AdamW under one cycle of the learning rate, label smoothing, class weights, and SpecAugment masks at the clip's lowest
-# level; the weights of the best validation UAR are kept. Validation speakers come from training. A batch of eight clips
+# AdamW under one cycle of the learning rate, label smoothing, class weights, and SpecAugment masks at the training mean;
+# the weights of the best validation UAR are kept. Validation speakers come from training. A batch of eight clips
 # costs hardly more per clip than one of 32, and teaches a small corpus four times as often; corpora of few clips are
 # gone through more often still, until `least_updates` steps are made.
 
