@@ -7,7 +7,7 @@
 # **Reads** the utterance table of 00. **Writes** predictions of the system `spectrogram_cnn` under every protocol.
 #
 # **Reproduces** the study of mel-spectrogram CNNs on AESDD (SigurdST/emotion_recognition): batch size 1 against
-# resized spectrograms, 3 against 4 layers, artificial data. **Run time** on two cores, profile `quick`: about two
+# resized spectrograms, 3 against 4 layers, artificial data. **Run time** on two cores, profile `quick`: about three
 # minutes on the demo corpus, a quarter of an hour on AESDD's three speakers, an hour on RAVDESS.
 
 # %%

@@ -7,7 +7,7 @@
 # **Reads** the utterance table of 00. **Writes** predictions of the system `feature_network` under every protocol.
 #
 # **Reproduces** the networks of the multi-corpus study (RAVDESS, TESS, SAVEE, CREMA-D): a CNN of four blocks and a
-# CNN–BiLSTM with attention, on 40 MFCC with energy and on log-mel. **Run time** on two cores, profile `quick`: about two
+# CNN–BiLSTM with attention, on 40 MFCC with energy and on log-mel. **Run time** on two cores, profile `quick`: about three
 # minutes on the demo corpus, half an hour on RAVDESS.
 
 # %%
