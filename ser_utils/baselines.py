@@ -212,6 +212,7 @@ def evaluate(workspace, table, model, protocol, folds=None):
     features = load_features(workspace.folder("features"), table, model)
     key = content_key(features, table[["utterance_id", "emotion"]], split, sys.modules[__name__])
     if finished(workspace, key, name):
+        workspace.saved.add("-".join(name.values()))
         return name["folds"]
     predictions, costs = cross_validate(features, table, split, model=model)
     costs["ms_per_utterance"] += ms_to_extract(table, model)

@@ -160,6 +160,7 @@ class Workspace:
     seed: int = 0
     root: str | Path = ""
     started: datetime = field(default_factory=lambda: datetime.now(UTC), compare=False, repr=False)
+    saved: set = field(default_factory=set, compare=False, repr=False)  # names of the predictions made
 
     def __post_init__(self):
         if self.profile not in PROFILES:
@@ -272,7 +273,9 @@ class Workspace:
             )
         probabilities = [column for column in table if str(column).startswith("p_")]
         table = table[[*wanted[:-1], *probabilities, "fold"]]
-        return self.save_table(table, f"predictions/{self._result_name(system, model, protocol, folds)}")
+        name = self._result_name(system, model, protocol, folds)
+        self.saved.add(name)
+        return self.save_table(table, f"predictions/{name}")
 
     def save_folds(self, table, *, system, protocol, folds):
         """Write a fold table as build/…/folds/<system>-<protocol>-<folds>.parquet."""
@@ -294,7 +297,10 @@ class Workspace:
         """Write where this notebook's results come from into results/provenance.json.
 
         notebook : str such as "01"; utterances : the utterance table used; settings : dict of hyperparameters
+        What the same systems predicted under earlier settings, and was not saved again, is deleted: notebook 10
+        would compare it as if it were of these.
         """
+        self._delete_earlier()
         path = self.results / "provenance.json"
         entries = read_json(path)["notebooks"] if path.exists() else {}
         entries[notebook] = {
@@ -314,6 +320,13 @@ class Workspace:
             record["note"] = "The demo corpus is synthetic: nothing here is a finding about people."
         write_json(path, record)
         return path
+
+    def _delete_earlier(self):
+        systems = {name.split("-")[0] for name in self.saved}
+        for path in self.build.glob("predictions/*.parquet"):
+            if path.stem.split("-")[0] in systems and path.stem not in self.saved:
+                for place in (f"predictions/{path.name}", f"audits/{path.name}", f"costs/{path.stem}.json"):
+                    (self.build / place).unlink(missing_ok=True)
 
 
 _PACKAGES = ("keras", "librosa", "noisereduce", "numpy", "pandas", "scikit-learn", "scipy")

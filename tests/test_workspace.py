@@ -121,3 +121,31 @@ def test_a_read_only_folder_is_an_error_at_once(tmp_path):
     tmp_path.chmod(0o500)
     with pytest.raises(PermissionError):
         Workspace(root=tmp_path).folder("features")
+
+
+def test_results_of_earlier_settings_are_deleted_when_a_notebook_is_recorded(tmp_path):
+    row = {
+        "utterance_id": "a",
+        "start_ms": 0.0,
+        "speaker": "s",
+        "emotion": "fear",
+        "prediction": "fear",
+        "fold": 0,
+    }
+    table = pd.DataFrame([row | {"p_fear": 1.0}])
+
+    def save(space, system, *models):
+        for model in models:
+            name = {"system": system, "model": model, "protocol": "speaker", "folds": "all"}
+            space.save_predictions(table, **name)
+            space.save_audit(table, **name)
+            space.save_costs({"parameters": 1}, **name)
+
+    earlier, now = Workspace(root=tmp_path, profile="smoke"), Workspace(root=tmp_path, profile="smoke")
+    save(earlier, "vae", "wide", "narrow")
+    save(earlier, "sigwavnet", "network")
+    save(now, "vae", "narrow")
+    now.record("06", pd.DataFrame({"pcm_sha256": ["0"]}), {})
+    for kind in ("predictions", "audits", "costs"):
+        left = sorted(path.stem for path in (now.build / kind).glob("[!.]*"))
+        assert left == ["sigwavnet-network-speaker-all", "vae-narrow-speaker-all"]
