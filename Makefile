@@ -27,7 +27,7 @@ export PYTHONWARNINGS ?= ignore::SyntaxWarning
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup setup-extras lock notebooks data check-data weights reproduce verify lab site serve test test-all test-jax lint bench search predict advisories clean FORCE
+.PHONY: help setup setup-extras lock notebooks data check-data weights reproduce verify lab site serve test test-faults test-all test-jax lint bench search predict advisories clean FORCE
 
 help: ## print this
 	@echo "make reproduce DATASET=… PROFILE=… SEED=…    every figure, table, prototype sound and page"
@@ -123,6 +123,9 @@ bench: setup ## measure speed and memory, side by side with the literal versions
 
 test: setup ## unit tests, notebooks in profile smoke, real recordings where SER_DATA_DIR has them
 	@$(BIN)/python -m pytest -q -m "not slow"
+
+test-faults: setup ## kill, interrupt and race real runs; nothing may be lost (five minutes)
+	@$(BIN)/python -m pytest -q -m slow tests/test_faults.py
 
 test-all: setup test-jax ## everything, the slow tests and the JAX backend too
 	@$(BIN)/python -m pytest -q
