@@ -195,8 +195,9 @@ def test_an_interrupt_is_one_line(tmp_path):
         str(tmp_path),
     ]
     running = subprocess.Popen(
-        command, cwd=REPOSITORY, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
+        command, cwd=REPOSITORY, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
+    )  # fmt: skip
     log = tmp_path / "build/demo/smoke/seed_0/notebooks/00_preprocess.log"
     while not log.exists() and running.poll() is None:
         time.sleep(0.1)
