@@ -27,7 +27,7 @@ export PYTHONWARNINGS ?= ignore::SyntaxWarning
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup setup-extras lock notebooks data check-data weights reproduce verify lab site serve test test-faults test-all test-jax lint bench search predict advisories clean FORCE
+.PHONY: help setup setup-extras lock notebooks data check-data weights reproduce verify rescore lab site serve test test-faults test-all test-jax lint bench search predict advisories clean FORCE
 
 help: ## print this
 	@echo "make reproduce DATASET=… PROFILE=… SEED=…    every figure, table, prototype sound and page"
@@ -107,8 +107,11 @@ search: setup ## hyperparameter search with Ray Tune and ASHA (optional packages
 
 # --- results -------------------------------------------------------------------------------------------
 
-verify: setup ## recompute the scores and compare them with results/
-	@$(BIN)/python -m ser_utils.results verify --dataset '$(DATASET)' --profile '$(PROFILE)' --seed '$(SEED)' --root '$(ROOT)'
+verify: setup ## train everything again and compare the scores with results/
+	@$(BIN)/python -m ser_utils.results verify --dataset '$(DATASET)' --root '$(ROOT)'
+
+rescore: setup ## make the scores again from the decisions that ship: seconds, no corpus needed
+	@$(BIN)/python -m ser_utils.results rescore --dataset '$(DATASET)' --root '$(ROOT)'
 
 site: setup ## build the static site into build/site
 	@$(BIN)/python -m ser_utils.site --root '$(ROOT)'

@@ -3,8 +3,10 @@
 import argparse
 import os
 import platform
+import shutil
 import subprocess
 import sys
+import tempfile
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -14,7 +16,15 @@ import pandas as pd
 from ser_utils import metrics
 from ser_utils.baselines import has_opensmile
 from ser_utils.splits import PROTOCOLS, default_folds, leaks_beyond
-from ser_utils.workspace import REPOSITORY, Workspace, atomic_path, file_digest, read_json
+from ser_utils.workspace import (
+    REPOSITORY,
+    Workspace,
+    WorkspaceError,
+    atomic_path,
+    file_digest,
+    read_json,
+    seal,
+)
 
 # system → the notebook that makes its predictions
 SYSTEMS = {
@@ -39,6 +49,8 @@ NOT_AUDITED = "not audited"
 TOLERANCE = {"opensmile": 0.005, "baseline": 0.005}
 TOLERANCE_OF_NETWORKS = 0.1
 SUMS = "SHA256SUMS"
+# What scores are made of, as it lies in build/ and, in results/<dataset>/decisions, ships
+DECISIONS = ("predictions", "audits", "costs")
 MARKS = ("<!-- scores -->", "<!-- /scores -->")
 # The models that stand for their system in README, fixed before any was scored; scores.csv has all of them.
 IN_README = {
@@ -131,9 +143,41 @@ def save_results(workspace, **tables):
     for name, table in tables.items():
         with atomic_path(workspace.results / f"{name}.csv") as temporary:
             table.to_csv(temporary, index=False, float_format="%.6f", lineterminator="\n")
-    lines = [f"{file_digest(path)}  {path.name}\n" for path in sorted(workspace.results.glob("*.csv"))]
-    with atomic_path(workspace.results / SUMS) as temporary:
-        temporary.write_text("".join(lines), "utf-8")
+    _write_sums(workspace.results, "*.csv")
+
+
+def _write_sums(folder, pattern):
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.glob(pattern))
+    with atomic_path(folder / SUMS) as temporary:
+        temporary.write_text("".join(f"{file_digest(folder / name)}  {name}\n" for name in names), "utf-8")
+
+
+def keep_decisions(workspace):
+    """Put what every model said of every test clip beside the scores, which can be made again from it alone.
+
+    results/<dataset>/decisions gets predictions, audits and costs as build/ has them, and their checksums.
+    """
+    with atomic_path(workspace.results / "decisions") as temporary:
+        for kind in DECISIONS:
+            (temporary / kind).mkdir(parents=True)
+            for name in list_predictions(workspace).itertuples(index=False):
+                for path in workspace.build.glob(f"{kind}/{'-'.join(name)}.*"):
+                    shutil.copyfile(path, temporary / kind / path.name)
+        _write_sums(temporary, "*/*")
+
+
+def restore_decisions(workspace, shipped):
+    """The way back: a results folder's decisions become those of a workspace, as if they had been made there.
+
+    shipped : folder results/<dataset>. Raises WorkspaceError if a file there is missing or was altered.
+    """
+    if wrong := altered_files(shipped / "decisions"):
+        raise WorkspaceError(f"{shipped / 'decisions'}: {'; '.join(wrong)}")
+    for kind in DECISIONS:
+        for path in sorted((shipped / "decisions" / kind).iterdir()):
+            with atomic_path(workspace.build / kind / path.name) as temporary:
+                shutil.copyfile(path, temporary)
+            seal(workspace.build / kind / path.name)
 
 
 def gather_seeds(workspace):
@@ -295,12 +339,12 @@ def altered_files(folder):
     return found
 
 
-def compare_scores(committed, fresh):
-    """List where two score tables differ by more than TOLERANCE: one sentence each.
+def compare_scores(committed, fresh, tolerance=None):
+    """List where two score tables differ by more than `tolerance`, by default TOLERANCE: one sentence each.
 
-    Names, counts and leaks have to be equal. openSMILE's rows are left out where it is not installed.
+    Names, counts and leaks have to be equal. Recomputed, openSMILE's rows are left out where it is not installed.
     """
-    if not has_opensmile():
+    if tolerance is None and not has_opensmile():
         committed, fresh = (table[table["system"] != "opensmile"] for table in (committed, fresh))
     keys = [*NAME, "level"]
     both = committed.merge(fresh, on=keys, how="outer", suffixes=("", "_fresh"), indicator=True)
@@ -310,7 +354,7 @@ def compare_scores(committed, fresh):
         if row["_merge"] != "both":
             found.append(f"{name}: {'not recomputed' if row['_merge'] == 'left_only' else 'not in results/'}")
             continue
-        near = TOLERANCE.get(row["system"], TOLERANCE_OF_NETWORKS)
+        near = TOLERANCE.get(row["system"], TOLERANCE_OF_NETWORKS) if tolerance is None else tolerance
         for column in (c for c in SCORES if c not in keys):
             was, now = row[column], row[f"{column}_fresh"]
             if pd.isna(was) and pd.isna(now):
@@ -356,6 +400,17 @@ def verify(workspace, recomputed=None):
             return [*found, "the second run failed, see above"]
     fresh = Path(recomputed) / "results" / workspace.name / "scores.csv"
     return found + compare_scores(_read_scores(folder / "scores.csv"), _read_scores(fresh))
+
+
+def rescore(workspace):
+    """Score the decisions that ship anew and list what differs from the scores that ship: no training, no corpus."""
+    folder = workspace.root / "results" / workspace.name
+    made = read_json(folder / "provenance.json")
+    with tempfile.TemporaryDirectory() as root:
+        again = Workspace(workspace.dataset, made["profile"], made["seed"], root)
+        restore_decisions(again, folder)
+        fresh = gather_scores(again)
+    return altered_files(folder) + compare_scores(_read_scores(folder / "scores.csv"), fresh, tolerance=1e-6)
 
 
 def _read_scores(path):
@@ -454,26 +509,38 @@ def write_readme(root=REPOSITORY):
 def main(arguments=None):
     parser = argparse.ArgumentParser(prog="python -m ser_utils.results", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    verifying = commands.add_parser("verify", help="recompute a dataset's scores and compare")
-    verifying.add_argument("--dataset", default="demo")
-    verifying.add_argument(
-        "--profile", default="quick", help="ignored: the results say which they were made with"
-    )
-    verifying.add_argument("--seed", default="0", help="ignored, likewise")
-    verifying.add_argument("--root", default="")
-    verifying.add_argument("--recomputed", help="root of a finished second run; none: it is made now")
-    commands.add_parser("readme", help="write README's tables from results/")
+    about = {
+        "verify": "train everything again and compare the scores",
+        "rescore": "make the scores again from the decisions that ship, and compare",
+        "restore": "take the decisions that ship for those of this run: notebook 10 needs no other then",
+        "readme": "write README's tables from results/",
+    }
+    command = {name: commands.add_parser(name, help=text) for name, text in about.items()}
+    for name in ("verify", "rescore", "restore"):
+        command[name].add_argument("--dataset", default="demo")
+        command[name].add_argument("--root", default="")
+    command["verify"].add_argument("--recomputed", help="root of a finished second run; none: it is made now")
     given = parser.parse_args(arguments)
     if given.command == "readme":
         print(f"README tables written: {', '.join(write_readme()) or 'none'}")
         return
-    differences = verify(Workspace(given.dataset, root=given.root), given.recomputed)
-    tolerances = ", ".join(f"{system} {near}" for system, near in TOLERANCE.items())
-    print(
-        f"Tolerances of scores: {tolerances}, trained networks {TOLERANCE_OF_NETWORKS}; all else is to be equal."
-    )
+    workspace = Workspace(given.dataset, root=given.root)
+    if given.command == "restore":
+        shipped = REPOSITORY / "results" / workspace.name
+        made = read_json(shipped / "provenance.json")
+        restore_decisions(Workspace(given.dataset, made["profile"], made["seed"], given.root), shipped)
+        print(f"{workspace.name}, profile {made['profile']}: now run notebook 10")
+        return
+    if given.command == "verify":
+        differences = verify(workspace, given.recomputed)
+        tolerances = ", ".join(f"{system} {near}" for system, near in TOLERANCE.items())
+        print(
+            f"Tolerances of scores: {tolerances}, trained networks {TOLERANCE_OF_NETWORKS}; all else is to be equal."
+        )
+    else:
+        differences = rescore(workspace)
     print(*differences, sep="\n")
-    print("differs" if differences else f"results/{given.dataset}: verified")
+    print("differs" if differences else f"results/{given.dataset}: {given.command} finds them right")
     sys.exit(bool(differences))
 
 

@@ -1,10 +1,12 @@
+import shutil
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from ser_utils import results
 from ser_utils.splits import audit_leakage, make_folds
-from ser_utils.workspace import Workspace, write_json
+from ser_utils.workspace import REPOSITORY, Workspace, WorkspaceError, write_json
 
 EMOTIONS = ("anger", "fear", "neutral")
 
@@ -143,6 +145,43 @@ def test_seeds_join_as_repeated_runs(workspace):
     assert seeds["uar_mean"].item() == pytest.approx((scores.loc["both", "uar"] + 1 / 3) / 2)
 
 
+# decisions that ship
+
+
+def test_scores_are_made_again_from_the_decisions_that_ship(workspace, monkeypatch):
+    monkeypatch.setattr(results, "has_opensmile", lambda: True)
+    results.save_results(workspace, scores=results.gather_scores(workspace))
+    results.keep_decisions(workspace)
+    shutil.rmtree(workspace.build)
+    assert results.rescore(workspace) == []
+    elsewhere = Workspace("demo", "quick", 0, workspace.root / "elsewhere")
+    results.restore_decisions(elsewhere, workspace.results)
+    columns = ["model", "uar", "uar_low", "leaks"]
+    shipped = pd.read_csv(workspace.results / "scores.csv", keep_default_na=False)[columns]
+    pd.testing.assert_frame_equal(results.gather_scores(elsewhere)[columns], shipped, atol=1e-6)
+    alter(workspace.results / "scores.csv", "uar", 1, 0.5)
+    assert any("(utterance): uar was 0.5, is" in line for line in results.rescore(workspace))
+
+
+def test_decisions_that_were_altered_are_refused(workspace):
+    results.save_results(workspace, scores=results.gather_scores(workspace))
+    results.keep_decisions(workspace)
+    file = workspace.results / "decisions" / "predictions" / "vae-both-speaker-leave_one_speaker_out.parquet"
+    pd.read_parquet(file).assign(prediction="anger").to_parquet(file)
+    with pytest.raises(WorkspaceError, match="vae-both-speaker.*altered since notebook 10 wrote it"):
+        results.rescore(workspace)
+    file.unlink()
+    with pytest.raises(WorkspaceError, match="is missing"):
+        results.rescore(workspace)
+
+
+@pytest.mark.parametrize(
+    "folder", sorted(REPOSITORY.glob("results/*/decisions")), ids=lambda f: f.parent.name
+)
+def test_every_score_that_ships_follows_from_its_decisions(folder):
+    assert results.rescore(Workspace(folder.parent.name)) == []
+
+
 # verify
 
 
@@ -193,7 +232,7 @@ def test_verify_by_command_line(verified, capsys):
     command = ["verify", "--dataset", "demo", "--root", str(workspace.root), "--recomputed", str(again.root)]
     with pytest.raises(SystemExit) as ended:
         results.main(command)
-    assert ended.value.code == 0 and "verified" in capsys.readouterr().out
+    assert ended.value.code == 0 and "finds them right" in capsys.readouterr().out
     (workspace.results / "costs.csv").unlink()
     with pytest.raises(SystemExit) as ended:
         results.main(command)

@@ -4,7 +4,8 @@
 # **Question.** How good is each system when nothing leaks, how sure can one be of it, and what has to be beaten?
 #
 # **Reads** the predictions, audits and costs that notebooks 02 to 08 left, whichever there are, and the utterance
-# table of 00. **Writes** `scores.csv` and `costs.csv` and the tables of this page into `results/<dataset>/`.
+# table of 00. **Writes** `scores.csv`, `costs.csv`, the tables of this page and all decisions
+# they are made of into `results/<dataset>/`.
 #
 # **Reproduces** no paper: published figures stand beside ours under the same kind of split. **Run time** on two cores:
 # about a minute for the demo corpus; the first time on all of RAVDESS some minutes for features, openSMILE's twenty.
@@ -303,4 +304,5 @@ tables |= {"10_published": published, "10_hardest": hardest.head(50)}
 tables |= {"10_seeds": seeds} if len(seeds) else {}
 workspace.record("10", utterances, chosen)
 results.save_results(workspace, scores=scores, costs=costs, **tables)
+results.keep_decisions(workspace)
 print(f"{len(scores)} rows in {workspace.results / 'scores.csv'}; README's table comes from it")
