@@ -253,7 +253,7 @@ def train_fold(task):
     train = batches(
         "train", batch_size=options["batch_size"], shuffle=True, seed=task.seed, augment=_masks(options)
     )
-    epochs = max(options["epochs"], -(-options.get("least_updates", 0) // len(train)))
+    epochs = epochs_of(options, len(train))
     n_steps = epochs * len(train)
     made_from = [read_json(Path(folder) / "made_from.json") for folder in (task.store, *task.copies)]
     fitted = fit_or_load(
@@ -274,6 +274,11 @@ def train_fold(task):
         "predictions": predictions, "history": fitted.history, "seconds": fitted.seconds, "path": fitted.path,
         "parameters": fitted.model.count_params(), "ms_per_utterance": milliseconds,
     }  # fmt: skip
+
+
+def epochs_of(options, n_batches):
+    """Epochs of a training: as many as its settings say, or more where they make fewer than `least_updates` steps."""
+    return max(options["epochs"], -(-options.get("least_updates", 0) // n_batches))
 
 
 def _clips_and_table(folder, wanted):

@@ -69,7 +69,7 @@ def search(workspace, system, table, *, budget=None):
 
     budget = budget or settings("search", workspace.profile)
     space, base = search_space(system, workspace.profile), settings(system, workspace.profile)
-    base |= {"epochs": budget["max_epochs"], "patience": budget["max_epochs"]}
+    base |= {"epochs": budget["max_epochs"], "patience": budget["max_epochs"], "least_updates": 0}
     folds = make_folds(table, "speaker", system=system, seed=workspace.seed)
     fold = folds[folds["fold"] == folds["fold"].min()].reset_index(drop=True)
     store = waveform_store(workspace.folder("features", "waveforms") / system, table, base)

@@ -8,7 +8,14 @@ import keras
 import numpy as np
 import pandas as pd
 
-from ser_utils.clips import ClipBatches, UnweightedAverageRecall, ask, run_folds, save_result
+from ser_utils.clips import (
+    ClipBatches,
+    UnweightedAverageRecall,
+    ask,
+    epochs_of,
+    run_folds,
+    save_result,
+)
 from ser_utils.corpora import EMOTIONS
 from ser_utils.feature_store import build_store, load_store
 from ser_utils.models.cnn_n_gru import CnnGru
@@ -90,7 +97,7 @@ def _learning_rate(settings, n_steps):
         steps = settings["decay_epochs"] * n_steps
         return keras.optimizers.schedules.ExponentialDecay(rate, steps, 0.1, staircase=True)
     if schedule == "cosine":
-        return keras.optimizers.schedules.CosineDecay(rate, settings["epochs"] * n_steps)
+        return keras.optimizers.schedules.CosineDecay(rate, epochs_of(settings, n_steps) * n_steps)
     return rate
 
 
@@ -151,7 +158,7 @@ def train_waveforms(task, callbacks=()):
             code_of(NETWORKS[task.system], ClipBatches, WaveformTask),
         ),
         validation=data.batches["validation"],
-        seed=task.seed, epochs=options["epochs"], patience=options["patience"], monitor="val_uar", mode="max",
+        seed=task.seed, epochs=epochs_of(options, len(train)), patience=options["patience"], monitor="val_uar", mode="max",
         callbacks=callbacks, title=task.name,
     )  # fmt: skip
     predictions, milliseconds = ask(

@@ -149,3 +149,10 @@ def test_results_of_earlier_settings_are_deleted_when_a_notebook_is_recorded(tmp
     for kind in ("predictions", "audits", "costs"):
         left = sorted(path.stem for path in (now.build / kind).glob("[!.]*"))
         assert left == ["sigwavnet-network-speaker-all", "vae-narrow-speaker-all"]
+
+
+def test_what_a_dataset_has_of_its_own_goes_before_the_rest():
+    quick, demo = profiles.settings("sigwavnet", "quick"), profiles.settings("sigwavnet", "quick", "demo")
+    assert (quick["least_updates"], demo["least_updates"]) == (300, 0)
+    assert list(quick) == list(demo) and profiles.settings("sigwavnet", "quick", "emodb") == quick
+    assert profiles.settings_table("sigwavnet").loc["least_updates", "quick, demo"] == 0

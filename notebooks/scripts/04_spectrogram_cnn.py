@@ -38,7 +38,7 @@ root = ""  # where everything is written; empty: the repository
 
 # %%
 workspace = Workspace(dataset, profile, seed, root)
-chosen = settings("spectrogram_cnn", profile)
+chosen = settings("spectrogram_cnn", profile, dataset)
 style.set_style()
 settings_table("spectrogram_cnn")
 

@@ -15,6 +15,7 @@ import keras
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from IPython.display import display
 from sklearn.metrics import precision_recall_fscore_support
 
 from ser_utils.figures import networks, style, wavelets
@@ -36,11 +37,11 @@ root = ""  # where everything is written; empty: the repository
 # %%
 workspace = Workspace(dataset, profile, seed, root)
 SYSTEMS = ("sigwavnet", "cnn_n_gru")
-chosen = {system: settings(system, profile) | searched(workspace, system) for system in SYSTEMS}
+chosen = {system: settings(system, profile, dataset) | searched(workspace, system) for system in SYSTEMS}
 style.set_style()
 for system in SYSTEMS:
     print(f"{system}: searched settings in use: {searched(workspace, system) or 'none, see make search'}")
-settings_table("sigwavnet")
+display(settings_table("sigwavnet"), settings_table("cnn_n_gru"))
 
 # %% [markdown]
 # ## Waveforms, whole

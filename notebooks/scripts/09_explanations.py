@@ -54,7 +54,7 @@ root = ""  # where everything is written; empty: the repository
 
 # %%
 workspace = Workspace(dataset, profile, seed, root)
-chosen = settings("explanation", profile)
+chosen = settings("explanation", profile, dataset)
 utterances = workspace.load_table("utterances")
 paths = utterances.set_index("utterance_id")["path"]
 emotion_of = utterances.set_index("utterance_id")["emotion"]
