@@ -24,6 +24,7 @@ PARTS = {
     "pipeline": "Make",
     "latency": "One recording",
     "speech_transformer": "Speech encoder",
+    "waveforms": "Waveform networks",
     "ray_cluster": "Ray cluster",
     "accelerator": "Accelerator",
 }

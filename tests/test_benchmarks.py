@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from benchmarks import __main__ as bench
-from benchmarks import growth, measuring, memory
+from benchmarks import growth, measuring, memory, waveforms
 from tests.conftest import REPOSITORY
 
 
@@ -61,6 +61,17 @@ def test_notebook_01_can_still_be_run_for_one_speaker(tmp_path):
     text = script.read_text()
     assert "speakers = '51'" in text and '{"epochs": 1}' in text
     compile(text, "script", "exec")
+
+
+def test_pytorch_is_timed_only_where_it_is_the_same_network(tmp_path, monkeypatch):
+    monkeypatch.delenv("TORCH_PYTHON", raising=False)
+    assert waveforms.in_pytorch([]) is None
+    other = tmp_path / "python"
+    other.write_text('#!/bin/sh\necho \'{"difference": 0.2, "version": "2", "seconds": [1]}\'\n')
+    other.chmod(0o755)
+    monkeypatch.setenv("TORCH_PYTHON", str(other))
+    with pytest.raises(SystemExit, match="another network: off by 0.2"):
+        waveforms.in_pytorch([])
 
 
 @pytest.mark.slow
