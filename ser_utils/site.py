@@ -134,8 +134,10 @@ def _title(dataset):
 
 
 def _shown_first(path):
-    """Sort key of datasets: recorded speech before synthetic."""
-    return path.name == "demo", path.name
+    """Sort key of datasets: corpora in the order they are listed in, then readers' own, synthetic speech last."""
+    known = [*CORPORA]
+    first = path.name.split("+")[0]
+    return path.name == "demo", known.index(first) if first in known else len(known), path.name
 
 
 # sound ----------------------------------------------------------------------------------------------------
