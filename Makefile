@@ -133,7 +133,7 @@ test-faults: setup ## kill, interrupt and race real runs; nothing may be lost (f
 test-all: setup test-jax ## everything, the slow tests and the JAX backend too
 	@$(BIN)/python -m pytest -q
 
-MODEL_TESTS = $(wildcard $(patsubst %,tests/test_%.py,autoencoder prototypes wavelet cnn_n_gru speech_transformer embeddings spectrogram_cnn feature_network vae explain training))
+MODEL_TESTS = $(wildcard $(patsubst %,tests/test_%.py,autoencoder prototypes wavelet cnn_n_gru speech_transformer embeddings spectrogram_cnn feature_network vae explain prototype_checks training))
 
 test-jax: setup ## the tests of every model, on Keras's JAX backend
 	@KERAS_BACKEND=jax $(BIN)/python -m pytest -q -m "not notebook" $(MODEL_TESTS)

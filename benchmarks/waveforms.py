@@ -73,7 +73,10 @@ def measure(quick):
             yield row(f"{name}, training step", at, spent, seconds_unit(), **than)
             epoch = spent * -(-0.8 * clips // batch) / 60
             yield row(
-                f"{name}, an epoch of {corpus}", f"{clips} clips, 80 % of them to learn from", epoch, "min"
+                f"{name}, an epoch of {corpus}",
+                f"{clips} clips, 80 % of them to learn from",
+                epoch,
+                seconds_unit().replace("s", "min", 1),
             )
 
 
