@@ -215,12 +215,7 @@ by_one = basic | {"batch_size": 1, "resized_frames": 0}
 resized = basic | {"batch_size": chosen["batch_size"], "resized_frames": n_frames}
 models = {f"clip_{n}_layers": (clip_networks[n], by_one, ()) for n in sizes}
 models |= {f"image_{n}_layers": (image_networks[n], resized, ()) for n in sizes}
-# Adam's rate grows with the root of the batch (Malladi et al. 2022)
-models["clip_bucketed"] = (
-    clip_networks[4],
-    by_one | {"batch_size": 16, "learning_rate": 4 * chosen["learning_rate"]},
-    (),
-)
+models["clip_bucketed"] = (clip_networks[4], by_one | {"batch_size": 16}, ())
 
 # %%
 four = tuple(augmentation.PUBLISHED_CHANGES)
