@@ -14,7 +14,7 @@ from ser_utils.augmentation import mask_bands, mask_frames
 from ser_utils.corpora import EMOTIONS
 from ser_utils.feature_store import load_store
 from ser_utils.parallel import run_tasks
-from ser_utils.training import class_weights, code_of, fit_or_load
+from ser_utils.training import class_weights, code_of, compile_for_lengths, fit_or_load
 from ser_utils.workspace import content_key, read_json
 
 SCALES = ("training", "corpus", "speaker", "utterance", "clip")
@@ -311,15 +311,12 @@ def _compiled(model, options, n_steps):
         rate = keras.optimizers.schedules.CosineDecay(
             rate / 25, n_steps - up, warmup_target=rate, warmup_steps=up
         )
-    model.compile(
+    return compile_for_lengths(
+        model,
         keras.optimizers.AdamW(rate, weight_decay=options["weight_decay"]),
         keras.losses.CategoricalCrossentropy(label_smoothing=options["label_smoothing"]),
         metrics=[UnweightedAverageRecall(model.output_shape[-1])],
-        # XLA compiles anew for each length: TensorFlow's graph does not
-        jit_compile=False if keras.backend.backend() == "tensorflow" else "auto",
     )
-    model.optimizer.build(model.trainable_variables)  # or the first step builds it, and is traced twice
-    return model
 
 
 def network_key(network):

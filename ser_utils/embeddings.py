@@ -18,7 +18,7 @@ from ser_utils.metrics import bootstrap_interval, unweighted_average_recall
 from ser_utils.models import embedding_heads
 from ser_utils.models.embedding_heads import HEADS, LayerwiseAdam, rates_by_layer
 from ser_utils.splits import audit_leakage
-from ser_utils.training import class_weights, code_of, fit_or_load
+from ser_utils.training import class_weights, code_of, compile_for_lengths, fit_or_load
 from ser_utils.workspace import content_key, read_json
 
 LONGEST_S, CONTEXT_S = 20.0, 1.0
@@ -136,15 +136,12 @@ def _compiled(model, head, encoder, options):
         names = ("learning_rate", "top_learning_rate", "decay")
         architecture = encoder.model.architecture
         rates = rates_by_layer(architecture, options["top_layers"], **{name: options[name] for name in names})
-    model.compile(
+    return compile_for_lengths(
+        model,
         LayerwiseAdam(options["learning_rate"], rates, clipnorm=1.0),
         "categorical_crossentropy",
         metrics=[UnweightedAverageRecall(model.output_shape[-1])],
-        # XLA compiles anew for each length: TensorFlow's graph does not
-        jit_compile=False if keras.backend.backend() == "tensorflow" else "auto",
     )
-    model.optimizer.build(model.trainable_variables)  # or the first step builds it, and is traced twice
-    return model
 
 
 def train_head(embeddings, head, fold, *, options, path, seed=0):

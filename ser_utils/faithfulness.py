@@ -12,7 +12,7 @@ from scipy.stats import binomtest, rankdata
 
 from ser_utils import explain
 from ser_utils.clips import ClipBatches
-from ser_utils.training import code_of, fit_or_load
+from ser_utils.training import code_of, compile_for_lengths, fit_or_load
 from ser_utils.workspace import content_key
 
 STEPS, SHARE = 20, 0.2  # of removal curves; of the points that sufficiency and comprehensiveness ask about
@@ -334,16 +334,9 @@ def fit_shuffled_labels(
 
     def build():
         copy = keras.models.clone_model(model)
-        jit = (
-            False if keras.backend.backend() == "tensorflow" else "auto"
-        )  # XLA compiles anew for each length
-        copy.compile(
-            keras.optimizers.Adam(learning_rate),
-            "categorical_crossentropy",
-            metrics=["accuracy"],
-            jit_compile=jit,
+        return compile_for_lengths(
+            copy, keras.optimizers.Adam(learning_rate), "categorical_crossentropy", metrics=["accuracy"]
         )
-        return copy
 
     key = content_key(
         np.concatenate(clips), dealt, *scale, batch_size, learning_rate, model.to_json(), code_of(ClipBatches)

@@ -98,6 +98,19 @@ def fit_or_load(
     return Fitted(model, pd.DataFrame(history), seconds, path)
 
 
+def compile_for_lengths(model, optimizer, loss, **options):
+    """Compile a model of clips of many lengths so that TensorFlow traces it once. Returns the model.
+
+    options : of keras.Model.compile
+    """
+    # XLA compiles anew for each length: TensorFlow's graph does not
+    model.compile(
+        optimizer, loss, jit_compile=False if keras.backend.backend() == "tensorflow" else "auto", **options
+    )
+    model.optimizer.build(model.trainable_variables)  # or the first step builds it, and is traced twice
+    return model
+
+
 class Progress(keras.callbacks.Callback):
     """One bar per training: epochs done and the watched value."""
 

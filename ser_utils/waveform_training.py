@@ -20,7 +20,7 @@ from ser_utils.corpora import EMOTIONS
 from ser_utils.feature_store import build_store, load_store
 from ser_utils.models.cnn_n_gru import CnnGru
 from ser_utils.models.wavelet import SigWavNet
-from ser_utils.training import class_weights, code_of, fit_or_load
+from ser_utils.training import class_weights, code_of, compile_for_lengths, fit_or_load
 from ser_utils.workspace import content_key, read_json
 
 NETWORKS = {"sigwavnet": SigWavNet, "cnn_n_gru": CnnGru}
@@ -72,15 +72,12 @@ def build_network(system, n_classes, settings, *, n_steps=1, weights=None, mean=
     model.build()
     alpha = [weights[label] for label in range(n_classes)] if weights else 1.0
     optimizer = OPTIMIZERS[settings["optimizer"]]
-    model.compile(
+    return compile_for_lengths(
+        model,
         optimizer(_learning_rate(settings, n_steps), weight_decay=settings["weight_decay"]),
         keras.losses.CategoricalFocalCrossentropy(alpha=alpha, gamma=settings["gamma"], from_logits=True),
         metrics=[UnweightedAverageRecall(n_classes)],
-        # XLA compiles anew for each length: TensorFlow's graph does not
-        jit_compile=False if keras.backend.backend() == "tensorflow" else "auto",
     )
-    model.optimizer.build(model.trainable_variables)  # or the first step builds it, and is traced twice
-    return model
 
 
 def _network(system, n_classes, settings, **options):
