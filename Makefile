@@ -108,10 +108,10 @@ search: setup ## hyperparameter search with Ray Tune and ASHA (optional packages
 # --- results -------------------------------------------------------------------------------------------
 
 verify: setup ## train everything again and compare the scores with results/
-	@$(BIN)/python -m ser_utils.results verify --dataset '$(DATASET)' --root '$(ROOT)'
+	@$(BIN)/python -m ser_utils.shipped verify --dataset '$(DATASET)' --root '$(ROOT)'
 
 rescore: setup ## make the scores again from the decisions that ship: seconds, no corpus needed
-	@$(BIN)/python -m ser_utils.results rescore --dataset '$(DATASET)' --root '$(ROOT)'
+	@$(BIN)/python -m ser_utils.shipped rescore --dataset '$(DATASET)' --root '$(ROOT)'
 
 site: setup ## build the static site into build/site
 	@$(BIN)/python -m ser_utils.site --root '$(ROOT)'

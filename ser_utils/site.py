@@ -33,7 +33,8 @@ from ser_utils.corpora import CORPORA
 from ser_utils.features import log_mel_segments
 from ser_utils.figures.style import EMOTION_COLOUR, SEQUENTIAL, caption_of
 from ser_utils.profiles import PROFILES
-from ser_utils.results import NAME, SYSTEMS, dataset_table
+from ser_utils.results import NAME, SYSTEMS
+from ser_utils.shipped import dataset_table
 from ser_utils.splits import SEGMENT_MS
 from ser_utils.workspace import REPOSITORY, MissingResult, Workspace, WorkspaceError, atomic_path, read_json
 

@@ -52,7 +52,7 @@ FLOORS = [
     {"corpora", "corpus_facts", "corpus_check", "demo_corpus", "own_corpus", "recordings", "audio", "download"},
     {"features", "frames", "feature_store", "splits", "segments", "metrics", "parallel", "augmentation"},
     {"training", "baselines", "pretrained", "clips", "embeddings", "prototype_training", "waveform_training", *(p.stem for p in (REPOSITORY / "ser_utils/models").glob("*.py"))},
-    {"explain", "faithfulness", "prototype_analysis", "prototype_checks", "search", "results", "predict"},
+    {"explain", "faithfulness", "prototype_analysis", "prototype_checks", "search", "results", "shipped", "predict"},
     {"figures", "site", "notebooks", "make_graph", *(p.stem for p in (REPOSITORY / "ser_utils/figures").glob("*.py"))},
 ]  # fmt: skip
 

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ser_utils import results
+from ser_utils import results, shipped
 from ser_utils.splits import audit_leakage, make_folds
 from ser_utils.workspace import REPOSITORY, Workspace, WorkspaceError, write_json
 
@@ -72,7 +72,7 @@ def test_scores_are_gathered_in_the_fixed_columns(workspace):
 def test_scores_are_the_same_to_the_byte(workspace):
     written = []
     for _ in range(2):
-        results.save_results(workspace, scores=results.gather_scores(workspace))
+        shipped.save_results(workspace, scores=results.gather_scores(workspace))
         written.append((workspace.results / "scores.csv").read_bytes())
     assert written[0] == written[1]
 
@@ -149,37 +149,37 @@ def test_seeds_join_as_repeated_runs(workspace):
 
 
 def test_scores_are_made_again_from_the_decisions_that_ship(workspace, monkeypatch):
-    monkeypatch.setattr(results, "has_opensmile", lambda: True)
-    results.save_results(workspace, scores=results.gather_scores(workspace))
-    results.keep_decisions(workspace)
+    monkeypatch.setattr(shipped, "has_opensmile", lambda: True)
+    shipped.save_results(workspace, scores=results.gather_scores(workspace))
+    shipped.keep_decisions(workspace)
     shutil.rmtree(workspace.build)
-    assert results.rescore(workspace) == []
+    assert shipped.rescore(workspace) == []
     elsewhere = Workspace("demo", "quick", 0, workspace.root / "elsewhere")
-    results.restore_decisions(elsewhere, workspace.results)
+    shipped.restore_decisions(elsewhere, workspace.results)
     columns = ["model", "uar", "uar_low", "leaks"]
-    shipped = pd.read_csv(workspace.results / "scores.csv", keep_default_na=False)[columns]
-    pd.testing.assert_frame_equal(results.gather_scores(elsewhere)[columns], shipped, atol=1e-6)
+    committed = pd.read_csv(workspace.results / "scores.csv", keep_default_na=False)[columns]
+    pd.testing.assert_frame_equal(results.gather_scores(elsewhere)[columns], committed, atol=1e-6)
     alter(workspace.results / "scores.csv", "uar", 1, 0.5)
-    assert any("(utterance): uar was 0.5, is" in line for line in results.rescore(workspace))
+    assert any("(utterance): uar was 0.5, is" in line for line in shipped.rescore(workspace))
 
 
 def test_decisions_that_were_altered_are_refused(workspace):
-    results.save_results(workspace, scores=results.gather_scores(workspace))
-    results.keep_decisions(workspace)
+    shipped.save_results(workspace, scores=results.gather_scores(workspace))
+    shipped.keep_decisions(workspace)
     file = workspace.results / "decisions" / "predictions" / "vae-both-speaker-leave_one_speaker_out.parquet"
     pd.read_parquet(file).assign(prediction="anger").to_parquet(file)
     with pytest.raises(WorkspaceError, match="vae-both-speaker.*altered since notebook 10 wrote it"):
-        results.rescore(workspace)
+        shipped.rescore(workspace)
     file.unlink()
     with pytest.raises(WorkspaceError, match="is missing"):
-        results.rescore(workspace)
+        shipped.rescore(workspace)
 
 
 @pytest.mark.parametrize(
     "folder", sorted(REPOSITORY.glob("results/*/decisions")), ids=lambda f: f.parent.name
 )
 def test_every_score_that_ships_follows_from_its_decisions(folder):
-    assert results.rescore(Workspace(folder.parent.name)) == []
+    assert shipped.rescore(Workspace(folder.parent.name)) == []
 
 
 # verify
@@ -190,7 +190,7 @@ def verified(workspace):
     scores, costs = results.gather_scores(workspace), results.gather_costs(workspace)
     again = Workspace("demo", "quick", 0, workspace.root / "again")
     for place in (workspace, again):
-        results.save_results(place, scores=scores, costs=costs)
+        shipped.save_results(place, scores=scores, costs=costs)
     return workspace, again
 
 
@@ -202,10 +202,10 @@ def alter(path, column, row, value):
 
 def test_verify_passes_and_finds_one_altered_number(verified):
     workspace, again = verified
-    assert results.verify(workspace, again.root) == []
+    assert shipped.verify(workspace, again.root) == []
     was = pd.read_csv(workspace.results / "scores.csv").loc[1, "uar"]
     alter(workspace.results / "scores.csv", "uar", 1, was + 0.001)  # far below the tolerance
-    assert results.verify(workspace, again.root) == ["scores.csv was altered since notebook 10 wrote it"]
+    assert shipped.verify(workspace, again.root) == ["scores.csv was altered since notebook 10 wrote it"]
 
 
 def test_verify_lists_what_came_out_differently(verified):
@@ -213,29 +213,29 @@ def test_verify_lists_what_came_out_differently(verified):
     scores = again.results / "scores.csv"
     was = pd.read_csv(scores).loc[1, "uar"]
     alter(scores, "uar", 1, was - 0.05)  # a trained network may
-    assert results.verify(workspace, again.root) == []
+    assert shipped.verify(workspace, again.root) == []
     alter(scores, "uar", 1, was - 0.2)
     alter(scores, "leaks", 3, "speakers")
     alter(scores, "n_utterances", 4, 7)
-    found = results.verify(workspace, again.root)
+    found = shipped.verify(workspace, again.root)
     assert len(found) == 3
     assert (
         "prototype-per_speaker-paper-holdout (utterance): uar was" in found[0] and "tolerance 0.1" in found[0]
     )
     assert any("leaks was , is speakers" in line for line in found)
     pd.read_csv(scores, keep_default_na=False).iloc[1:].to_csv(scores, index=False)
-    assert any("not recomputed" in line for line in results.verify(workspace, again.root))
+    assert any("not recomputed" in line for line in shipped.verify(workspace, again.root))
 
 
 def test_verify_by_command_line(verified, capsys):
     workspace, again = verified
     command = ["verify", "--dataset", "demo", "--root", str(workspace.root), "--recomputed", str(again.root)]
     with pytest.raises(SystemExit) as ended:
-        results.main(command)
+        shipped.main(command)
     assert ended.value.code == 0 and "finds them right" in capsys.readouterr().out
     (workspace.results / "costs.csv").unlink()
     with pytest.raises(SystemExit) as ended:
-        results.main(command)
+        shipped.main(command)
     assert ended.value.code == 1 and "costs.csv is missing" in capsys.readouterr().out
 
 
@@ -243,7 +243,7 @@ def test_a_datasets_table_has_protocols_and_costs(verified):
     workspace, _ = verified
     scores, costs = results.gather_scores(workspace), results.gather_costs(workspace)
     uar = scores.set_index("model").loc["both", "uar"]
-    table = results.dataset_table(scores, costs)
+    table = shipped.dataset_table(scores, costs)
     assert f"| vae | both | – | – | – | {100 * uar:.1f} (" in table and "| 10 | 2 | 3.0 |" in table
 
 
@@ -251,7 +251,7 @@ def test_readme_table_is_written_between_its_marks(verified):
     workspace, _ = verified
     readme = workspace.root / "README.md"
     readme.write_text("before\n<!-- scores -->\nold\n<!-- /scores -->\nafter\n")
-    results.write_readme(workspace.root)
+    shipped.write_readme(workspace.root)
     text = readme.read_text()
     assert text.startswith("before\n<!-- scores -->") and text.endswith("<!-- /scores -->\nafter\n")
     assert "old" not in text and "synthetic" in text
@@ -259,8 +259,8 @@ def test_readme_table_is_written_between_its_marks(verified):
     assert f"| vae | both | – | {100 * uar:.1f} (" in text and ") speaker |" in text
     assert "latent" not in text  # README shows the models named beforehand
     once = text
-    results.write_readme(workspace.root)
+    shipped.write_readme(workspace.root)
     assert readme.read_text() == once
     readme.write_text("no marks")
     with pytest.raises(SystemExit, match="needs the marks"):
-        results.write_readme(workspace.root)
+        shipped.write_readme(workspace.root)

@@ -15,7 +15,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from ser_utils import baselines, metrics, results
+from ser_utils import baselines, metrics, results, shipped
 from ser_utils.figures import comparison, networks, style
 from ser_utils.profiles import settings, settings_table
 from ser_utils.splits import make_folds
@@ -70,7 +70,7 @@ print("openSMILE is not installed: without", *left_out) if left_out else print(b
 # %%
 scores = results.gather_scores(workspace)
 costs = results.gather_costs(workspace)
-results.save_results(workspace, scores=scores, costs=costs)
+shipped.save_results(workspace, scores=scores, costs=costs)
 missing = results.missing_systems(scores)
 print("Not run yet (notebook):", ", ".join(missing) if missing else "none")
 scores[
@@ -303,6 +303,6 @@ tables |= {"10_noise": noise.rename_axis("model").reset_index(), "10_across": ac
 tables |= {"10_published": published, "10_hardest": hardest.head(50)}
 tables |= {"10_seeds": seeds} if len(seeds) else {}
 workspace.record("10", utterances, chosen)
-results.save_results(workspace, scores=scores, costs=costs, **tables)
-results.keep_decisions(workspace)
+shipped.save_results(workspace, scores=scores, costs=costs, **tables)
+shipped.keep_decisions(workspace)
 print(f"{len(scores)} rows in {workspace.results / 'scores.csv'}; README's table comes from it")
