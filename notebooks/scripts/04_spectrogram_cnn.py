@@ -8,7 +8,7 @@
 #
 # **Reproduces** the study of mel-spectrogram CNNs on AESDD (SigurdST/emotion_recognition): batch size 1 against
 # resized spectrograms, 3 against 4 layers, artificial data. **Run time** on two cores, profile `quick`: about three
-# minutes on the demo corpus, a quarter of an hour on AESDD's three speakers, an hour on RAVDESS.
+# minutes on the demo corpus, ten to fifteen on AESDD's three speakers.
 
 # %%
 import functools
