@@ -8,7 +8,8 @@
 # the systems `sigwavnet` and `cnn_n_gru` under the protocols `paper` and `speaker`.
 #
 # **Reproduces** SigWavNet (arXiv 2502.00310) and its predecessor CNN-n-GRU. **Run time** on two cores, profile `quick`:
-# about three minutes on the demo corpus. `quick` is a small network; the published size is profile `paper`.
+# about three minutes on the demo corpus, half an hour on EmoDB. `quick` is a small network; the published size is
+# profile `paper`.
 
 # %%
 import keras
