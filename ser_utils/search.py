@@ -68,7 +68,8 @@ def search(workspace, system, table, *, budget=None):
     from ray import tune
 
     budget = budget or settings("search", workspace.profile)
-    space, base = search_space(system, workspace.profile), settings(system, workspace.profile)
+    space = search_space(system, workspace.profile)
+    base = settings(system, workspace.profile, workspace.dataset)  # as notebook 07 takes them
     base |= {"epochs": budget["max_epochs"], "patience": budget["max_epochs"], "least_updates": 0}
     folds = make_folds(table, "speaker", system=system, seed=workspace.seed)
     fold = folds[folds["fold"] == folds["fold"].min()].reset_index(drop=True)
