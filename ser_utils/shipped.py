@@ -314,4 +314,7 @@ def main(arguments=None):
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (WorkspaceError, FileNotFoundError) as error:
+        sys.exit(str(error))
