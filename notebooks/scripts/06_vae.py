@@ -27,6 +27,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 from threadpoolctl import threadpool_limits
 
+# %%
 from ser_utils import features
 from ser_utils.audio import load_audio, save_audio
 from ser_utils.baselines import probabilities

@@ -23,6 +23,7 @@ import numpy as np
 import pandas as pd
 from IPython.display import Audio, display
 
+# %%
 from ser_utils import explain, faithfulness, features
 from ser_utils import prototype_checks as prototypes
 from ser_utils.audio import load_audio
