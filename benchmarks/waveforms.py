@@ -36,8 +36,8 @@ def step_of(system, chosen, seconds):
     return step
 
 
-def in_pytorch(sizes):
-    """Seconds a step of each of `sizes` in PyTorch, and its version; None where no interpreter was named."""
+def in_pytorch(**sizes):
+    """Seconds a step in PyTorch, and its version; None where no interpreter was named."""
     if not (python := os.environ.get("TORCH_PYTHON")):
         return None
     golden = REPOSITORY / "tests" / "golden" / "sigwavnet_per_layer.npz"
@@ -66,8 +66,8 @@ def measure(quick):
                     "samples": int(chosen["sample_rate_hz"] * heard), "batch_size": batch, "classes": CLASSES,
                     "repeats": repeats, "clock": clock.__name__,
                 }  # fmt: skip
-                if found := in_pytorch([sizes]):
-                    than = {"other": found["seconds"][0], "than": f"the same in PyTorch {found['version']}"}
+                if found := in_pytorch(**sizes):
+                    than = {"other": found["seconds"], "than": f"the same in PyTorch {found['version']}"}
                 else:
                     yield nothing(f"{name} in PyTorch", "TORCH_PYTHON names no interpreter that has it")
             yield row(f"{name}, training step", at, spent, seconds_unit(), **than)

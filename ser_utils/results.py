@@ -9,7 +9,7 @@ import pandas as pd
 
 from ser_utils import metrics
 from ser_utils.splits import PROTOCOLS, default_folds, leaks_beyond
-from ser_utils.workspace import Workspace, read_json
+from ser_utils.workspace import Workspace, read_json, result_name
 
 # system → the notebook that makes its predictions
 SYSTEMS = {
@@ -70,7 +70,9 @@ def missing_systems(found):
 
 def load_predictions(workspace, system, model, protocol, folds):
     """One predictions file; raises MissingResult if it is absent or damaged."""
-    return workspace.load_table(f"predictions/{system}-{model}-{protocol}-{folds}", made_by=SYSTEMS[system])
+    return workspace.load_table(
+        f"predictions/{result_name(system, model, protocol, folds)}", made_by=SYSTEMS[system]
+    )
 
 
 def gather_scores(workspace):
@@ -87,7 +89,7 @@ def gather_scores(workspace):
 
 
 def _leaks(workspace, name):
-    audit = f"audits/{'-'.join(name)}"
+    audit = f"audits/{result_name(*name)}"
     if not workspace.has_table(audit):
         return NOT_AUDITED
     return leaks_beyond(workspace.load_table(audit), name.protocol)
@@ -97,7 +99,7 @@ def gather_costs(workspace):
     """What each result cost: parameters, seconds to train, milliseconds per utterance, the machine."""
     rows = []
     for name in list_predictions(workspace).itertuples(index=False):
-        path = workspace.build / "costs" / f"{'-'.join(name)}.json"
+        path = workspace.build / "costs" / f"{result_name(*name)}.json"
         rows.append(name._asdict() | (read_json(path) if path.exists() else {}))
     costs = pd.DataFrame(rows, columns=[*NAME, "parameters", "seconds_to_train", "ms_per_utterance"])
     return costs.assign(machine=f"{platform.machine()}, {os.cpu_count()} cores")

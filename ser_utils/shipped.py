@@ -21,6 +21,7 @@ from ser_utils.workspace import (
     atomic_path,
     file_digest,
     read_json,
+    result_name,
     seal,
 )
 
@@ -72,23 +73,27 @@ def keep_decisions(workspace):
         for kind in DECISIONS:
             (temporary / kind).mkdir(parents=True)
             for name in list_predictions(workspace).itertuples(index=False):
-                for path in workspace.build.glob(f"{kind}/{'-'.join(name)}.*"):
+                for path in workspace.build.glob(f"{kind}/{result_name(*name)}.*"):
                     shutil.copyfile(path, temporary / kind / path.name)
         _write_sums(temporary, "*/*")
 
 
-def restore_decisions(workspace, shipped):
-    """The way back: a results folder's decisions become those of a workspace, as if they had been made there.
+def restore_decisions(dataset, folder, root=""):
+    """The way back: decisions that ship become those of a workspace, as if they had been made there.
 
-    shipped : folder results/<dataset>. Raises WorkspaceError if a file there is missing or was altered.
+    folder : results/<dataset>; root : of the workspace, which takes profile and seed from the provenance there
+    Returns the workspace. Raises WorkspaceError if a file there is missing or was altered.
     """
-    if wrong := altered_files(shipped / "decisions"):
-        raise WorkspaceError(f"{shipped / 'decisions'}: {'; '.join(wrong)}")
+    made = read_json(folder / "provenance.json")
+    if wrong := altered_files(folder / "decisions"):
+        raise WorkspaceError(f"{folder / 'decisions'}: {'; '.join(wrong)}")
+    workspace = Workspace(dataset, made["profile"], made["seed"], root)
     for kind in DECISIONS:
-        for path in sorted((shipped / "decisions" / kind).iterdir()):
+        for path in sorted((folder / "decisions" / kind).iterdir()):
             with atomic_path(workspace.build / kind / path.name) as temporary:
                 shutil.copyfile(path, temporary)
             seal(workspace.build / kind / path.name)
+    return workspace
 
 
 # verifying ------------------------------------------------------------------------------------------------
@@ -174,11 +179,8 @@ def verify(workspace, recomputed=None):
 def rescore(workspace):
     """Score the decisions that ship anew and list what differs from the scores that ship: no training, no corpus."""
     folder = workspace.root / "results" / workspace.name
-    made = read_json(folder / "provenance.json")
     with tempfile.TemporaryDirectory() as root:
-        again = Workspace(workspace.dataset, made["profile"], made["seed"], root)
-        restore_decisions(again, folder)
-        fresh = gather_scores(again)
+        fresh = gather_scores(restore_decisions(workspace.dataset, folder, root))
     return altered_files(folder) + compare_scores(_read_scores(folder / "scores.csv"), fresh, tolerance=1e-6)
 
 
@@ -296,9 +298,8 @@ def main(arguments=None):
     workspace = Workspace(given.dataset, root=given.root)
     if given.command == "restore":
         shipped = REPOSITORY / "results" / workspace.name
-        made = read_json(shipped / "provenance.json")
-        restore_decisions(Workspace(given.dataset, made["profile"], made["seed"], given.root), shipped)
-        print(f"{workspace.name}, profile {made['profile']}: now run notebook 10")
+        restored = restore_decisions(given.dataset, shipped, given.root)
+        print(f"{restored.name}, profile {restored.profile}: now run notebook 10")
         return
     if given.command == "verify":
         differences = verify(workspace, given.recomputed)

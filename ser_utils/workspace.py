@@ -26,6 +26,14 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 CORPUS_NAMES = re.compile(r"[a-z0-9_]+(\+[a-z0-9_]+)*")  # anything else is a path to the reader's own
 
 
+def result_name(system, model, protocol, folds):
+    """What files of one result are called; raises ValueError where a part is not made of a-z, 0-9 and _."""
+    for part in (system, model, protocol, folds):
+        if not re.fullmatch(r"[a-z0-9_]+", part):
+            raise ValueError(f"A result's name is made of a-z, 0-9 and _. Received: {part!r}")
+    return f"{system}-{model}-{protocol}-{folds}"
+
+
 class WorkspaceError(Exception):
     """Something on disk is not as wanted; the text says what to do."""
 
@@ -256,13 +264,6 @@ class Workspace:
     def has_table(self, name):
         return sealed(self.build / f"{name}.parquet") is not None
 
-    @staticmethod
-    def _result_name(system, model, protocol, folds):
-        for part in (system, model, protocol, folds):
-            if not re.fullmatch(r"[a-z0-9_]+", part):
-                raise ValueError(f"A result's name is made of a-z, 0-9 and _. Received: {part!r}")
-        return f"{system}-{model}-{protocol}-{folds}"
-
     def save_predictions(self, table, *, system, model, protocol, folds):
         """Write test predictions: utterance_id, start_ms, speaker, emotion, prediction, p_<emotion>…, fold."""
         wanted = ["utterance_id", "start_ms", "speaker", "emotion", "prediction", "fold"]
@@ -273,7 +274,7 @@ class Workspace:
             )
         probabilities = [column for column in table if str(column).startswith("p_")]
         table = table[[*wanted[:-1], *probabilities, "fold"]]
-        name = self._result_name(system, model, protocol, folds)
+        name = result_name(system, model, protocol, folds)
         self.saved.add(name)
         return self.save_table(table, f"predictions/{name}")
 
@@ -283,11 +284,11 @@ class Workspace:
 
     def save_audit(self, table, *, system, model, protocol, folds):
         """Write a leakage audit beside the predictions it belongs to."""
-        return self.save_table(table, f"audits/{self._result_name(system, model, protocol, folds)}")
+        return self.save_table(table, f"audits/{result_name(system, model, protocol, folds)}")
 
     def save_costs(self, costs, *, system, model, protocol, folds):
         """Write what a result cost: dict with parameters, seconds_to_train, ms_per_utterance."""
-        path = self.build / "costs" / f"{self._result_name(system, model, protocol, folds)}.json"
+        path = self.build / "costs" / f"{result_name(system, model, protocol, folds)}.json"
         write_json(path, {key: float(value) for key, value in costs.items()})
         return path
 

@@ -154,8 +154,8 @@ def test_scores_are_made_again_from_the_decisions_that_ship(workspace, monkeypat
     shipped.keep_decisions(workspace)
     shutil.rmtree(workspace.build)
     assert shipped.rescore(workspace) == []
-    elsewhere = Workspace("demo", "quick", 0, workspace.root / "elsewhere")
-    shipped.restore_decisions(elsewhere, workspace.results)
+    elsewhere = shipped.restore_decisions("demo", workspace.results, workspace.root / "elsewhere")
+    assert (elsewhere.profile, elsewhere.seed) == ("quick", 0)
     columns = ["model", "uar", "uar_low", "leaks"]
     committed = pd.read_csv(workspace.results / "scores.csv", keep_default_na=False)[columns]
     pd.testing.assert_frame_equal(results.gather_scores(elsewhere)[columns], committed, atol=1e-6)
