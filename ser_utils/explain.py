@@ -8,6 +8,7 @@ TensorFlow up to 2.20, innvestigate below 2.15.
 """
 
 from dataclasses import dataclass
+from itertools import chain, pairwise
 
 import keras
 import librosa
@@ -223,29 +224,47 @@ def smooth_grad(score, x, *, n=24, noise=0.15, seed=0):
     return gradient(score, copies).mean(axis=0, keepdims=True)
 
 
-def path_gradient(score, x, baseline, *, steps=50):
-    """Mean gradient on the straight way from a baseline to x, by the midpoint rule. x, baseline : (1, ...)"""
-    x, baseline = np.asarray(x, np.float32), np.asarray(baseline, np.float32)
-    share = ((np.arange(steps) + 0.5) / steps).reshape(-1, *[1] * (x.ndim - 1)).astype(np.float32)
-    parts = np.array_split(share, -(-steps // AT_ONCE))
-    return (
-        sum(gradient(score, baseline + part * (x - baseline)).sum(axis=0, keepdims=True) for part in parts)
-        / steps
-    )
+def path_gradient(score, x, baseline, *, steps=50, within=0.01, most_steps=400):
+    """Mean gradient on the straight way from a baseline to x: the midpoint rule, finer where the score turns.
 
-
-def integrated_gradients(score, x, baseline, *, steps=50, within=0.01, most_steps=400):
-    """Path integral of the gradient from a baseline to x (Sundararajan et al. 2017).
-
-    x, baseline : (1, ...); steps : of the path, doubled up to `most_steps` until the values sum to
-        score(x) − score(baseline) with an error of at most `within` of it, see `completeness_gap`
+    x, baseline : (1, ...); steps : pieces of the way to begin with, all as long
+    within : while the pieces are further than this share from summing to score(x) − score(baseline), the worst of
+        them are halved; most_steps : gradients that may be asked for
     """
-    x = np.asarray(x, np.float32)
+    x, baseline = np.asarray(x, np.float32), np.asarray(baseline, np.float32)
+    way = (x - baseline)[0]
+
+    def ask(function, shares):
+        shares = np.reshape(shares, (-1, *[1] * way.ndim)).astype(np.float32)
+        parts = np.array_split(shares, -(-len(shares) // AT_ONCE))
+        found = [function(ops.convert_to_tensor(baseline + part * way)) for part in parts]
+        return np.concatenate([ops.convert_to_numpy(one) for one in found])
+
+    slopes, values = {}, {}  # by piece (start, end) and by place, in shares of the way
+    pieces = list(pairwise(np.linspace(0, 1, steps + 1)))
     while True:
-        given = (x - baseline) * path_gradient(score, x, baseline, steps=steps)
-        if 2 * steps > most_steps or completeness_gap(score, x, baseline, given) <= within:
-            return given
-        steps *= 2
+        new = [piece for piece in pieces if piece not in slopes]
+        slopes |= zip(new, ask(lambda v: gradient(score, v), np.mean(new, axis=1)), strict=True)
+        places = sorted({*chain(*new)} - values.keys())
+        values |= zip(places, ask(score, places), strict=True)
+        errors = {
+            (start, end): (end - start) * np.vdot(slopes[start, end], way) - (values[end] - values[start])
+            for start, end in pieces
+        }
+        worst = sorted(errors, key=lambda piece: -abs(errors[piece]))[: -(-steps // 4)]
+        wanted = within * max(abs(values[1] - values[0]), EPSILON)
+        if abs(sum(errors.values())) <= wanted or len(slopes) + 2 * len(worst) > most_steps:
+            return sum((end - start) * slopes[start, end] for start, end in pieces)[None]
+        halves = [((start, (start + end) / 2), ((start + end) / 2, end)) for start, end in worst]
+        pieces = [piece for piece in pieces if piece not in worst] + list(chain(*halves))
+
+
+def integrated_gradients(score, x, baseline, **options):
+    """Path integral of the gradient from a baseline to x (Sundararajan et al. 2017): `path_gradient` times the way.
+
+    x, baseline : (1, ...); the values sum to score(x) − score(baseline), see `completeness_gap`
+    """
+    return (np.asarray(x, np.float32) - baseline) * path_gradient(score, x, baseline, **options)
 
 
 def completeness_gap(score, x, baseline, attribution):
