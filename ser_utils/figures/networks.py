@@ -86,8 +86,11 @@ def learning_curves(histories, *, values=("loss",), kept=None):
             axes.plot(epochs, history[shown], color=colour, linewidth=1.8, label=str(name))
             if kept and name in kept:
                 axes.plot(kept[name], history[shown].iloc[kept[name] - 1], "o", color=colour)
-        axes.set(xlabel="epoch", ylabel=value.replace("_", " "))
-    grid[0][-1].legend(fontsize=8, title="thin: training, thick: validation", title_fontsize=7)
+        axes.set(xlabel="epoch", ylabel="UAR" if value == "uar" else value.replace("_", " "))
+    grid[0][-1].legend(
+        fontsize=8, title="thin: training\nthick: validation", title_fontsize=7, loc="upper left",
+        bbox_to_anchor=(1.0, 1.0),
+    )  # fmt: skip
     return figure
 
 
