@@ -251,7 +251,7 @@ def path_gradient(score, x, baseline, *, steps=50, within=0.01, most_steps=400):
             (start, end): (end - start) * np.vdot(slopes[start, end], way) - (values[end] - values[start])
             for start, end in pieces
         }
-        worst = sorted(errors, key=lambda piece: -abs(errors[piece]))[: -(-steps // 4)]
+        worst = sorted(errors, key=lambda piece: -abs(errors[piece]))[: -(-steps // 8)]
         wanted = within * max(abs(values[1] - values[0]), EPSILON)
         if abs(sum(errors.values())) <= wanted or len(slopes) + 2 * len(worst) > most_steps:
             return sum((end - start) * slopes[start, end] for start, end in pieces)[None]

@@ -364,7 +364,7 @@ tested = [(name, np.array(waveforms.of(name))[None], known.index(emotion_of[name
 listener = keras.saving.load_model(workspace.folder("models") / f"sigwavnet-network-speaker-{first}.keras")
 window = waveform_rate // 10  # 100 ms
 subjects["SigWavNet"] = explain.Subject(listener, 0.0, (window,), (window // 2,), has_lengths=False,
-                                        log_probabilities=True, most_steps=50)  # fmt: skip
+                                        log_probabilities=True, most_steps=chosen["waveform_steps"])  # fmt: skip
 clips["SigWavNet"] = explain.choose_clips(subjects["SigWavNet"], tested, most=chosen["waveform_clips"])
 subjects["prototypes"], clips["prototypes"] = by_likeness, told
 
@@ -446,8 +446,9 @@ found.sort_values("localisation", ascending=False).round(3)
 # ## Completeness
 #
 # Integrated gradients should sum to the change of the score from absence to the clip. Of each of 50 steps it is known by
-# how much the score changed there; the worst are halved, up to 400 in all, until the sum is right within 1 %. The waveform
-# network gets its 50 and no more: its score leaps so often on the way from silence that 400 would not do.
+# how much the score changed there; the worst are halved, up to 400 in all, until the sum is right within 1 %. On the
+# waveform it wanders far before it settles, since every layer makes quiet sound loud again and most happens close to
+# silence: there the 1 % says less, and where steps are few it is missed.
 
 # %%
 gaps = [
