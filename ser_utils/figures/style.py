@@ -1,8 +1,12 @@
 """One look for every figure: emotion order and colours, axes with units, captions that travel in the file."""
 
+import io
+
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from ser_utils.corpora import EMOTIONS
 from ser_utils.workspace import atomic_path
@@ -68,16 +72,20 @@ def save_figure(workspace, figure, name, caption):
         caption = f"{caption} (profile {workspace.profile})"
     path = workspace.figures / f"{name}.png"
     path.parent.mkdir(parents=True, exist_ok=True)
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="png")
+    with Image.open(drawn) as image:
+        # a quarter of the size; covering the span of colours, not the most frequent, so that small print keeps its own
+        few_colours = image.convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    inside = PngInfo()  # no software or date: the same figure is the same file
+    inside.add_text("Description", caption)
     with atomic_path(path) as temporary:
-        # no software or date: the same figure is the same file
-        figure.savefig(temporary, metadata={"Description": caption, "Software": None})
+        few_colours.save(temporary, "png", optimize=True, pnginfo=inside)
     return path
 
 
 def caption_of(path):
     """The caption inside a PNG that `save_figure` wrote."""
-    from PIL import Image
-
     with Image.open(path) as image:
         return image.info.get("Description", "")
 
