@@ -28,7 +28,9 @@ from ser_utils.workspace import (
 # How far recomputed scores may lie from committed ones. A network's training amplifies the last bit of another
 # processor's sums; what is deterministic up to rounding gets almost nothing.
 TOLERANCE = {"opensmile": 0.005, "baseline": 0.005}
-TOLERANCE_OF_NETWORKS = 0.1
+TOLERANCE_OF_NETWORKS = (
+    0.1  # and 2 / √n where fewer than 400 clips were tested: chance then moves a score further
+)
 SUMS = "SHA256SUMS"
 # What scores are made of, as it lies in build/ and, in results/<dataset>/decisions, ships
 DECISIONS = ("predictions", "audits", "costs")
@@ -128,7 +130,7 @@ def compare_scores(committed, fresh, tolerance=None):
         if row["_merge"] != "both":
             found.append(f"{name}: {'not recomputed' if row['_merge'] == 'left_only' else 'not in results/'}")
             continue
-        near = TOLERANCE.get(row["system"], TOLERANCE_OF_NETWORKS) if tolerance is None else tolerance
+        near = _tolerance_of(row) if tolerance is None else tolerance
         for column in (c for c in SCORES if c not in keys):
             was, now = row[column], row[f"{column}_fresh"]
             if pd.isna(was) and pd.isna(now):
@@ -139,9 +141,14 @@ def compare_scores(committed, fresh, tolerance=None):
                 else was == now
             )
             if not within:
-                limit = f", tolerance {near}" if isinstance(was, float) else ""
+                limit = f", tolerance {near:.2g}" if isinstance(was, float) else ""
                 found.append(f"{name}: {column} was {was}, is {now}{limit}")
     return found
+
+
+def _tolerance_of(row):
+    by_chance = max(TOLERANCE_OF_NETWORKS, 2 / max(row["n_utterances"], 1) ** 0.5)
+    return TOLERANCE.get(row["system"], by_chance)
 
 
 def verify(workspace, recomputed=None):
@@ -305,7 +312,8 @@ def main(arguments=None):
         differences = verify(workspace, given.recomputed)
         tolerances = ", ".join(f"{system} {near}" for system, near in TOLERANCE.items())
         print(
-            f"Tolerances of scores: {tolerances}, trained networks {TOLERANCE_OF_NETWORKS}; all else is to be equal."
+            f"Tolerances of scores: {tolerances}, trained networks {TOLERANCE_OF_NETWORKS}, or 2/√n where fewer than "
+            "400 clips were tested; all else is to be equal."
         )
     else:
         differences = rescore(workspace)
