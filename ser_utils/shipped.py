@@ -272,6 +272,8 @@ def write_readme(root=REPOSITORY):
     )
     if few:
         text += f" {', '.join(few)}: {metrics.TOO_FEW}."
+    if any(scores["model"].str.startswith("random_").any() for scores in found.values()):
+        text += " `random_…`: a tiny encoder with random weights, where the published ones could not be had; no meaning."
     if "demo" in found:
         text += " The demo corpus is synthetic: nothing here is a finding about people."
     readme = root / "README.md"
