@@ -48,7 +48,7 @@ def _make(*goals, **variables):
 
 
 @pytest.mark.notebook
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(2700)
 def test_every_notebook_runs_from_nothing(smoke):
     root, run = smoke
     assert run.returncode == 0, run.stdout + run.stderr
