@@ -26,11 +26,10 @@ from ser_utils.workspace import (
 )
 
 # How far recomputed scores may lie from committed ones. A network's training amplifies the last bit of another
-# processor's sums; what is deterministic up to rounding gets almost nothing.
+# processor's sums; what is deterministic up to rounding gets almost nothing. Networks get 2 / √n where fewer than 400
+# clips were tested: chance then moves a score further.
 TOLERANCE = {"opensmile": 0.005, "baseline": 0.005}
-TOLERANCE_OF_NETWORKS = (
-    0.1  # and 2 / √n where fewer than 400 clips were tested: chance then moves a score further
-)
+TOLERANCE_OF_NETWORKS = 0.1
 SUMS = "SHA256SUMS"
 # What scores are made of, as it lies in build/ and, in results/<dataset>/decisions, ships
 DECISIONS = ("predictions", "audits", "costs")
