@@ -3,8 +3,10 @@
 import argparse
 import contextlib
 import fcntl
+import logging
 import os
 import re
+import signal
 import sys
 import time
 from pathlib import Path
@@ -145,6 +147,12 @@ def _one_at_a_time(workspace):
         yield
 
 
+def _interrupt(*_):
+    """Ctrl-C shuts the kernel down: that its cell then finds the kernel dead, and says so, is no news."""
+    logging.disable()
+    raise KeyboardInterrupt
+
+
 def main(arguments=None):
     parser = argparse.ArgumentParser(prog="python -m ser_utils.notebooks", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
@@ -163,6 +171,8 @@ def main(arguments=None):
     for option in ("-p", "--where-known"):
         running.add_argument(option, nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
     given = parser.parse_args(arguments)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not where a shell has it ignored
+        signal.signal(signal.SIGINT, _interrupt)
     try:
         if given.command == "sync":
             return sync([full_name(number) for number in given.number] or names())
