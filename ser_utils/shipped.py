@@ -145,6 +145,23 @@ def compare_scores(committed, fresh, tolerance=None):
     return found
 
 
+def closeness(committed, fresh):
+    """How near two score tables are within their tolerances, as a sentence: one machine gives equal ones."""
+    keys = [*NAME, "level"]
+    both = committed.merge(fresh, on=keys, suffixes=("", "_fresh"))
+    equal = [
+        all(row[c].equals(row[f"{c}_fresh"]) for c in SCORES if c not in keys)
+        for _, row in both.groupby(keys)
+    ]
+    text = f"Equal to the last digit: {sum(equal)} of {len(equal)} rows of scores"
+    if all(equal):
+        return f"{text}."
+    off = (both["uar"] - both["uar_fresh"]).abs()
+    furthest = both.loc[off.idxmax()]
+    name = f"{'-'.join(furthest[key] for key in NAME)} ({furthest['level']})"
+    return f"{text}; the UAR furthest off: {name}, {furthest['uar']:.3f} and {furthest['uar_fresh']:.3f}."
+
+
 def _tolerance_of(row):
     by_chance = max(TOLERANCE_OF_NETWORKS, 2 / max(row["n_utterances"], 1) ** 0.5)
     return TOLERANCE.get(row["system"], by_chance)
@@ -154,7 +171,7 @@ def verify(workspace, recomputed=None):
     """Recompute a dataset's results with the profile and seed they were made with, and list what differs.
 
     workspace : whose root holds the results; recomputed : root of a finished second run, None makes one under
-    build/verify. Returns a list of sentences, empty when everything holds.
+    build/verify. Returns a list of sentences, empty when everything holds; prints how near the scores are.
     """
     folder = workspace.root / "results" / workspace.name
     if not (folder / "scores.csv").exists():
@@ -179,7 +196,9 @@ def verify(workspace, recomputed=None):
         if subprocess.run(command, check=False).returncode:
             return [*found, "the second run failed, see above"]
     fresh = Path(recomputed) / "results" / workspace.name / "scores.csv"
-    return found + compare_scores(_read_scores(folder / "scores.csv"), _read_scores(fresh))
+    tables = _read_scores(folder / "scores.csv"), _read_scores(fresh)
+    print(closeness(*tables))
+    return found + compare_scores(*tables)
 
 
 def rescore(workspace):

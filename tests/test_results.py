@@ -231,6 +231,21 @@ def test_verify_lists_what_came_out_differently(verified):
     assert any("not recomputed" in line for line in shipped.verify(workspace, again.root))
 
 
+def test_closeness_tells_equal_from_near(verified):
+    scores = pd.read_csv(verified[0].results / "scores.csv")
+    n = len(scores)
+    assert shipped.closeness(scores, scores) == f"Equal to the last digit: {n} of {n} rows of scores."
+    near = scores.copy()
+    near.loc[1, "uar"] -= 0.02
+    near.loc[2, "leaks"] = "speakers"
+    text = shipped.closeness(scores, near)
+    row = scores.loc[1]
+    assert text.startswith(f"Equal to the last digit: {n - 2} of {n} rows")
+    assert (
+        f"{row['system']}-{row['model']}-" in text and f"{row['uar']:.3f} and {row['uar'] - 0.02:.3f}" in text
+    )
+
+
 def test_many_clips_allow_no_more_than_a_tenth(verified):
     scores = pd.read_csv(verified[0].results / "scores.csv").assign(n_utterances=1440)
     other = scores.assign(uar=scores["uar"] - 0.11)
