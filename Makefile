@@ -27,16 +27,16 @@ export PYTHONWARNINGS ?= ignore::SyntaxWarning
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup setup-extras lock notebooks data check-data weights reproduce verify rescore lab site serve test test-faults test-all test-jax lint bench search predict advisories clean FORCE
+.PHONY: help setup setup-extras lock notebooks data check-data weights reproduce verify rescore tables lab site serve test test-faults test-all test-jax lint bench search predict advisories clean FORCE
 
 help: ## print this
-	@echo "make reproduce DATASET=… PROFILE=… SEED=…    every figure, table, prototype sound and page"
+	@echo "make reproduce DATASET=… PROFILE=… SEED=…    every figure, table and prototype sound of a corpus"
 	@echo
 	@awk -F ':.*## ' '/^[a-z0-9 -]+:.*## /{printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "  00 … 10        one notebook, and those it reads"
 	@echo
 	@echo "DATASET (demo)   emodb, ravdess, aesdd …, several as a+b, or path/to/table.csv"
-	@echo "PROFILE (quick)  smoke: seconds; quick: a laptop; paper: the published settings"
+	@echo "PROFILE (quick)  smoke: seconds; quick: a laptop; paper: the published settings, ours where none are"
 	@echo "SEED (0) JOBS (all cores) ENGINE (local or ray) ROOT (here) SPEAKERS (the profile's) DENOISE (0 or 1)"
 	@echo "STRICT=1 refuses a partial corpus; LABELS=all keeps every emotion of several corpora, not the shared ones"
 	@echo "SER_DATA_DIR (data/) is where corpora are looked for."
@@ -113,6 +113,9 @@ verify: setup ## train everything again and compare the scores with results/
 rescore: setup ## make the scores again from the decisions that ship: seconds, no corpus needed
 	@$(BIN)/python -m ser_utils.shipped rescore --dataset '$(DATASET)' --root '$(ROOT)'
 
+tables: setup ## write README's and results/README.md's tables from results/
+	@$(BIN)/python -m ser_utils.shipped readme
+
 site: setup ## build the static site into build/site
 	@$(BIN)/python -m ser_utils.site --root '$(ROOT)'
 
@@ -138,7 +141,7 @@ MODEL_TESTS = $(wildcard $(patsubst %,tests/test_%.py,autoencoder prototypes wav
 test-jax: setup ## the tests of every model, on Keras's JAX backend
 	@KERAS_BACKEND=jax $(BIN)/python -m pytest -q -m "not notebook" $(MODEL_TESTS)
 
-lint: setup
+lint: setup ## what ruff thinks
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
 
 advisories: ## look up known vulnerabilities of everything in the lock file (needs uv and the network)

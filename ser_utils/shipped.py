@@ -12,6 +12,7 @@ import pandas as pd
 
 from ser_utils import metrics
 from ser_utils.baselines import has_opensmile
+from ser_utils.corpora import CORPORA
 from ser_utils.results import NAME, SCORES, gather_scores, in_order, list_predictions
 from ser_utils.splits import PROTOCOLS
 from ser_utils.workspace import (
@@ -21,6 +22,7 @@ from ser_utils.workspace import (
     atomic_path,
     file_digest,
     read_json,
+    replace_between,
     result_name,
     seal,
 )
@@ -34,17 +36,18 @@ SUMS = "SHA256SUMS"
 # What scores are made of, as it lies in build/ and, in results/<dataset>/decisions, ships
 DECISIONS = ("predictions", "audits", "costs")
 MARKS = ("<!-- scores -->", "<!-- /scores -->")
-# The models that stand for their system in README, fixed before any was scored; scores.csv has all of them.
-IN_README = {
+# The models that stand for their system in tables, by name and not by score, the first of them in README; scores.csv
+# has all.
+SHOWN = {
     "prototype": ["per_speaker", "all_speakers"],
     "spectrogram_cnn": ["clip_4_layers", "image_4_layers"],
     "feature_network": ["deep_cnn_log_mel", "all_four"],
     "vae": ["both"],
-    "sigwavnet": ["*"],
-    "cnn_n_gru": ["*"],
+    "sigwavnet": ["network"],
+    "cnn_n_gru": ["network", "over_time"],
     "speech_transformer": ["*_pooled"],
-    "opensmile": ["*"],
-    "baseline": ["duration", "loudness", "mfcc"],
+    "opensmile": ["compare", "egemaps"],
+    "baseline": ["mfcc", "loudness", "duration"],
 }
 
 
@@ -180,25 +183,32 @@ def verify(workspace, recomputed=None):
     found = altered_files(folder)
     if recomputed is None:
         recomputed = workspace.root / "build" / "verify"
-        given = {
-            "DATASET": workspace.dataset,
-            "PROFILE": made["profile"],
-            "SEED": made["seed"],
-            "ROOT": recomputed,
-        }
-        command = [
-            "make",
-            "-C",
-            str(REPOSITORY),
-            "10",  # and what it reads: all that has a score
-            *(f"{key}={value}" for key, value in given.items()),
-        ]
-        if subprocess.run(command, check=False).returncode:
-            return [*found, "the second run failed, see above"]
+        for target in ("00", "10"):  # 10 and what it reads: all that has a score
+            if _make(target, workspace, made, recomputed):
+                return [*found, "the second run failed, see above"]
+            if other := _other_recordings(made, Path(recomputed) / "results" / workspace.name):
+                return [*found, other]
     fresh = Path(recomputed) / "results" / workspace.name / "scores.csv"
     tables = _read_scores(folder / "scores.csv"), _read_scores(fresh)
     print(closeness(*tables))
     return found + compare_scores(*tables)
+
+
+def _make(target, workspace, made, root):
+    given = {"DATASET": workspace.dataset, "PROFILE": made["profile"], "SEED": made["seed"], "ROOT": root}
+    command = ["make", "-C", str(REPOSITORY), target, *(f"{key}={value}" for key, value in given.items())]
+    return subprocess.run(command, check=False).returncode
+
+
+def _other_recordings(made, folder):
+    """What to say where a second run has heard other recordings than the first; "" where they are the same."""
+    first, second = (one["notebooks"]["00"] for one in (made, read_json(folder / "provenance.json")))
+    if first["corpus"] == second["corpus"]:
+        return ""
+    return (
+        f"the recordings are not those of the results: {second['n_utterances']} here, {first['n_utterances']} there, "
+        "compared sample by sample. Nothing was trained."
+    )
 
 
 def rescore(workspace):
@@ -216,17 +226,50 @@ def _read_scores(path):
 # README ---------------------------------------------------------------------------------------------------
 
 
-def shown_models(scores):
-    """Whole-utterance rows of the models that stand for their system, in the order tables show them."""
-    rows = scores[scores["level"] == "utterance"]
-    is_shown = [any(fnmatch(one.model, p) for p in IN_README[one.system]) for one in rows.itertuples()]
-    return in_order(rows[is_shown])
+def title_of(dataset):
+    """ "ravdess+emodb" → "RAVDESS + EmoDB"."""
+    if dataset == "demo":
+        return "Demo corpus (synthetic)"
+    return " + ".join(CORPORA[name].title if name in CORPORA else name for name in dataset.split("+"))
+
+
+def listing_place(dataset):
+    """Sort key of datasets: corpora in the order they are listed in, then readers' own, synthetic speech last."""
+    known, first = [*CORPORA], dataset.split("+")[0]
+    return dataset == "demo", known.index(first) if first in known else len(known), dataset
+
+
+def score_files(root):
+    """results/*/scores.csv of all datasets, in the order they are listed in."""
+    return sorted(root.glob("results/*/scores.csv"), key=lambda path: listing_place(path.parent.name))
+
+
+def extent(dataset, n_utterances, scores):
+    """ "339 of 535 recordings, 10 speakers, 4 of 7 emotions, chance 25.0": what the scores of a dataset are of."""
+    corpus, n_speakers = CORPORA.get(dataset), scores["n_speakers"].max()
+    chance = scores.loc[scores["model"] == "chance", "uar"].max()
+    counts = [(n_utterances, corpus.n_files - len(corpus.broken) if corpus else 0, "recordings")]
+    counts += [(n_speakers, len(corpus.speakers) if corpus else 0, "speakers")]
+    if chance > 0:
+        counts += [(round(1 / chance), len(corpus.emotions) if corpus else 0, "emotions")]
+    parts = [f"{n:,} of {whole:,} {what}" if whole > n else f"{n:,} {what}" for n, whole, what in counts]
+    return ", ".join(parts + ([f"chance {100 * chance:.1f}"] if chance > 0 else []))
+
+
+def shown_models(scores, most=None):
+    """Whole-utterance rows of the models that stand for their system (`most` of each), in the order of tables."""
+    rows = in_order(scores[scores["level"] == "utterance"])
+    found = []
+    for system, patterns in SHOWN.items():
+        own = rows[rows["system"] == system]
+        found += [own[own["model"].map(lambda name, p=p: fnmatch(name, p))] for p in patterns[:most]]
+    return pd.concat(found)
 
 
 def dataset_table(scores, costs):
     """One dataset's models by protocol, UAR in percent with its interval, as a table in Markdown.
 
-    Shown are the models of IN_README. A cost is that of the strictest protocol the model was run under.
+    Shown are the models of SHOWN. A cost is that of the strictest protocol the model was run under.
     """
     rows = shown_models(scores)
     lines = [f"| system | model | {' | '.join(PROTOCOLS)} | parameters | s to train | ms per utterance |"]
@@ -239,18 +282,29 @@ def dataset_table(scores, costs):
         forms = {"parameters": ",.0f", "seconds_to_train": ".0f", "ms_per_utterance": ".1f"}
         cells += ["–" if pd.isna(cost[name]) else format(cost[name], form) for name, form in forms.items()]
         lines.append(f"| {one.system} | {one.model} | {' | '.join(cells)} |")
-    if rows["n_speakers"].max() < metrics.FEWEST_SPEAKERS:
-        lines += ["", f"{metrics.TOO_FEW.capitalize()}."]
-    return "\n".join(lines)
+    return "\n".join(lines + _footnotes(rows))
+
+
+def _footnotes(rows):
+    found = []
+    if (rows["n_speakers"] < metrics.FEWEST_SPEAKERS).any():
+        found += ["", f"† {metrics.TOO_FEW}."]
+    if rows["model"].str.startswith("random_").any():
+        found += [
+            "",
+            "`random_…`: a tiny encoder with random weights, where published ones could not be had. No meaning.",
+        ]
+    return found
 
 
 def readme_table(scores_of):
-    """All datasets side by side: each model under the published split and under the strictest it was run under.
+    """All datasets side by side, one model of each system, under the published split and the strictest it was run under.
 
     scores_of : {dataset: scores}. Returns a table in Markdown; UAR in percent with its interval.
     """
-    rows = pd.concat([shown_models(scores) for scores in scores_of.values()])
-    names = [f"{name}, {split}" for name in scores_of for split in ("paper", "strictest")]
+    rows = pd.concat([shown_models(scores, most=1) for scores in scores_of.values()])
+    rows = rows[~rows["model"].str.startswith("random_")]
+    names = [f"{title_of(name)}, {split}" for name in scores_of for split in ("`paper`", "strictest")]
     lines = [f"| system | model | {' | '.join(names)} |", "|---|---|" + "---:|" * len(names)]
     for (system, model), own in in_order(rows).groupby(["system", "model"], sort=False):
         cells = []
@@ -262,7 +316,7 @@ def readme_table(scores_of):
             honest = len(last) and strictest > PROTOCOLS.index("paper")
             cells.append(f"{_cell(last)} {PROTOCOLS[strictest]}" if honest else "–")
         lines.append(f"| {system} | {model} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+    return "\n".join(lines + _footnotes(rows))
 
 
 def _cell(rows):
@@ -270,37 +324,41 @@ def _cell(rows):
         return "–"
     row = rows.loc[rows["n_utterances"].idxmax()]
     interval = "" if pd.isna(row["uar_low"]) else f" ({100 * row['uar_low']:.0f}–{100 * row['uar_high']:.0f})"
-    return f"{100 * row['uar']:.1f}{interval}"
+    return f"{100 * row['uar']:.1f}{interval}{'†' if row['n_speakers'] < metrics.FEWEST_SPEAKERS else ''}"
 
 
 def write_readme(root=REPOSITORY):
-    """Put the table of all real corpora in results/ between the marks in README. Returns the datasets shown."""
-    found = {path.parent.name: _read_scores(path) for path in sorted(root.glob("results/*/scores.csv"))}
-    found = {name: scores for name, scores in found.items() if name != "demo"} or found
-    made = {name: read_json(root / "results" / name / "provenance.json") for name in found}
-    profiles = ", ".join(
-        f"{name} (profile {one['profile']}, seed {one['seed']})" for name, one in made.items()
+    """Put the table of all real corpora in results/ between the marks in README, and those of each into
+    results/README.md. Returns the datasets shown."""
+    found = {path.parent.name: path for path in score_files(root)}
+    found = {name: path for name, path in found.items() if name != "demo"} or found
+    scores_of = {name: _read_scores(path) for name, path in found.items()}
+    made = {name: read_json(path.with_name("provenance.json")) for name, path in found.items()}
+    extents = {
+        name: extent(name, one["notebooks"]["10"]["n_utterances"], scores_of[name])
+        for name, one in made.items()
+    }
+    synthetic = (
+        " The demo corpus is synthetic: nothing here is a finding about people." if "demo" in found else ""
     )
-    few = [name for name, scores in found.items() if scores["n_speakers"].max() < metrics.FEWEST_SPEAKERS]
-    text = (
-        f"{readme_table(found)}\n\nUAR in % of whole utterances, with 95 % intervals by bootstrap over speakers: "
-        f"{profiles}. `paper` is the published split, which leaks; beside it the strictest split that the model was "
-        "run under, `speaker` being speaker-independent. Models were named before any was scored; all models, "
-        "protocols and costs are in `results/*/scores.csv` and `costs.csv`, from which this table is generated."
-    )
-    if few:
-        text += f" {', '.join(few)}: {metrics.TOO_FEW}."
-    if any(scores["model"].str.startswith("random_").any() for scores in found.values()):
-        text += " `random_…`: a tiny encoder with random weights, where the published ones could not be had; no meaning."
-    if "demo" in found:
-        text += " The demo corpus is synthetic: nothing here is a finding about people."
-    readme = root / "README.md"
-    page = readme.read_text("utf-8")
-    if page.count(MARKS[0]) != 1 or page.count(MARKS[1]) != 1:
-        raise SystemExit(f"{readme} needs the marks {' … '.join(MARKS)} once each, around the table.")
-    head, rest = page.split(MARKS[0])
-    with atomic_path(readme) as temporary:
-        temporary.write_text(f"{head}{MARKS[0]}\n\n{text}\n\n{MARKS[1]}{rest.split(MARKS[1])[1]}", "utf-8")
+    replace_between(MARKS, root / "README.md", (
+        f"{readme_table(scores_of)}\n\nUAR (mean recall of the emotions) in % of whole utterances, with 95 % intervals over speakers; one model of "
+        "each system. `paper`: the papers' kind of split, which leaks; strictest: the last of [these](#the-splits) that "
+        "the model was run under, mostly on more clips, so that small differences say nothing. "
+        + " ".join(f"{title_of(name)}: {extents[name]} (profile {one['profile']}, seed {one['seed']})." for name, one in made.items())
+        + f"{synthetic} All models, splits and costs: [results/README.md](results/README.md)."
+    ))  # fmt: skip
+    page = ["# Scores\n\nUAR in % of whole utterances, with 95 % intervals by bootstrap over speakers, under four splits of "
+            "which `paper` leaks. Every row, with its leaks, is in each folder's `scores.csv`, costs in `costs.csv`, what "
+            f"every model said of every clip in `decisions/`.{synthetic} Written by `make tables`."]  # fmt: skip
+    for name, path in found.items():
+        one = made[name]
+        page.append(
+            f"## {title_of(name)}\n\n{extents[name][0].upper()}{extents[name][1:]}; profile {one['profile']}, seed {one['seed']}."
+        )
+        page.append(dataset_table(scores_of[name], pd.read_csv(path.with_name("costs.csv"))))
+    with atomic_path(root / "results" / "README.md") as temporary:
+        temporary.write_text("\n\n".join(page) + "\n", "utf-8")
     return list(found)
 
 

@@ -34,7 +34,7 @@ from ser_utils.features import log_mel_segments
 from ser_utils.figures.style import EMOTION_COLOUR, SEQUENTIAL, caption_of
 from ser_utils.profiles import PROFILES
 from ser_utils.results import NAME, SYSTEMS
-from ser_utils.shipped import dataset_table
+from ser_utils.shipped import dataset_table, extent, listing_place, score_files, title_of
 from ser_utils.splits import SEGMENT_MS
 from ser_utils.workspace import REPOSITORY, MissingResult, Workspace, WorkspaceError, atomic_path, read_json
 
@@ -128,17 +128,8 @@ def _table(frame, numeric=()):
     return Markup(f'<div class="wide" tabindex="0"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>')  # fmt: skip
 
 
-def _title(dataset):
-    if dataset == "demo":
-        return "Demo corpus (synthetic)"
-    return " + ".join(CORPORA[name].title if name in CORPORA else name for name in dataset.split("+"))
-
-
 def _shown_first(path):
-    """Sort key of datasets: corpora in the order they are listed in, then readers' own, synthetic speech last."""
-    known = [*CORPORA]
-    first = path.name.split("+")[0]
-    return path.name == "demo", known.index(first) if first in known else len(known), path.name
+    return listing_place(path.name)
 
 
 # sound ----------------------------------------------------------------------------------------------------
@@ -264,7 +255,7 @@ def write_prototypes(root, target):
         note = _made(root / "results" / name)
         if any(row["_nearest"] for row in rows):
             note += " " + " ".join(_credit(part) for part in name.split("+"))
-        corpora[name] = {"title": _title(name), "n": len(rows), "note": note}
+        corpora[name] = {"title": title_of(name), "n": len(rows), "note": note}
         # a script and not JSON: browsers read no JSON beside a page that is opened from a folder
         text = f"receivePrototypes({json.dumps(name)}, {json.dumps(rows, separators=(',', ':'))});\n"
         (target / "prototypes" / name / "index.js").write_text(text, "utf-8")
@@ -290,11 +281,13 @@ def _made(folder):
     parts = [f"Profile {made['profile']}, seed {made['seed']}"]
     if runs:
         last = max(runs, key=lambda one: one["finished"])
-        count, corpus = last["n_utterances"], CORPORA.get(made["dataset"])
-        whole = f" of {corpus.n_files}" if corpus and corpus.n_files > count else ""
+        scores = _scores(folder / "scores.csv") if (folder / "scores.csv").exists() else None
         parts.append(
-            f"{count}{whole} utterances, commit {last['commit'][:10]}, finished {last['finished'][:10]}"
+            f"{last['n_utterances']} recordings"
+            if scores is None
+            else extent(folder.name, last["n_utterances"], scores)
         )
+        parts.append(f"commit {last['commit'][:10]}, finished {last['finished'][:10]}")
     return ", ".join(parts) + ". " + made.get("note", "")
 
 
@@ -419,7 +412,7 @@ class Site:
         for dataset, profile, path in self.notebooks:
             folder = self.target / "notebooks" / dataset / path.stem
             body = render_notebook(path, folder, with_sound=dataset == "demo")
-            note = f"{_title(dataset)}, profile {profile}, executed."
+            note = f"{title_of(dataset)}, profile {profile}, executed."
             note += " Synthetic: nothing here is a finding about people." if dataset == "demo" else ""
             self.write(f"notebooks/{dataset}/{path.stem}", f"{path.stem} · {dataset}", body, note)
         for name, title in PAGES.items():
@@ -468,7 +461,7 @@ class Site:
         parts = []
         for folder in sorted((p for p in self.root.glob("figures/*") if p.is_dir()), key=_shown_first):
             parts.append(Markup('<h2 id="{}">{}</h2><p class="note">{}</p><div class="gallery">').format(
-                folder.name, _title(folder.name), _made(self.root / "results" / folder.name)))  # fmt: skip
+                folder.name, title_of(folder.name), _made(self.root / "results" / folder.name)))  # fmt: skip
             parts += [self.figure(path) for path in sorted(folder.glob("*.png"))] + [Markup("</div>")]
         return Markup("").join(parts) or markdown("No figures yet: `make reproduce` makes them.")
 
@@ -480,12 +473,12 @@ class Site:
 
     def block_results(self):
         parts = []
-        for path in sorted(self.root.glob("results/*/scores.csv")):
+        for path in score_files(self.root):
             name, scores = path.parent.name, _scores(path)
             costs = path.with_name("costs.csv")
             none = pd.DataFrame(columns=[*NAME, "parameters", "seconds_to_train", "ms_per_utterance"])
             parts += [
-                Markup('<h2 id="{}">{}</h2><p class="note">{}</p>').format(name, _title(name), _made(path.parent)),
+                Markup('<h2 id="{}">{}</h2><p class="note">{}</p>').format(name, title_of(name), _made(path.parent)),
                 markdown(dataset_table(scores, pd.read_csv(costs) if costs.exists() else none)),
                 Markup("<details><summary>Every row: {} models, protocols and levels</summary>{}</details>").format(
                     len(scores), _all_scores(scores)
@@ -495,7 +488,7 @@ class Site:
 
     def block_card(self, system):
         """A system's scores under the strictest protocol that was run, per dataset."""
-        rows = [_scores(path) for path in sorted(self.root.glob("results/*/scores.csv"))]
+        rows = [_scores(path) for path in score_files(self.root)]
         rows = pd.concat(rows) if rows else pd.DataFrame(columns=["system", "level"])
         rows = rows[(rows["system"] == system) & (rows["level"] == "utterance")]
         if rows.empty:
@@ -512,7 +505,7 @@ class Site:
                     quote(dataset), path.stem, _first_heading(path), profile)
                 for name, profile, path in self.notebooks if name == dataset
             )  # fmt: skip
-            parts.append(Markup("<h2>{}</h2><ul>{}</ul>").format(_title(dataset), items))
+            parts.append(Markup("<h2>{}</h2><ul>{}</ul>").format(title_of(dataset), items))
         return Markup("").join(parts)
 
     def block_explorer(self):
@@ -520,9 +513,7 @@ class Site:
 
     def block_shown(self):
         """What there is to look at, in numbers."""
-        figures, scores = (
-            len(list(self.root.glob(f"{p}"))) for p in ("figures/*/*.png", "results/*/scores.csv")
-        )
+        figures, scores = len(list(self.root.glob("figures/*/*.png"))), len(score_files(self.root))
         count = sum(self.prototypes.values())
         rows = [("prototypes", count, "explorer"), ("figures", figures, "figures"),
                 ("executed notebooks", len(self.notebooks), "notebooks"),

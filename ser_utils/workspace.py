@@ -66,6 +66,16 @@ def atomic_path(path):
         shutil.rmtree(holder, ignore_errors=True)
 
 
+def replace_between(marks, path, text):
+    """Put text between two marks of a Markdown page, which stay; SystemExit where they are not there once each."""
+    page = path.read_text("utf-8")
+    if any(page.count(mark) != 1 for mark in marks):
+        raise SystemExit(f"{path} needs the marks {' … '.join(marks)} once each, around the table.")
+    head, rest = page.split(marks[0])
+    with atomic_path(path) as temporary:
+        temporary.write_text(f"{head}{marks[0]}\n\n{text}\n\n{marks[1]}{rest.split(marks[1])[1]}", "utf-8")
+
+
 def write_json(path, content):
     """Write `content` as JSON, atomically, keys sorted."""
     with atomic_path(path) as temporary:
@@ -334,5 +344,7 @@ _PACKAGES = ("keras", "librosa", "noisereduce", "numpy", "pandas", "scikit-learn
 
 
 def _git(*arguments):
+    if not shutil.which("git"):
+        return ""
     run = subprocess.run(["git", *arguments], cwd=REPOSITORY, capture_output=True, text=True, check=False)
     return run.stdout.strip() if run.returncode == 0 else ""

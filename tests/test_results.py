@@ -1,3 +1,4 @@
+import json
 import shutil
 
 import numpy as np
@@ -48,7 +49,8 @@ def workspace(tmp_path, utterances):
         made.save_predictions(guess(tested, skill, seed=len(model)), **name)
         made.save_audit(audit_leakage(split, utterances), **name)
         made.save_costs({"parameters": 10, "seconds_to_train": 2.5, "ms_per_utterance": 3}, **name)
-    write_json(made.results / "provenance.json", {"profile": "quick", "seed": 0, "notebooks": {}})
+    runs = {number: {"n_utterances": len(utterances), "corpus": "c0ffee"} for number in ("00", "10")}
+    write_json(made.results / "provenance.json", {"profile": "quick", "seed": 0, "notebooks": runs})
     return made
 
 
@@ -231,6 +233,24 @@ def test_verify_lists_what_came_out_differently(verified):
     assert any("not recomputed" in line for line in shipped.verify(workspace, again.root))
 
 
+def test_verify_stops_where_recordings_are_others(verified):
+    workspace, again = verified
+    made = json.loads((workspace.results / "provenance.json").read_text())
+    assert shipped._other_recordings(made, workspace.results) == ""
+    other = {"00": {"n_utterances": 535, "corpus": "beef"}}
+    write_json(again.results / "provenance.json", {"notebooks": other})
+    found = shipped._other_recordings(made, again.results)
+    assert f"535 here, {made['notebooks']['00']['n_utterances']} there" in found
+
+
+def test_extent_says_what_is_missing_of_a_corpus():
+    scores = pd.DataFrame({"model": ["chance", "mfcc"], "uar": [0.25, 0.8], "n_speakers": [10, 10]})
+    assert shipped.extent("emodb", 339, scores) == (
+        "339 of 535 recordings, 10 speakers, 4 of 7 emotions, chance 25.0"
+    )
+    assert shipped.extent("mine", 12, scores) == "12 recordings, 10 speakers, 4 emotions, chance 25.0"
+
+
 def test_closeness_tells_equal_from_near(verified):
     scores = pd.read_csv(verified[0].results / "scores.csv")
     n = len(scores)
@@ -283,7 +303,9 @@ def test_readme_table_is_written_between_its_marks(verified):
     assert "old" not in text and "synthetic" in text
     uar = results.gather_scores(workspace).set_index("model").loc["both", "uar"]
     assert f"| vae | both | – | {100 * uar:.1f} (" in text and ") speaker |" in text
-    assert "latent" not in text  # README shows the models named beforehand
+    assert "latent" not in text  # not of the models that stand for their system
+    whole = (workspace.root / "results" / "README.md").read_text()
+    assert "## Demo corpus (synthetic)" in whole and "| vae | both | – | – | – |" in whole
     once = text
     shipped.write_readme(workspace.root)
     assert readme.read_text() == once

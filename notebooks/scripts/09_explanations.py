@@ -468,32 +468,28 @@ gaps = pd.DataFrame(gaps, columns=["model", "gap"]).groupby("model", sort=False)
 
 
 # %%
-def carried_back(name, x, label):
-    """What the MFCC network says of one clip, on mel bands: slopes through the cosine transform, times level."""
-    subject, own = subjects["CNN, MFCC"], material["CNN, MFCC"]
-    slope = explain.path_gradient(subject.score(label, x), x, subject.absence(x)) / own.spread
+def on_bands(slope, name):
+    """Slopes by the MFCCs of one clip, on mel bands: through the cosine transform, times level."""
     level = frame_stores["log_mel"].of(name)
     n_mfcc = settings("feature_network", profile)["n_mfcc"]
+    slope = slope / material["CNN, MFCC"].spread
     return explain.mel_of_cepstra(slope[0, :, :n_mfcc], level.shape[1]) * (level - level.min())
 
 
 # %%
-ROWS = {
-    "log-mel": ("CNN, log-mel", "mel band"),
-    "MFCC": ("CNN, MFCC", "coefficient, energy on top"),
-    "MFCC, as bands": ("CNN, MFCC", "mel band"),
-}
-
-# %%
 rows = []
-for kind, (model, _) in ROWS.items():
+for kind, model in (("log-mel", "CNN, log-mel"), ("MFCC", "CNN, MFCC")):
     subject, own = subjects[model], material[model]
     for name, x, label in explain.choose_clips(subject, own.tested, most=chosen["mean_clips"]):
-        if kind == "MFCC, as bands":
-            values = carried_back(name, x, label)
-        else:
-            values = explain.integrated_gradients(subject.score(label, x), x, subject.absence(x))[0]
-        rows.append({"kind": kind, "name": name, "emotion": own.classes[label], "map": values})
+        absence = subject.absence(x)
+        slope = explain.path_gradient(subject.score(label, x), x, absence)
+        own_maps = {kind: (slope * (x - absence))[0]}  # integrated gradients
+        if kind == "MFCC":
+            own_maps["MFCC, as bands"] = on_bands(slope, name)
+        rows += [
+            {"kind": kind, "name": name, "emotion": own.classes[label], "map": values}
+            for kind, values in own_maps.items()
+        ]
 signed = pd.DataFrame(rows)
 
 
@@ -505,7 +501,7 @@ def by_class(summary):
             for kind, own in signed.groupby("kind", sort=False)}  # fmt: skip
 
 
-axis_of = {kind: label for kind, (_, label) in ROWS.items()}
+axis_of = {"log-mel": "mel band", "MFCC": "coefficient, energy on top", "MFCC, as bands": "mel band"}
 figure = explanations.class_means(by_class(explain.mean_map), row_labels=axis_of)
 style.save_figure(workspace, figure, "09_class_means",
                   "Integrated gradients of log-mel and MFCC networks, mean over clips of an emotion, speakers never heard.")  # fmt: skip
