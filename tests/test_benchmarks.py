@@ -82,10 +82,9 @@ def test_a_part_runs_and_its_lines_are_kept(part, tmp_path):
     kept = bench.read_measured(tmp_path / "measured.csv")
     assert list(kept.columns) == list(measuring.COLUMNS) and set(kept["part"]) == {part, "pipeline"}
     own = kept[kept["part"] == part]
-    assert (
-        own["value"].notna().all() and (own["at"] != "").all() and own["machine"].str.contains("cores").all()
-    )
-    assert "left out" in bench.performance_table(kept)
+    measured = own["value"].notna() | own["at"].str.contains("left out")  # beside other programs
+    assert measured.all() and (own["at"] != "").all() and own["machine"].str.contains("cores").all()
+    assert "nothing to do" in bench.performance_table(kept)
 
 
 @pytest.mark.parametrize(
