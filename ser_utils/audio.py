@@ -10,6 +10,8 @@ import soxr
 
 from ser_utils.workspace import atomic_path
 
+UNREADABLE = "cannot be read: "  # begins reasons that lie in the machine and may pass
+
 
 class AudioError(Exception):
     """A file that cannot be used as a recording: `path`, and `reason` in words."""
@@ -40,10 +42,14 @@ def read_samples(path):
             raise AudioError(path, f"truncated: {missing} of {size + missing} bytes are missing")
         # as bytes, since a name need not be UTF-8
         with soundfile.SoundFile(os.fsencode(path)) as recording:
-            samples = recording.read(dtype="float32", always_2d=True)
             rate, wanted = recording.samplerate, recording.frames
+            try:
+                samples = recording.read(dtype="float32", always_2d=True)
+            except (MemoryError, ValueError) as error:  # no array is that large
+                promised = f"its header promises {wanted} samples of {recording.channels} channels"
+                raise AudioError(path, f"{UNREADABLE}{promised}, more than memory holds") from error
     except OSError as error:
-        raise AudioError(path, f"cannot be read: {error.strerror}") from error
+        raise AudioError(path, f"{UNREADABLE}{error.strerror}") from error
     except soundfile.LibsndfileError as error:
         raise AudioError(path, f"not audio, or damaged ({size} bytes): {error.error_string}") from error
     if not len(samples):

@@ -101,7 +101,7 @@ def inspect_corpus(name, data_dir, *, strict=None, labels=None, cache=None, jobs
 
 def inspect_parts(name, data_dir, *, cache=None, jobs=None):
     """A CorpusReport of each corpus in `name`, however bad it is; raises CorpusError only where one is absent."""
-    names = [name] if is_own(name) and Path(name).exists() else name.split("+")
+    names = [name] if is_own(name) and Path(name).expanduser().exists() else name.split("+")
     return [_inspect_one(part, Path(data_dir).absolute(), cache, jobs) for part in names]
 
 

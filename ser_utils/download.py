@@ -17,6 +17,7 @@ import time
 import urllib.error
 import urllib.request
 import zipfile
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -223,9 +224,14 @@ def extract_zip(archive, folder):
     folder = Path(folder)
     try:
         with zipfile.ZipFile(archive) as packed:
-            members = [member for member in packed.infolist() if not member.is_dir()]
-            for member in members:
-                name = PurePosixPath(member.filename.replace("\\", "/"))
+            members = [member for member in packed.infolist() if not member.filename.endswith("/")]
+            names = [PurePosixPath(member.filename.replace("\\", "/")) for member in members]
+            folders = {PurePosixPath(), *(parent for name in names for parent in name.parents)}
+            for member, name in zip(members, names, strict=True):
+                if name in folders:
+                    raise BadArchive(
+                        f"{archive} is not unpacked: {member.filename!r} is a folder, and a file too."
+                    )
                 if (
                     name.is_absolute()
                     or ".." in name.parts
@@ -240,18 +246,22 @@ def extract_zip(archive, folder):
             total = sum(member.file_size for member in members)
             if total > MOST_INFLATED * os.path.getsize(archive) + BLOCK:
                 raise BadArchive(f"{archive} is not unpacked: it would inflate to {total / 1e6:.0f} MB.")
+            if damaged := packed.testzip():
+                raise zipfile.BadZipFile(f"{damaged!r} is damaged")
             folder.mkdir(parents=True, exist_ok=True)
             _want_room(folder, total)
             for member in members:
                 packed.extract(member, folder)
-    except (zipfile.BadZipFile, EOFError, NotImplementedError) as error:
-        raise BadArchive(f"{archive} is no whole zip ({error}). Run again.") from error
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
+    # RuntimeError: a password is wanted, or the method is unknown; OSError: see below
+    except (zipfile.BadZipFile, EOFError, RuntimeError, zlib.error, OSError) as error:
+        if getattr(error, "errno", None) == errno.ENOSPC:
             raise DownloadError(
                 f"The disk of {folder} is too full to unpack {archive}: {error.strerror}."
             ) from error
-        raise
+        # a place before the file's beginning is an invalid argument, damaged bzip2 an error without number
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+            raise
+        raise BadArchive(f"{archive} is no whole zip ({error}). Run again.") from error
 
 
 # corpora --------------------------------------------------------------------------------------------------

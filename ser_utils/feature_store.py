@@ -77,7 +77,8 @@ def build_store(
     """Compute features of every utterance once, and keep them.
 
     folder : where the store lives; a store of the same `key` and the same recordings is opened, not made again
-    table : utterance table; `path` is read, `pcm_sha256` says whether a recording changed
+    table : utterance table; `path` is read, `pcm_sha256` says whether a recording changed; what else it says is
+        brought up to date in a store that is opened
     extract : function (signal (n_samples,), sample_rate) -> array (rows, ...), the trailing shape always equal
     key : text that names the extraction and its settings
     sample_rate_hz : Hz to resample to, or None to leave the recordings as they are
@@ -92,9 +93,11 @@ def build_store(
         "denoise": denoise,
         "recordings": joblib.hash(table[["utterance_id", "pcm_sha256"]].astype(str).to_numpy().tolist()),
     }
-    if (folder / "made_from.json").exists() and read_json(folder / "made_from.json") == wanted:
-        if (store := load_store(folder)) is not None:
-            return store
+    there = read_json(folder / "made_from.json") if (folder / "made_from.json").exists() else {}
+    if "labels" in there:
+        wanted["labels"] = _labels(table)
+    if {**there, "labels": ""} == {**wanted, "labels": ""} and (store := load_store(folder)) is not None:
+        return _with_table(store, table, wanted)
     with atomic_path(folder) as temporary:
         temporary.mkdir()
         counts = _write_rows(temporary / "rows.npy", table, extract, sample_rate_hz, denoise, jobs, title)
@@ -105,6 +108,28 @@ def build_store(
         seal(temporary / "utterances.parquet", array_bytes=size, fingerprint=_fingerprint(array))
         write_json(temporary / "made_from.json", wanted)
     return load_store(folder)
+
+
+def _labels(table):
+    return joblib.hash(table.filter(["emotion", "speaker"]).astype(str).to_numpy().tolist())
+
+
+def _with_table(store, table, made_from):
+    """The store with `table` for its own; labels that changed join `made_from`, which is part of a model's key."""
+    path = store.folder / "utterances.parquet"
+    indexed = table.reset_index(drop=True).assign(
+        n_rows=store.table["n_rows"], first_row=store.table["first_row"]
+    )
+    if indexed.to_parquet(index=False) == path.read_bytes():
+        return store
+    if _labels(table) != _labels(store.table):
+        # not from the beginning: models of labels that never changed keep their keys
+        write_json(store.folder / "made_from.json", made_from | {"labels": _labels(table)})
+    facts = sealed(path)
+    with atomic_path(path) as temporary:
+        indexed.to_parquet(temporary, index=False)
+    seal(path, **facts)
+    return load_store(store.folder)
 
 
 def _write_rows(path, table, extract, sample_rate_hz, denoise, jobs, title):

@@ -1,5 +1,6 @@
 """The reader's own recordings as a corpus: a table, a folder per emotion, or an audformat database."""
 
+import contextlib
 import hashlib
 import os
 import re
@@ -89,8 +90,19 @@ def _as_corpus(place, rows, words):
 # the three forms ------------------------------------------------------------------------------------------
 
 
-def _read_table(place):
+@contextlib.contextmanager
+def _named(path, form="a table"):
+    """Turn what reading a damaged file raises into a CorpusError that names it."""
     try:
+        yield
+    except UnicodeDecodeError as error:
+        raise CorpusError(f"{path} is not UTF-8 (byte {error.start}): save it as UTF-8.") from error
+    except (OSError, ValueError) as error:
+        raise CorpusError(f"{path} cannot be read as {form}: {error}") from error
+
+
+def _read_table(place):
+    with _named(place):
         if place.suffix.lower() == ".parquet":
             table = pd.read_parquet(place)
         else:
@@ -99,10 +111,6 @@ def _read_table(place):
             comma = ";" if ";" in head and "," not in head else ","
             comma = "\t" if place.suffix.lower() == ".tsv" else comma
             table = pd.read_csv(place, sep=comma, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise CorpusError(f"{place} is not UTF-8 (byte {error.start}): save it as UTF-8.") from error
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, OSError, ValueError) as error:
-        raise CorpusError(f"{place} cannot be read as a table: {error}") from error
     table.columns = [str(column).strip().lower() for column in table.columns]
     missing = [column for column in ("path", "speaker", "emotion") if column not in table]
     if missing:
@@ -154,20 +162,22 @@ def _read_folders(place, words):
 
 def _read_audformat(place):
     """Tables of whole files, joined by file; columns by the name of their scheme."""
-    import yaml
-
-    header = yaml.safe_load((place / "db.yaml").read_text("utf-8"))
+    header = _read_header(place)
     joined = pd.DataFrame()
-    for name, about in (header.get("tables") or {}).items():
+    for name, about in _mapping(place, "tables", header.get("tables")).items():
         table = _read_audformat_table(place, name)
         if table is None or "file" not in table:
             continue
         if "start" in table:
             raise CorpusError(f"{place}: table {name!r} labels parts of files; only whole files are read.")
+        if "columns" not in (about := _mapping(place, f"table {name!r}", about)):
+            raise CorpusError(f"{place / 'db.yaml'}: table {name!r} has no columns.")
+        columns = _mapping(place, f"columns of table {name!r}", about["columns"])
         schemes = {
-            key: (column or {}).get("scheme_id") or key for key, column in (about["columns"] or {}).items()
+            key: str(_mapping(place, f"column {key!r}", column).get("scheme_id") or key)
+            for key, column in columns.items()
         }
-        table = table.rename(columns=schemes).set_index("file")
+        table = table.set_index("file").rename(columns=schemes)
         joined = joined.combine_first(table.loc[~table.index.duplicated(), ~table.columns.duplicated()])
     missing = [column for column in ("emotion", "speaker") if column not in joined]
     if missing:
@@ -180,31 +190,61 @@ def _read_audformat(place):
     return _text(joined[joined["emotion"].notna() & (joined["emotion"] != "")])
 
 
+def _read_header(place):
+    import yaml
+
+    path = place / "db.yaml"
+    with _named(path, "YAML"):
+        try:
+            header = yaml.safe_load(path.read_text("utf-8"))
+        except (yaml.YAMLError, RecursionError) as error:
+            raise ValueError(error) from error
+    if not header:
+        raise CorpusError(f"{path} is empty.")
+    return _mapping(place, "the whole of it", header)
+
+
+def _mapping(place, what, value):
+    """A part of db.yaml that maps names to facts, {} where there is none; raises CorpusError for anything else."""
+    if not isinstance(value, dict | None):
+        raise CorpusError(f"{place / 'db.yaml'}: {what} must map names to facts. Received: {value!r:.60}")
+    return value or {}
+
+
 def _read_audformat_table(place, name):
     """A table of text, with missing values as such, or None where there is none."""
     path = place / f"db.{name}.parquet"
     if path.exists():
-        table = pd.read_parquet(path)
-        return (table if "file" in table else table.reset_index()).astype("string")
+        with _named(path):
+            table = pd.read_parquet(path)
+            return (table if "file" in table else table.reset_index()).astype("string")
     path = path.with_name(f"db.{name}.csv")
     if path.exists():
-        return pd.read_csv(path, dtype="string", keep_default_na=False, na_values=[""])
+        with _named(path):
+            return pd.read_csv(path, dtype="string", keep_default_na=False, na_values=[""])
     return None  # also where only a pickle is there, which is not opened: it may run code
 
 
 def _speaker_facts(place, header):
-    labels = ((header.get("schemes") or {}).get("speaker") or {}).get("labels") or {}
+    schemes = _mapping(place, "schemes", header.get("schemes"))
+    labels = _mapping(place, "scheme 'speaker'", schemes.get("speaker")).get("labels") or {}
     if isinstance(labels, str):  # the name of a table beside it
         table = _read_audformat_table(place, labels)
-        return {} if table is None else table.fillna("").set_index(table.columns[0]).to_dict("index")
-    return {str(key): facts for key, facts in labels.items()} if isinstance(labels, dict) else {}
+        if table is None:
+            return {}
+        return table.fillna("").drop_duplicates(table.columns[0]).set_index(table.columns[0]).to_dict("index")
+    if not isinstance(labels, dict):
+        return {}
+    # audformat does not say what a label leads to: a word, or nothing, tells no fact
+    return {str(key): facts for key, facts in labels.items() if isinstance(facts, dict)}
 
 
 def _read_words(folder):
     path = folder / "emotions.csv"
     if not path.exists():
         return {}
-    table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    with _named(path):
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", index_col=False)
     if list(table.columns[:2]) != ["word", "emotion"]:
         raise CorpusError(f"{path} needs the columns word,emotion. Received: {','.join(table.columns)}")
     wrong = sorted(set(table["emotion"]) - {*EMOTIONS, ""})

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ser_utils.audio import AudioError, read_samples
+from ser_utils.audio import UNREADABLE, AudioError, read_samples
 from ser_utils.workspace import REPOSITORY, atomic_path, file_digest
 
 SUFFIXES = frozenset(".wav .flac .ogg .oga .opus .mp3 .aif .aiff .aifc .au .caf .w64 .mp4".split())
@@ -47,7 +47,7 @@ def printable(path):
 
 
 def read_recordings(folder, paths, *, cache=None, jobs=None):
-    """What each file holds; a file of unchanged size and change time is not read again.
+    """What each file holds; a file of unchanged size and change time is not read again, unless it could not be read.
 
     That time (ctime) moves with the content, the name and the rights of a file, and no program can set it back.
 
@@ -97,8 +97,8 @@ def read_recording(path):
         facts["reason"] = error.reason
     try:
         return facts | {"sha256": file_digest(path)}
-    except OSError:
-        return facts
+    except OSError as error:
+        return facts | {"reason": f"{UNREADABLE}{error.strerror}"}
 
 
 def _stat(path):
@@ -111,7 +111,8 @@ def _stat(path):
 
 def _read_cache(cache):
     try:
-        return pd.read_parquet(cache, columns=[*KEYS, *UNREAD])
+        known = pd.read_parquet(cache, columns=[*KEYS, *UNREAD])
+        return known[~known["reason"].str.startswith(UNREADABLE)]
     except Exception:  # absent, cut off, or of an earlier form: in each case it is made again
         return pd.DataFrame(columns=[*KEYS, *UNREAD]).astype({"path": str, "size": int, "changed_ns": int})
 

@@ -105,6 +105,17 @@ def test_a_broken_file_is_named_with_its_reason(tmp_path, kind, words):
     assert caught.value.path == path and str(path) in str(caught.value)
 
 
+def test_a_header_that_promises_too_much_is_an_audio_error(tmp_path):
+    path = tmp_path / "huge.flac"
+    soundfile.write(path, np.stack([tone()] * 8, 1), RATE)
+    content = bytearray(path.read_bytes())
+    content[21] |= 0x0F  # the number of samples has 36 bits
+    content[22:26] = b"\xff" * 4
+    path.write_bytes(content)
+    with pytest.raises(AudioError, match="promises 68719476735 samples of 8 channels, more than memory"):
+        read_samples(path)
+
+
 def test_an_absent_file_is_an_audio_error(tmp_path):
     with pytest.raises(AudioError, match="No such file"):
         load_audio(tmp_path / "nowhere.wav")

@@ -319,6 +319,30 @@ def test_what_has_not_changed_is_not_read_again(tmp_path, monkeypatch):
     assert (second["pcm_sha256"] != first["pcm_sha256"]).sum() == 1
 
 
+def test_a_fault_of_the_disk_is_not_remembered(tmp_path, monkeypatch):
+    record_emodb(tmp_path)
+    cache = tmp_path / "facts.parquet"
+    failing = [True]
+
+    def fail(name, clip, error):
+        real = getattr(recordings, name)
+
+        def read(path):
+            if failing and Path(path).name == clip:
+                raise error
+            return real(path)
+
+        monkeypatch.setattr(recordings, name, read)
+
+    fail("read_samples", "03a01Wa.wav", recordings.AudioError("", "cannot be read: Input/output error"))
+    fail("file_digest", "08a01Na.wav", OSError(5, "Input/output error"))
+    report = inspect_corpus("emodb", tmp_path, cache=cache)
+    assert report.problems["reason"].tolist() == ["cannot be read: Input/output error"] * 2
+    failing.clear()
+    again = inspect_corpus("emodb", tmp_path, cache=cache)
+    assert len(again.table) == 20 and again.problems.empty
+
+
 @pytest.mark.parametrize("content", [b"", b"PAR1 not really", None])
 def test_a_damaged_or_unwritable_cache_is_no_obstacle(tmp_path, content):
     record_emodb(tmp_path)

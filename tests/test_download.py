@@ -200,6 +200,21 @@ def zipped(files, links=()):
     return buffer.getvalue()
 
 
+def flipped(content, place):
+    return content[:place] + bytes([content[place] ^ 0xFF]) + content[place + 1 :]
+
+
+def encrypted(content):
+    """Marked as such in the directory at the end and before the file itself."""
+    content = bytearray(content)
+    content[6] |= 1
+    content[content.index(b"PK\1\2") + 8] |= 1
+    return bytes(content)
+
+
+TEXT = b"".join(b"%d," % i for i in range(2000))
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [
@@ -210,6 +225,12 @@ def zipped(files, links=()):
         (zipped({"ok.wav": b"1"}, links=["link.wav"]), "'link.wav' is a link"),
         (zipped({"zeros.wav": bytes(50_000_000)}), "would inflate to 50 MB"),
         (zipped({"ok.wav": CONTENT})[:-100], "no whole zip"),
+        (flipped(zipped({"ok.wav": b"1", "text": TEXT}), 200), "no whole zip"),  # the deflated stream
+        (flipped(zipped({"ok.wav": b"1", "a.wav": CONTENT}), 9000), "no whole zip"),  # its content
+        (encrypted(zipped({"a.wav": b"1"})), "no whole zip .*encrypted"),
+        (zipped({"ok.wav": b"1", ".": b"2"}), "'.' is a folder, and a file too"),
+        (zipped({"a": b"1", "a/b.wav": b"2"}), "'a' is a folder, and a file too"),
+        (zipped({"a/b.wav": b"1", "a": b"2"}), "'a' is a folder, and a file too"),
         (b"<html>please log in</html>", "no whole zip"),
     ],
 )
@@ -284,6 +305,15 @@ def test_an_archive_of_something_else_is_refused(published, server):
     with pytest.raises(BadArchive, match="none of it of 0 recordings"):
         download_corpus("emodb", published, progress=False)
     server.files["/emodb.zip"] = good  # and nothing was learned from the wrong one
+    assert "4 recordings" in download_corpus("emodb", published, progress=False)
+
+
+def test_a_damaged_archive_is_not_kept(published, server):
+    good = server.files["/emodb.zip"]
+    server.files["/emodb.zip"] = flipped(good, 300)
+    with pytest.raises(BadArchive, match="no whole zip"):
+        download_corpus("emodb", published, progress=False)
+    server.files["/emodb.zip"] = good
     assert "4 recordings" in download_corpus("emodb", published, progress=False)
 
 

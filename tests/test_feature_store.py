@@ -57,6 +57,29 @@ def test_work_is_done_once_and_again_when_something_changed(recordings, tmp_path
     assert build(recordings.assign(pcm_sha256="other"), key="b") == 120
 
 
+def test_corrected_labels_reach_a_store_and_its_key(recordings, tmp_path):
+    folder = tmp_path / "store"
+
+    def build(**columns):
+        store = build_store(folder, recordings.assign(**columns), squares, key="a", jobs=1)
+        for name, value in columns.items():
+            assert set(store.table[name]) == set(load_store(folder).table[name]) == {value}
+        np.testing.assert_array_equal(store.of("u3"), first.of("u3"))
+        return (folder / "made_from.json").read_text()
+
+    labels = {"emotion": "anger", "speaker": "anna", "sentence": "one"}
+    first = build_store(folder, recordings.assign(**labels), squares, key="a", jobs=1)
+    original = (folder / "made_from.json").read_text()
+    # what no model learns from keeps the key
+    assert build(**labels) == build(**labels | {"sentence": "two"}) == original and "labels" not in original
+    keys = {original, build(**labels | {"emotion": "fear"}), build(**labels | {"speaker": "ben"})}
+    assert len(keys) == 3 and build(**labels | {"speaker": "ben"}) in keys
+    (folder / "utterances.parquet").write_bytes(
+        b""
+    )  # made again, it must not fall back to the key of the first labels
+    assert build(**labels | {"speaker": "ben"}) in keys - {original}
+
+
 def test_a_damaged_store_is_made_again(recordings, tmp_path):
     folder = tmp_path / "store"
     whole = np.array(build_store(folder, recordings, squares, key="a", jobs=1).array)

@@ -225,6 +225,67 @@ def test_an_audformat_database_with_its_speakers_in_a_table(tmp_path):
     assert load_corpus(str(tmp_path / "tiny"), tmp_path)["gender"].tolist() == ["male", "female"]
 
 
+@pytest.mark.parametrize("facts", ["anna", "null", "[1]"])
+def test_an_audformat_database_whose_speakers_have_no_facts(tmp_path, facts):
+    write_audformat(tmp_path / "tiny", f"labels: {{3: {facts}, 8: {{gender: female}}}}")
+    assert load_corpus(str(tmp_path / "tiny"), tmp_path)["gender"].tolist() == ["", "female"]
+
+
+@pytest.mark.parametrize(
+    ("header", "words"),
+    [
+        (b"", r"db.yaml is empty"),
+        (b"{", r"db.yaml cannot be read as YAML: "),
+        (b"[1, 2]", r"db.yaml: the whole of it must map names to facts. Received: \[1, 2\]"),
+        ("name: é".encode("latin-1"), r"db.yaml is not UTF-8 \(byte 6\)"),
+        (b"tables: [files]", r"db.yaml: tables must map .* Received: \['files'\]"),
+        (b"tables: {files: text}", r"db.yaml: table 'files' must map .* Received: 'text'"),
+        (b"tables: {files: {type: filewise}}", r"db.yaml: table 'files' has no columns"),
+        (b"tables: {files: {columns: [speaker]}}", r"db.yaml: columns of table 'files' must map"),
+        (b"tables: {files: {columns: {speaker: text}}}", r"db.yaml: column 'speaker' must map"),
+        (b"tables: {}", "no table of db.yaml has a column of scheme emotion or speaker"),
+        (b"tables: {all: {columns: {}}}\nschemes: [a]", "db.yaml: schemes must map"),
+        (b"tables: {all: {columns: {}}}\nschemes: {speaker: int}", "db.yaml: scheme 'speaker' must map"),
+    ],
+)
+def test_a_damaged_header_of_a_database_is_refused_in_words(tmp_path, header, words):
+    write_audformat(tmp_path / "tiny")
+    (tmp_path / "tiny" / "db.all.csv").write_text("file,speaker,emotion\nwav/03a01Fa.wav,3,happiness\n")
+    (tmp_path / "tiny" / "db.yaml").write_bytes(header)
+    with pytest.raises(CorpusError, match=words):
+        load_corpus(str(tmp_path / "tiny"), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("db.files.csv", b"", "No columns"),
+        ("db.files.csv", b"\xff\xfe", "is not UTF-8"),
+        ("db.files.parquet", b"PAR1", "cannot be read as a table"),
+    ],
+)
+def test_a_damaged_table_of_a_database_is_refused_in_words(tmp_path, name, content, words):
+    write_audformat(tmp_path / "tiny")
+    (tmp_path / "tiny" / name).write_bytes(content)
+    with pytest.raises(CorpusError, match=f"{name} .*{words}|{name} {words}"):
+        load_corpus(str(tmp_path / "tiny"), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "emotions.csv cannot be read as a table: No columns"),
+        ("word,emotion\né,\n".encode("latin-1"), r"emotions.csv is not UTF-8"),
+        (b'word,emotion\n"wistful,sadness\n', "emotions.csv cannot be read as a table: .*inside string"),
+    ],
+)
+def test_a_damaged_list_of_words_is_refused_in_words(tmp_path, content, words):
+    path = write_table(tmp_path)
+    (tmp_path / "emotions.csv").write_bytes(content)
+    with pytest.raises(CorpusError, match=words):
+        load_corpus(path, tmp_path)
+
+
 def test_an_audformat_database_of_parts_of_files_is_refused(tmp_path):
     write_audformat(tmp_path / "tiny")
     path = tmp_path / "tiny" / "db.emotion.csv"
@@ -237,8 +298,15 @@ def test_own_recordings_join_a_corpus(tmp_path):
     path = write_table(tmp_path, [(f"{e}.wav", "anna", e) for e in ("angry", "sad", "calm")])
     for name in ("03a01Wa", "08a01Ta"):
         record(tmp_path / "emodb" / f"{name}.wav")
-    table = load_corpus(f"{path}+emodb", tmp_path)
-    assert set(table["emotion"]) == {"anger", "sadness"} and set(table["corpus"]) == {"mine", "emodb"}
+    for name in (f"{path}+emodb", f"emodb+{path}"):
+        table = load_corpus(name, tmp_path)
+        assert set(table["emotion"]) == {"anger", "sadness"} and set(table["corpus"]) == {"mine", "emodb"}
+
+
+def test_the_home_folder_is_known_by_its_sign(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    Path(write_table(tmp_path)).rename(tmp_path / "mine+yours.csv")
+    assert len(load_corpus("~/mine+yours.csv", tmp_path)) == 3
 
 
 def test_a_path_that_is_not_there(tmp_path):
