@@ -33,6 +33,8 @@ PAPER_SHARES = {
     "baseline": {"train": 0.7, "test": 0.2, "validation": 0.1},
 }
 EPOCH_CHOSEN_ON_TEST = ("prototype", "spectrogram_cnn")
+# These do without a validation part: the last epoch is kept, or nothing is chosen.
+CHOOSES_NOTHING = ("prototype", "opensmile", "baseline")
 
 # What train and test may share without breaking the protocol's word. `paper` gives none, so all is listed.
 ALLOWED = {
@@ -62,10 +64,13 @@ def make_folds(table, protocol, *, system=None, folds=None, seed=0):
     Returns a table `utterance_id, start_ms` (ms, NaN for whole utterances), `fold, role`, role one of
     train, validation, test; `attrs` tell protocol, folds, system, seed and notes. The result depends on the
     rows' content and the seed, not on their order. `system="prototype"` splits within each speaker.
-    Outside `paper` identical audio never stands on two sides.
-    Raises ValueError for an unknown protocol, folds or system, and where the table is too small to split.
+    Outside `paper` identical audio never stands on two sides. Where no system is named and a fold has no validation
+    part, `attrs["fit"]` has the audit report that test would choose the epoch.
+    Raises ValueError for an unknown protocol, folds or system, and where the table is too small to split, or to
+    validate on for a system that does.
     """
     _check_protocol(protocol)
+    fit = {"selection": "test"} if protocol == "paper" and system in EPOCH_CHOSEN_ON_TEST else {}
     if protocol == "paper":
         split, name, notes = _paper_folds(table, system, folds, seed)
     else:
@@ -80,12 +85,21 @@ def make_folds(table, protocol, *, system=None, folds=None, seed=0):
             split, name = _speaker_folds(utterances, name, seed, notes)
         split = _drop_twins(split, utterances, notes)
         split = _drop_untrained(split, utterances, system, notes)
+        n_folds, watched = split["fold"].nunique(), split.loc[split["role"] == "validation", "fold"].nunique()
+        if watched < n_folds and system not in (None, *CHOOSES_NOTHING):
+            raise ValueError(
+                f"Protocol {protocol!r} with folds={name!r} leaves {n_folds - watched} of {n_folds} folds without "
+                f"validation, on which {system} chooses its epoch: there are too few recordings of each emotion. "
+                f"Add some, or choose another protocol."
+            )
+        if watched < n_folds and not system:
+            fit = {"selection": "test"}  # so would whoever watches what is left
         notes += _absences(split, utterances, system)
     split = split.sort_values(["fold", "utterance_id", "start_ms"], ignore_index=True)
     split = split[["utterance_id", "start_ms", "fold", "role"]]
     split.attrs = {"protocol": protocol, "folds": name, "system": system or "", "seed": seed, "notes": notes}
-    if protocol == "paper" and system in EPOCH_CHOSEN_ON_TEST:
-        split.attrs["fit"] = {"selection": "test"}
+    if fit:
+        split.attrs["fit"] = fit
     return split
 
 
@@ -402,6 +416,26 @@ def _absences(split, rows, system):
             if without := n_folds - int(folds_with.get(one, 0)):
                 notes.append(f"{without} of {n_folds} folds have no {one} in {role}")
     return notes
+
+
+def make_all_folds(utterances, segments, protocols, *, system="prototype", seed=0):
+    """A system's folds under each protocol, as far as the corpus allows.
+
+    utterances : utterance table; segments : segment table, None for a system of whole utterances
+    protocols : names; system : as `make_folds` knows it
+    Returns ({protocol: fold table}, {protocol: why not}), both in the order of `protocols`.
+    """
+    possible, impossible = {}, {}
+    for protocol in protocols:
+        by_segment = segments is not None and protocol == "paper"
+        table = segments.merge(utterances[["utterance_id", "corpus"]]) if by_segment else utterances
+        # under the other protocols the prototype system splits within each speaker
+        within = None if (system, protocol) == ("prototype", "speaker") else system
+        try:
+            possible[protocol] = make_folds(table, protocol, system=within, seed=seed)
+        except ValueError as error:
+            impossible[protocol] = str(error)
+    return possible, impossible
 
 
 def audit_leakage(folds, table, *, fit=None):

@@ -159,6 +159,23 @@ def test_three_speakers_validate_by_utterance():
     assert leaks_beyond(audit_leakage(made, corpus(speakers=3)), "speaker") == ""
 
 
+@pytest.mark.parametrize(
+    ("protocol", "folds", "table"),
+    [
+        ("utterance", None, corpus(speakers=1, texts=2)),
+        ("utterance", "2_fold", corpus(speakers=1, texts=2)),
+        ("sentence", None, corpus(speakers=1, texts=2)),
+        ("speaker", None, corpus(speakers=2, texts=1)),
+    ],
+)
+def test_test_never_chooses_the_epoch_in_silence(protocol, folds, table):
+    with pytest.raises(ValueError, match="without validation, on which vae chooses.* Add some"):
+        make_folds(table, protocol, folds=folds, system="vae")
+    assert "fit" not in make_folds(table, protocol, folds=folds, system="baseline").attrs
+    untold = make_folds(table, protocol, folds=folds)
+    assert leaks_beyond(audit_leakage(untold, table), protocol) == "selection on test"
+
+
 @pytest.mark.parametrize("protocol", ["utterance", "sentence", "speaker"])
 @pytest.mark.parametrize("system", [None, "prototype"])
 def test_rare_classes_and_gaps_do_not_stop_it(protocol, system):
