@@ -2,8 +2,8 @@
 DATASET ?= demo
 PROFILE ?= quick
 SEED ?= 0
-JOBS ?=
-ENGINE ?= local
+JOBS ?= $(SER_JOBS)
+ENGINE ?= $(or $(SER_ENGINE),local)
 ROOT ?=
 MODEL ?= facebook/hubert-base-ls960
 FILE ?=
@@ -25,6 +25,12 @@ export STRICT LABELS
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 export PYTHONWARNINGS ?= ignore::SyntaxWarning
 .DEFAULT_GOAL := help
+# a variable as one word of a shell: $(call quoted,FILE)
+quoted = '$(subst ','\'',$(value $(1)))'
+ifneq ($(ROOT),$(firstword $(ROOT)))
+$(error ROOT must have no spaces, make knows no such names. Received: ROOT=$(ROOT))
+endif
+BUILD := $(if $(ROOT),$(call quoted,ROOT)/)build
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 .PHONY: help setup setup-extras lock notebooks data check-data weights reproduce verify rescore tables lab site serve test test-faults test-all test-jax lint bench search predict advisories clean FORCE
@@ -43,16 +49,21 @@ help: ## print this
 
 # --- environment ---------------------------------------------------------------------------------------
 
-setup: $(READY) ## make .venv from the lock file (with uv when there, else pip)
+# the extras' lock holds all of the other: where they are installed, they stay
+LOCK = $(if $(wildcard $(VENV)/lib/python3*/site-packages/opensmile),requirements-extras.lock,requirements.lock)
 
-$(READY): requirements.lock
+setup: $(READY) ## make .venv from the lock file, or renew it (with uv when there, else pip)
+
+$(READY): requirements.lock $(LOCK)
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v <= (3, 13) else f"Python 3.11 to 3.13 is needed, $(PYTHON) is {v[0]}.{v[1]}. Say PYTHON=/path/to/python3.12")'
 	@if command -v uv >/dev/null 2>&1; then \
-	  uv venv -q --clear --python "$$(command -v $(PYTHON))" $(VENV) && uv pip sync -q --python $(BIN)/python --require-hashes requirements.lock; \
+	  { $(BIN)/python -c '' 2>/dev/null || uv venv -q --clear --python "$$(command -v $(PYTHON))" $(VENV); } && \
+	  uv pip sync -q --python $(BIN)/python --require-hashes $(LOCK); \
 	else \
-	  $(PYTHON) -m venv --clear $(VENV) && $(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes --no-deps -r requirements.lock; \
+	  { $(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV); } && \
+	  $(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes --no-deps -r $(LOCK); \
 	fi
-	@$(BIN)/python -c 'import sysconfig, pathlib; pathlib.Path(sysconfig.get_path("purelib"), "ser_companion.pth").write_text("$(CURDIR)\n")'
+	@$(BIN)/python -c 'import sysconfig, pathlib; pathlib.Path(sysconfig.get_path("purelib"), "ser_companion.pth").write_text(f"{pathlib.Path.cwd()}\n")'
 	@touch $@
 
 setup-extras: setup ## add the optional packages: openSMILE, Ray, hub client
@@ -67,20 +78,22 @@ lock: ## renew requirements.lock from pyproject.toml (needs uv)
 
 # --- notebooks -----------------------------------------------------------------------------------------
 
-RUN_NOTEBOOK = $(BIN)/python -m ser_utils.notebooks run --dataset '$(DATASET)' --profile '$(PROFILE)' --seed '$(SEED)' --root '$(ROOT)' $(OWN)
-OWN = $(if $(SPEAKERS),--where-known speakers '$(SPEAKERS)') $(if $(DENOISE),--where-known denoise '$(DENOISE)')
-GRAPH := build/graph-$(subst /,_,$(subst +,_,$(DATASET)))-$(PROFILE)-$(SEED).mk
+RUN_NOTEBOOK = $(BIN)/python -m ser_utils.notebooks run $(WHICH) $(OWN)
+WHICH = --dataset $(call quoted,DATASET) --profile $(call quoted,PROFILE) --seed $(call quoted,SEED) --root $(call quoted,ROOT)
+OWN = $(if $(SPEAKERS),--where-known speakers $(call quoted,SPEAKERS)) $(if $(DENOISE),--where-known denoise $(call quoted,DENOISE))
 STEPS := $(sort $(patsubst notebooks/%,%,$(wildcard notebooks/[0-9][0-9]_*.ipynb)))
 
 ifneq ($(filter reproduce 00 01 02 03 04 05 06 07 08 09 10,$(MAKECMDGOALS)),)
-ifneq ($(shell $(PYTHON) -I -S ser_utils/make_graph.py '$(GRAPH)' '$(DATASET)' '$(PROFILE)' '$(SEED)' '$(ROOT)' '$(SPEAKERS)/$(DENOISE)/$(STRICT)/$(LABELS)' && echo ok),ok)
+GRAPH := $(shell $(PYTHON) -I -S ser_utils/make_graph.py $(foreach v,DATASET PROFILE SEED ROOT,$(call quoted,$(v))) \
+  $(call quoted,SPEAKERS)/$(call quoted,DENOISE)/$(call quoted,STRICT)/$(call quoted,LABELS))
+ifeq ($(GRAPH),)
 $(error the order of the notebooks could not be worked out)
 endif
 include $(GRAPH)
 endif
 
 reproduce: $(EXECUTED) ## every notebook, in order; only what is not done yet
-	@echo "$(DATASET), profile $(PROFILE), seed $(SEED): everything is up to date."
+	@echo $(call quoted,DATASET)", profile $(PROFILE), seed $(SEED): everything is up to date."
 
 notebooks: setup ## write notebooks/*.ipynb from notebooks/scripts/*.py
 	@$(BIN)/python -m ser_utils.notebooks sync
@@ -91,36 +104,36 @@ lab: setup ## open the notebooks in JupyterLab, on this machine only, with a tok
 # --- data, weights, one recording ----------------------------------------------------------------------
 
 data: setup ## get a corpus, or say whom to ask: make data DATASET=emodb
-	@$(BIN)/python -m ser_utils.download '$(DATASET)'
+	@$(BIN)/python -m ser_utils.download $(call quoted,DATASET)
 
 check-data: setup ## what is there of a corpus, and what is wrong with it
-	@$(BIN)/python -m ser_utils.corpus_check '$(DATASET)'
+	@$(BIN)/python -m ser_utils.corpus_check $(call quoted,DATASET)
 
 weights: setup ## get a published speech encoder: make weights MODEL=facebook/hubert-base-ls960
-	@$(BIN)/python -m ser_utils.pretrained '$(MODEL)'
+	@$(BIN)/python -m ser_utils.pretrained $(call quoted,MODEL)
 
 predict: setup ## emotion probabilities of a recording: make predict FILE=my.wav
-	@$(BIN)/python -m ser_utils.predict '$(FILE)' --dataset '$(DATASET)' --profile '$(PROFILE)' --seed '$(SEED)' --root '$(ROOT)'
+	@$(BIN)/python -m ser_utils.predict $(call quoted,FILE) $(WHICH)
 
 search: setup ## hyperparameter search with Ray Tune and ASHA (optional packages)
-	@$(BIN)/python -m ser_utils.search --dataset '$(DATASET)' --profile '$(PROFILE)' --seed '$(SEED)' --root '$(ROOT)'
+	@$(BIN)/python -m ser_utils.search $(WHICH)
 
 # --- results -------------------------------------------------------------------------------------------
 
 verify: setup ## train everything again and compare the scores with results/
-	@$(BIN)/python -m ser_utils.shipped verify --dataset '$(DATASET)' --root '$(ROOT)'
+	@$(BIN)/python -m ser_utils.shipped verify --dataset $(call quoted,DATASET) --root $(call quoted,ROOT)
 
 rescore: setup ## make the scores again from the decisions that ship: seconds, no corpus needed
-	@$(BIN)/python -m ser_utils.shipped rescore --dataset '$(DATASET)' --root '$(ROOT)'
+	@$(BIN)/python -m ser_utils.shipped rescore --dataset $(call quoted,DATASET) --root $(call quoted,ROOT)
 
 tables: setup ## write README's and results/README.md's tables from results/
 	@$(BIN)/python -m ser_utils.shipped readme
 
 site: setup ## build the static site into build/site
-	@$(BIN)/python -m ser_utils.site --root '$(ROOT)'
+	@$(BIN)/python -m ser_utils.site --root $(call quoted,ROOT)
 
 serve: setup ## show the site at http://127.0.0.1:8000
-	@$(BIN)/python -m http.server --bind 127.0.0.1 --directory build/site 8000
+	@$(BIN)/python -m http.server --bind 127.0.0.1 --directory $(BUILD)/site 8000
 
 bench: setup ## measure speed and memory, side by side with the literal versions
 	@$(BIN)/python -m benchmarks
@@ -148,4 +161,4 @@ advisories: ## look up known vulnerabilities of everything in the lock file (nee
 	@uvx --quiet pip-audit --strict --disable-pip --require-hashes --progress-spinner off -r requirements.lock
 
 clean: ## delete build/; results, figures and prototypes stay
-	rm -rf build
+	rm -rf -- $(BUILD)

@@ -1,12 +1,13 @@
 """What make has to know before it starts, from the standard library alone (it runs before anything is installed).
 
-Prints the make rules of one run to a file: for every notebook, the code it imports and the notebooks it
+Writes the make rules of one run to a file, whose path it prints: for every notebook, the code it imports and the notebooks it
 reads. Content decides beside time stamps: where a notebook, its code, its settings or the corpus differ from
 what the executed notebook was made from, it is run again whatever the clock says.
 """
 
 import ast
 import csv
+import functools
 import hashlib
 import json
 import os
@@ -15,6 +16,7 @@ import sys
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+CORPUS_NAMES = re.compile(r"[a-z0-9_]+(\+[a-z0-9_]+)*")  # anything else is a path to the reader's own
 
 # Which executed notebooks a notebook reads; the rest of the house is reached through them.
 READS = {
@@ -35,6 +37,16 @@ READS = {
 def imported_modules(path, seen=None):
     """Files of ser_utils that a Python file imports, directly or not."""
     seen = set() if seen is None else seen
+    for module in _imports(path):
+        if module not in seen:
+            seen.add(module)
+            imported_modules(module, seen)
+    return seen
+
+
+@functools.cache
+def _imports(path):
+    found = set()
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("ser_utils"):
             dotted = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
@@ -42,61 +54,106 @@ def imported_modules(path, seen=None):
             dotted = [alias.name for alias in node.names if alias.name.startswith("ser_utils")]
         else:
             continue
-        for name in dotted:
-            module = REPOSITORY / (name.replace(".", "/") + ".py")
-            if module.exists() and module not in seen:
-                seen.add(module)
-                imported_modules(module, seen)
-    return seen
+        found |= {REPOSITORY / (name.replace(".", "/") + ".py") for name in dotted}
+    return {module for module in found if module.exists()}
+
+
+@functools.cache
+def settings_of(system, profile):
+    """One table of profiles.toml, None where it is not there."""
+    return _profiles().get(system, {}).get(profile)
+
+
+@functools.cache
+def _profiles():
+    import tomllib
+
+    return tomllib.loads((REPOSITORY / "ser_utils" / "profiles.toml").read_text("utf-8"))
 
 
 def settings_text(script, profile):
     """The hyperparameters a notebook asks for by name, as text."""
-    import tomllib
-
-    tables = tomllib.loads((REPOSITORY / "ser_utils" / "profiles.toml").read_text("utf-8"))
     wanted = re.findall(r"""settings(?:_table)?\(["'](\w+)["']""", script)
-    return json.dumps([tables.get(name, {}).get(profile) for name in wanted], sort_keys=True)
+    return json.dumps([settings_of(name, profile) for name in wanted], sort_keys=True)
 
 
 def corpus_listing(dataset):
     """Names, sizes and times of a dataset's files, as text; "" for the demo corpus, which is made."""
     if dataset == "demo":
         return ""
-    if Path(dataset).exists():
-        places = [Path(dataset), *recordings_of_table(Path(dataset))]
-    else:
-        data = Path(os.environ.get("SER_DATA_DIR") or REPOSITORY / "data").expanduser()
-        folders = {re.sub("[^a-z0-9]", "", entry.name.lower()): entry for entry in data.glob("*/")}
-        places = [
-            folders.get(part, data) for part in dataset.split("+")
-        ]  # under another name: all that is there
+    data = Path(os.environ.get("SER_DATA_DIR") or REPOSITORY / "data").expanduser().resolve()
+    folders = {re.sub("[^a-z0-9]", "", entry.name.lower()): entry for entry in sorted(data.glob("*/"))}
+    places = []
+    for part in dataset_parts(dataset):
+        if not CORPUS_NAMES.fullmatch(part):
+            places += [Path(part), *named_by_table(Path(part))]
+        elif part in folders:
+            places.append(folders[part])
+        else:  # under another name: all that is there
+            places += [folder for name, folder in folders.items() if name != "weights"]
+    return "\n".join(map(listing, places))
+
+
+def listing(place):
+    """Names, sizes and times of a file, or of all files of a folder, as text."""
+    files = sorted(Path(f, n) for f, _, names in os.walk(place) for n in names) if place.is_dir() else [place]
     lines = []
-    for place in places:
-        files = (
-            sorted(Path(f, n) for f, _, names in os.walk(place) for n in names) if place.is_dir() else [place]
-        )
-        for path in files:
-            facts = path.stat() if path.exists() else None
-            lines.append(f"{path} {facts.st_size} {facts.st_ctime_ns}" if facts else f"{path} absent")
+    for path in files:
+        facts = path.stat() if path.exists() else None
+        lines.append(f"{path} {facts.st_size} {facts.st_ctime_ns}" if facts else f"{path} absent")
     return "\n".join(lines)
 
 
-def recordings_of_table(path):
-    """Paths named in the column `path` of a csv or tsv, relative ones from the table's folder."""
-    if path.suffix.lower() not in (".csv", ".tsv"):
+def named_by_table(path):
+    """What a csv or tsv is read with, as `own_corpus` does: emotions.csv beside it and the recordings it names."""
+    if path.suffix.lower() not in (".csv", ".tsv") or not path.is_file():
         return []
-    with open(path, newline="", encoding="utf-8", errors="replace") as source:
-        rows = csv.DictReader(source, delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
-        return [path.parent / row["path"] for row in rows if row.get("path")]
+    with open(path, newline="", encoding="utf-8-sig", errors="replace") as source:
+        head = source.readline()
+        source.seek(0)
+        comma = ";" if ";" in head and "," not in head else ","
+        rows = csv.reader(source, delimiter="\t" if path.suffix.lower() == ".tsv" else comma)
+        heading = [name.strip().lower() for name in next(rows, [])]
+        place = heading.index("path") if "path" in heading else len(heading)
+        named = [row[place].strip() for row in rows if len(row) > place]
+    return [path.with_name("emotions.csv"), *(path.parent / name for name in named if name)]
 
 
-def run_name(dataset):
-    """The dataset's folder name, as `workspace.dataset_name` makes it."""
-    if re.fullmatch(r"[a-z0-9_]+(\+[a-z0-9_]+)*", dataset):
+def read_besides(script, profile, folder):
+    """What a notebook reads beside its corpus and other notebooks' results, as text, by the functions it calls.
+
+    folder : build/<dataset>/<profile>/seed_<n>
+    """
+    found = []
+    if "searched(" in script:
+        bests = sorted((folder / "search").glob("*_best.json"))
+        found += [f"{path.name} {path.read_text('utf-8')}" for path in bests]
+    if "load_encoder(" in script:
+        place = Path(os.environ.get("SER_WEIGHTS_DIR") or REPOSITORY / "data" / "weights").expanduser()
+        models = (settings_of("speech_transformer", profile) or {}).get("models", [])
+        found += [listing(place.resolve() / model.replace("/", "--")) for model in models]
+    if "beside_published(" in script:
+        found.append((REPOSITORY / "ser_utils" / "published.csv").read_text("utf-8"))
+    return "\n".join(found)
+
+
+# These two stand in workspace.py as well, word for word: there with packages, here without.
+def dataset_parts(dataset):
+    """What is joined by "+" in a dataset: names of corpora as they are, the reader's own as absolute paths."""
+    if CORPUS_NAMES.fullmatch(dataset):
+        return dataset.split("+")
+    parts = [dataset] if Path(dataset).expanduser().exists() else dataset.split("+")
+    return [p if CORPUS_NAMES.fullmatch(p) or not p else str(Path(p).expanduser().resolve()) for p in parts]
+
+
+def dataset_name(dataset):
+    """A folder name for a dataset: itself, or for paths their stems and a hash of where they are."""
+    if CORPUS_NAMES.fullmatch(dataset):
         return dataset
-    place = hashlib.sha256(str(Path(dataset).resolve()).encode()).hexdigest()[:6]
-    return re.sub(r"[^a-z0-9]+", "_", Path(dataset).stem.lower()).strip("_")[:40] + "-" + place
+    parts = dataset_parts(dataset)
+    place = hashlib.sha256("+".join(parts).encode()).hexdigest()[:6]
+    stem = "_".join(Path(part).stem for part in parts)
+    return re.sub(r"[^a-z0-9]+", "_", stem.lower()).strip("_")[:40] + "-" + place
 
 
 def made_from(output):
@@ -113,7 +170,7 @@ def rules(dataset, profile, seed, root, own):
     own : text of the notebooks' own parameters (SPEAKERS, DENOISE …), part of what a run is made from
     """
     base = Path(root) if root else Path(".")
-    folder = base / "build" / run_name(dataset) / profile / f"seed_{seed}" / "notebooks"
+    folder = base / "build" / dataset_name(dataset) / profile / f"seed_{seed}" / "notebooks"
     corpus = hashlib.sha256(corpus_listing(dataset).encode()).hexdigest()
     lines, keys, outputs = [], {}, {}
     scripts = sorted((REPOSITORY / "notebooks").glob("[0-9][0-9]_*.ipynb"))
@@ -123,7 +180,9 @@ def rules(dataset, profile, seed, root, own):
         code = sorted(imported_modules(script))
         upstream = [n for n in READS.get(number, ("00",)) if n in keys]
         parts = [notebook.read_bytes(), *(path.read_bytes() for path in code)]
-        parts += [settings_text(script.read_text("utf-8"), profile).encode(), corpus.encode(), own.encode()]
+        text = script.read_text("utf-8")
+        parts += [settings_text(text, profile).encode(), corpus.encode(), own.encode()]
+        parts.append(read_besides(text, profile, folder.parent).encode())
         parts += [keys[n].encode() for n in upstream]
         keys[number] = hashlib.sha256(b"\0".join(parts)).hexdigest()[:20]
         outputs[number] = output = folder / f"{notebook.stem}.ipynb"
@@ -142,7 +201,10 @@ if __name__ == "__main__":
         sys.exit(
             f"Python 3.11 to 3.13 is needed, this is {sys.version.split()[0]}. Say PYTHON=/path/to/python3.12"
         )
-    target, *run = sys.argv[1:]
-    if "build" in Path(target).parts:
-        Path(target).parent.mkdir(parents=True, exist_ok=True)
-    Path(target).write_text(rules(*run), "utf-8")
+    run = sys.argv[1:]  # dataset, profile, seed, root, own
+    target = Path("build", f"graph-{hashlib.sha256(repr(run).encode()).hexdigest()[:12]}.mk")
+    target.parent.mkdir(exist_ok=True)
+    written = target.with_suffix(f".{os.getpid()}")  # another make may be reading the old one
+    written.write_text(rules(*run), "utf-8")
+    os.replace(written, target)
+    print(target)

@@ -178,6 +178,9 @@ def main(arguments=None):
             return sync([full_name(number) for number in given.number] or names())
         if not given.seed.isdigit():
             raise ValueError(f"SEED must be an integer of at least 0. Received: SEED={given.seed}")
+        for name in ("SER_DATA_DIR", "SER_WEIGHTS_DIR"):  # the kernel works in another folder
+            if os.environ.get(name):
+                os.environ[name] = str(Path(os.environ[name]).expanduser().resolve())
         workspace = Workspace(given.dataset, given.profile, int(given.seed), given.root)
         run(
             full_name(given.number),

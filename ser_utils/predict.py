@@ -55,8 +55,8 @@ def predict_emotion(workspace, signal, sample_rate, model="deep_cnn_log_mel"):
         raise ValueError(
             f"a recording of {len(signal) / sample_rate:.2f} s is too short: at least {SHORTEST_S} s are wanted"
         )
-    predictions = _one(workspace, "predictions", f"feature_network-{model}-speaker-*")
-    folds = _one(workspace, "folds", "feature_network-speaker-*")
+    predictions = _predictions_of(workspace, model)
+    folds = f"folds/feature_network-speaker-{predictions.split('-')[-1]}"  # a folder may keep earlier ones
     tested = workspace.load_table(predictions, "05")
     networks = _load_networks(workspace, model, workspace.load_table(folds, "05"))
 
@@ -107,14 +107,14 @@ def predict_emotion(workspace, signal, sample_rate, model="deep_cnn_log_mel"):
     return Prediction(ranked, windows, _tested(tested, len(classes)), len(networks))
 
 
-def _one(workspace, folder, pattern):
-    found = sorted((workspace.build / folder).glob(f"{pattern}.parquet"))
+def _predictions_of(workspace, model):
+    found = sorted((workspace.build / "predictions").glob(f"feature_network-{model}-speaker-*.parquet"))
     if not found:
         raise MissingResult(
             f"No model was trained for {workspace.dataset}, profile {workspace.profile}, seed {workspace.seed}: "
             f"make 05 DATASET={workspace.dataset} PROFILE={workspace.profile} SEED={workspace.seed} trains it."
         )
-    return f"{folder}/{found[0].stem}"
+    return f"predictions/{found[0].stem}"
 
 
 def _load_networks(workspace, model, folds):

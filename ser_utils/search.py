@@ -17,7 +17,7 @@ from ser_utils.parallel import ray_environment
 from ser_utils.profiles import settings
 from ser_utils.splits import make_folds
 from ser_utils.waveform_training import NETWORKS, WaveformTask, train_waveforms, waveform_store
-from ser_utils.workspace import Workspace, read_json, write_json
+from ser_utils.workspace import Workspace, WorkspaceError, read_json, write_json
 
 # (kind, values): "choice" of a list, "uniform" or "log" between two ends.
 # Source: SigWavNet's paper and code; CNN-n-GRU's names what it searches, the ranges are ours.
@@ -161,8 +161,11 @@ def main(arguments=None):
     parser.add_argument("--system", choices=sorted(NETWORKS), action="append")
     given = parser.parse_args(arguments)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    workspace = Workspace(given.dataset, given.profile, given.seed, given.root)
-    table = workspace.load_table("utterances")
+    try:
+        workspace = Workspace(given.dataset, given.profile, given.seed, given.root)
+        table = workspace.load_table("utterances")
+    except (WorkspaceError, ValueError) as error:
+        raise SystemExit(str(error)) from None
     for system in given.system or NETWORKS:
         trials = search(workspace, system, table)
         print(f"{system}: {len(trials)} trials, best first\n{trials.head(10).round(4).to_string()}")

@@ -171,11 +171,14 @@ def load_prototypes(folder):
     """The prototypes of one dataset: `index.csv` as a list of dicts, each with paths that exist.
 
     folder : prototypes/<dataset>
-    Rows whose picture is absent, or outside the folder, are left out. Raises WorkspaceError where index.csv has
-    no columns speaker, emotion and rank.
+    Rows whose picture is absent, or outside the folder, are left out. Raises WorkspaceError where index.csv is no
+    table with columns speaker, emotion and rank.
     """
     words = dict.fromkeys(["speaker", "emotion", "rank", "nearest_utterance_id"], str)
-    table = pd.read_csv(folder / "index.csv", dtype=words)
+    try:
+        table = pd.read_csv(folder / "index.csv", dtype=words)
+    except ValueError as error:
+        raise WorkspaceError(f"{folder / 'index.csv'} cannot be read as a table: {error}") from error
     if missing := {"speaker", "emotion", "rank"} - set(table):
         raise WorkspaceError(f"{folder / 'index.csv'} has no column {', '.join(sorted(missing))}")
     found = []
@@ -277,10 +280,10 @@ def _made(folder):
     if not (folder / "provenance.json").exists():
         return "No provenance."
     made = read_json(folder / "provenance.json")
-    runs = made.get("notebooks", {}).values()
+    runs = made.get("notebooks", {})
     parts = [f"Profile {made['profile']}, seed {made['seed']}"]
     if runs:
-        last = max(runs, key=lambda one: one["finished"])
+        last = runs.get("10") or max(runs.values(), key=lambda one: one["finished"])
         scores = _scores(folder / "scores.csv") if (folder / "scores.csv").exists() else None
         parts.append(
             f"{last['n_utterances']} recordings"
@@ -601,8 +604,14 @@ def _module(path):
 
 
 def build_site(root=REPOSITORY, target=None):
-    """Build the site from what is under `root` into `target` (build/site), whole or not at all. Returns counts."""
+    """Build the site from what is under `root` into `target` (build/site), whole or not at all. Returns counts.
+
+    Raises WorkspaceError where `target` holds something else than a site built before, which is replaced.
+    """
     target = Path(target or Path(root) / "build" / "site")
+    ours = all((target / name).is_file() for name in ("index.html", "explorer.js"))
+    if target.exists() and not ours and not (target.is_dir() and not any(target.iterdir())):
+        raise WorkspaceError(f"{target} is not empty and not a site built before: name another folder.")
     with atomic_path(target) as temporary:
         return Site(root, temporary).build()
 
@@ -613,7 +622,10 @@ def main(arguments=None):
     parser.add_argument("--target", default="", help="folder of the site; build/site under the root")
     given = parser.parse_args(arguments)
     root = Path(given.root or REPOSITORY).resolve()
-    counts = build_site(root, given.target or None)
+    try:
+        counts = build_site(root, given.target or None)
+    except WorkspaceError as error:
+        raise SystemExit(str(error)) from None
     print(
         f"{given.target or root / 'build' / 'site'}/index.html: {counts['pages']} pages, {counts['prototypes']} prototypes"
     )

@@ -114,7 +114,7 @@ def sealed(path):
     try:
         facts = read_json(_seal_path(path))
         return facts if facts.pop("sha256") == file_digest(path) else None
-    except (OSError, WorkspaceError, KeyError, AttributeError):
+    except (OSError, WorkspaceError, KeyError, AttributeError, TypeError):
         return None
 
 
@@ -155,12 +155,23 @@ def _content(part):
     )
 
 
+# These two stand in make_graph.py as well, word for word: here with packages, there without.
+def dataset_parts(dataset):
+    """What is joined by "+" in a dataset: names of corpora as they are, the reader's own as absolute paths."""
+    if CORPUS_NAMES.fullmatch(dataset):
+        return dataset.split("+")
+    parts = [dataset] if Path(dataset).expanduser().exists() else dataset.split("+")
+    return [p if CORPUS_NAMES.fullmatch(p) or not p else str(Path(p).expanduser().resolve()) for p in parts]
+
+
 def dataset_name(dataset):
-    """A folder name for a dataset: itself, or for a path its stem and a hash of where it is."""
+    """A folder name for a dataset: itself, or for paths their stems and a hash of where they are."""
     if CORPUS_NAMES.fullmatch(dataset):
         return dataset
-    place = hashlib.sha256(str(Path(dataset).resolve()).encode()).hexdigest()[:6]
-    return re.sub(r"[^a-z0-9]+", "_", Path(dataset).stem.lower()).strip("_")[:40] + "-" + place
+    parts = dataset_parts(dataset)
+    place = hashlib.sha256("+".join(parts).encode()).hexdigest()[:6]
+    stem = "_".join(Path(part).stem for part in parts)
+    return re.sub(r"[^a-z0-9]+", "_", stem.lower()).strip("_")[:40] + "-" + place
 
 
 @dataclass(frozen=True)
@@ -189,8 +200,8 @@ class Workspace:
             raise ValueError(f"seed must be an integer of at least 0. Received: seed={self.seed!r}")
         if not isinstance(self.dataset, str) or not self.dataset.strip():
             raise ValueError(f"dataset must be a name or a path. Received: dataset={self.dataset!r}")
-        if not CORPUS_NAMES.fullmatch(self.dataset):  # notebooks run in a folder of their own
-            object.__setattr__(self, "dataset", str(Path(self.dataset).expanduser().resolve()))
+        # absolute, since notebooks run in a folder of their own
+        object.__setattr__(self, "dataset", "+".join(dataset_parts(self.dataset)))
         object.__setattr__(self, "root", Path(self.root).resolve() if self.root else REPOSITORY)
 
     @property
@@ -243,7 +254,9 @@ class Workspace:
 
     def _refuse_to_replace_longer(self):
         record = self.root / "results" / self.name / "provenance.json"
-        there = read_json(record).get("profile", "smoke") if record.exists() else "smoke"
+        made = read_json(record) if record.exists() else {}
+        profiles = [one.get("profile", "smoke") for one in (made, *made.get("notebooks", {}).values())]
+        there = max(profiles, key=PROFILES.index)
         if PROFILES.index(there) > PROFILES.index(self.profile) and not os.environ.get("FORCE"):
             raise WorkspaceError(
                 f"{record.parent} holds results of profile {there}, which {self.profile} would replace. "
@@ -310,11 +323,17 @@ class Workspace:
         notebook : str such as "01"; utterances : the utterance table used; settings : dict of hyperparameters
         What the same systems predicted under earlier settings, and was not saved again, is deleted: notebook 10
         would compare it as if it were of these.
+        The file's own profile and seed are those of 10, whose scores it stands for; until then the latest.
         """
         self._delete_earlier()
         path = self.results / "provenance.json"
-        entries = read_json(path)["notebooks"] if path.exists() else {}
+        made = read_json(path) if path.exists() else {}
+        known = {key: made[key] for key in ("profile", "seed") if key in made}
+        # an entry of an earlier version has no profile of its own
+        entries = {number: known | entry for number, entry in made.get("notebooks", {}).items()}
         entries[notebook] = {
+            "profile": self.profile,
+            "seed": self.seed,
             "commit": _git("rev-parse", "HEAD") or "unknown",
             "uncommitted_changes": bool(_git("status", "--porcelain", "--", "ser_utils", "notebooks")),
             "corpus": content_key(sorted(utterances["pcm_sha256"].astype(str))),
@@ -326,7 +345,8 @@ class Workspace:
             "python": platform.python_version(),
             "packages": {name: importlib.metadata.version(name) for name in _PACKAGES},
         }
-        record = {"dataset": self.dataset, "profile": self.profile, "seed": self.seed, "notebooks": entries}
+        stands_for = {key: entries.get("10", entries[notebook])[key] for key in ("profile", "seed")}
+        record = {"dataset": self.dataset, **stands_for, "notebooks": entries}
         if self.dataset == "demo":
             record["note"] = "The demo corpus is synthetic: nothing here is a finding about people."
         write_json(path, record)

@@ -1,14 +1,18 @@
+import inspect
 import os
 import re
+import shlex
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import jupytext
 import nbformat
 import papermill
 import pytest
 
-from ser_utils import make_graph, notebooks
+from ser_utils import make_graph, notebooks, workspace
 from ser_utils.workspace import Workspace
 from tests.conftest import REPOSITORY
 
@@ -139,6 +143,167 @@ def test_the_graph_notices_what_a_notebook_imports_and_is_set(monkeypatch, tmp_p
     assert '"epochs"' in make_graph.settings_text(script.read_text(), "quick")
 
 
-def test_the_graph_and_the_workspace_agree_on_names(tmp_path):
-    for dataset in ("demo", "ravdess+emodb", str(tmp_path / "My Table.csv")):
-        assert make_graph.run_name(dataset) == Workspace(dataset).name
+@pytest.fixture
+def keys_of(tmp_path, monkeypatch):
+    """A copy of what the graph looks at, to change: a function that gives the key of each notebook."""
+    copy = tmp_path / "sources"
+    for folder in ("ser_utils", "notebooks"):
+        shutil.copytree(REPOSITORY / folder, copy / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(make_graph, "REPOSITORY", copy)
+    monkeypatch.setenv("SER_WEIGHTS_DIR", str(tmp_path / "weights"))
+
+    def keys(dataset="demo"):
+        rules = make_graph.rules(dataset, "smoke", "0", str(tmp_path), "")
+        return dict(re.findall(r"_NOTEBOOK\) (\d\d) --key (\w+)", rules))
+
+    return keys
+
+
+def test_what_a_notebook_reads_besides_runs_it_again_and_no_other(keys_of, tmp_path):
+    before = keys_of()
+    for path, again in (
+        ("build/demo/smoke/seed_0/search/sigwavnet_best.json", ["07", "09", "10"]),
+        ("weights/facebook--wav2vec2-base-960h/model.safetensors", ["08", "09", "10"]),
+        ("weights/somebody--else/model.safetensors", []),
+        ("sources/ser_utils/published.csv", ["10"]),
+    ):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text("other")
+        after = keys_of()
+        assert [number for number in before if before[number] != after[number]] == again, path
+        before = after
+
+
+@pytest.mark.parametrize(
+    "head", ["path,speaker,emotion", "\ufeffpath,speaker,emotion", "path;speaker;emotion", " Path ,Speaker,Emotion"]
+)  # fmt: skip
+def test_the_graph_sees_recordings_as_tables_may_name_them(tmp_path, head):
+    comma = ";" if ";" in head else ","
+    table, recording, words = tmp_path / "t.csv", tmp_path / "a" / "1.wav", tmp_path / "emotions.csv"
+    table.write_text(f"{head}\n{comma.join(['a/1.wav', 's', 'anger'])}\n", "utf-8")
+    recording.parent.mkdir()
+    seen = [make_graph.corpus_listing(str(table))]
+    for path in (recording, words):
+        path.write_text("new")
+        seen.append(make_graph.corpus_listing(str(table)))
+    assert len(set(seen)) == 3
+
+
+def test_weights_beside_the_corpora_are_no_recordings(tmp_path, monkeypatch):
+    monkeypatch.setenv("SER_DATA_DIR", str(tmp_path))
+    for path in ("Audio_Speech/1.wav", "weights/facebook--some/model.safetensors"):
+        (tmp_path / path).parent.mkdir(parents=True)
+        (tmp_path / path).touch()
+    assert "1.wav" in make_graph.corpus_listing("ravdess")
+    assert "model" not in make_graph.corpus_listing("ravdess")
+
+
+def test_the_graph_and_the_workspace_agree_on_names(tmp_path, monkeypatch):
+    for function in ("dataset_parts", "dataset_name"):
+        here, there = (inspect.getsource(getattr(module, function)) for module in (make_graph, workspace))
+        assert here == there
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a+b.csv").touch()
+    (tmp_path / "link.csv").symlink_to("a+b.csv")
+    own = (
+        "~/t.csv",
+        "t.csv",
+        "ravdess+t.csv",
+        "ravdess+~/t.csv",
+        "a+b.csv",
+        "link.csv",
+        "My Table.csv",
+        "x/",
+        "~",
+    )
+    for dataset in ("demo", "ravdess+emodb", *own):
+        space = Workspace(dataset)
+        assert make_graph.dataset_name(dataset) == space.name == Workspace(space.dataset).name
+    for dataset in ("~/t.csv", "t.csv"):
+        assert Workspace(dataset).dataset == str(tmp_path / "t.csv")
+    assert Workspace("ravdess+~/t.csv").dataset == f"ravdess+{tmp_path / 't.csv'}"
+    assert Workspace("a+b.csv").dataset == str(tmp_path / "a+b.csv")
+
+
+def test_the_kernel_looks_where_make_was_told_to(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SER_DATA_DIR", "corpora")
+    monkeypatch.setenv("SER_WEIGHTS_DIR", "weights")
+    monkeypatch.setattr(notebooks, "run", lambda *_, **__: None)
+    notebooks.main(["run", "00", "--root", str(tmp_path), "--profile", "smoke"])
+    assert os.environ["SER_DATA_DIR"] == str(tmp_path / "corpora")
+    assert os.environ["SER_WEIGHTS_DIR"] == str(tmp_path / "weights")
+
+
+# make ---------------------------------------------------------------------------------------------------------
+
+
+def _words(run, of):
+    """The words of the command that make would run."""
+    assert run.returncode == 0, run.stderr
+    return next(shlex.split(line) for line in run.stdout.splitlines() if of in line)
+
+
+def test_make_hands_on_names_with_spaces_and_quotes(tmp_path):
+    odd = "it's my data/t $b.csv"
+    assert odd in _words(_make("-n", "predict", FILE=odd), "ser_utils.predict")
+    assert odd in _words(_make("-n", "check-data", DATASET=odd), "ser_utils.corpus_check")
+    run = _words(_make("-n", "00", DATASET=odd, ROOT=tmp_path, SPEAKERS="a 'b'"), "ser_utils.notebooks")
+    assert odd in run and "a 'b'" in run
+
+
+def test_make_cleans_and_serves_what_root_says(tmp_path):
+    assert _words(_make("-n", "clean", ROOT=tmp_path), "rm")[-1] == f"{tmp_path}/build"
+    assert f"{tmp_path}/build/site" in _words(_make("-n", "serve", ROOT=tmp_path), "http.server")
+    assert _words(_make("-n", "clean"), "rm")[-1] == "build"
+
+
+def test_make_refuses_spaces_in_root(tmp_path):
+    run = _make("-n", "00", ROOT=tmp_path / "a b")
+    assert run.returncode and "ROOT must have no spaces" in run.stderr and len(run.stderr.splitlines()) == 1
+
+
+def test_make_takes_jobs_and_engine_from_the_environment(monkeypatch):
+    def told(**variables):
+        return _make("--eval=told: ; @echo $$SER_JOBS $$SER_ENGINE", "told", **variables).stdout.split()
+
+    for name in ("SER_JOBS", "SER_ENGINE", "JOBS", "ENGINE"):
+        monkeypatch.delenv(name, raising=False)
+    assert told() == ["local"]
+    monkeypatch.setenv("SER_JOBS", "3")
+    monkeypatch.setenv("SER_ENGINE", "ray")
+    assert told() == ["3", "ray"] and told(JOBS=1, ENGINE="local") == ["1", "local"]
+
+
+@pytest.mark.parametrize(
+    ("there", "wanted"),
+    [
+        ([], ["uv venv", "requirements.lock"]),
+        ([".venv/bin/python"], ["requirements.lock"]),
+        ([".venv/bin/python", ".venv/lib/python3.12/site-packages/opensmile/a"], ["requirements-extras.lock"]),
+        ([".venv/lib/python3.12/site-packages/opensmile/a"], ["uv venv", "requirements-extras.lock"]),
+    ],
+    ids=["nothing there", "there", "there with extras", "broken, with extras"],
+)  # fmt: skip
+def test_setup_renews_what_is_there(tmp_path, monkeypatch, there, wanted):
+    """By a uv and a python that only tell what they are asked."""
+    shutil.copy(REPOSITORY / "Makefile", tmp_path)
+    told = tmp_path / "told"
+    for path in ("requirements.lock", "requirements-extras.lock", *there):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).touch()
+    made = f"[ $1 = venv ] && rm -rf .venv && mkdir -p .venv/bin && cp {tmp_path}/bin/python .venv/bin/; "
+    for path, does in (("bin/uv", made), ("bin/python", ""), (".venv/bin/python", "")):
+        if path.startswith("bin") or path in there:
+            (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / path).write_text(f'#!/bin/sh\n{does}echo {Path(path).name} "$@" >> {told}\n')
+            (tmp_path / path).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    run = subprocess.run(
+        ["make", "setup", f"PYTHON={sys.executable}"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    lines = [line for line in told.read_text().splitlines() if line.startswith("uv")]
+    assert len(lines) == len(wanted) and all(w in line for w, line in zip(wanted, lines, strict=True))
+    assert "pip sync" in lines[-1] and (tmp_path / ".venv/.ready").exists()

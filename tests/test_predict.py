@@ -94,6 +94,17 @@ def test_probabilities_are_the_mean_of_the_networks(workspace):
         assert found.probabilities[emotion] == pytest.approx(expected[emotion], abs=1e-5)
 
 
+def test_folds_are_those_of_the_predictions(workspace):
+    """An earlier fold table is still there, and comes first in the alphabet."""
+    path = workspace.save_folds(
+        pd.DataFrame({"utterance_id": ["x"], "fold": [7], "role": ["train"]}),
+        system="feature_network", protocol="speaker", folds="five",
+    )  # fmt: skip
+    found = predict.predict_emotion(workspace, _voice(200), RATE_HZ)
+    path.unlink()
+    assert found.n_networks == 2
+
+
 def test_windows_of_the_explanation_cover_the_recording(workspace):
     windows = predict.predict_emotion(workspace, _voice(200), RATE_HZ).windows
     assert windows["start_s"].iloc[0] == 0 and windows["end_s"].iloc[-1] == pytest.approx(0.8, abs=0.05)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from ser_utils.profiles import PROFILES, settings
-from ser_utils.search import SPACE, best_path, search_space, searched
+from ser_utils.search import SPACE, best_path, main, search_space, searched
 from ser_utils.waveform_training import build_network
 from ser_utils.workspace import Workspace, write_json
 
@@ -54,3 +54,15 @@ def test_the_best_configuration_is_found_again(tmp_path):
     assert searched(workspace, "sigwavnet") == {}
     write_json(best_path(workspace, "sigwavnet"), {"levels": 4})
     assert searched(workspace, "sigwavnet") == {"levels": 4}
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ([], r"run notebook 00 first \(make 00 DATASET=demo"),
+        (["--profile", "fast"], "profile must be one of"),
+    ],
+)
+def test_the_command_says_in_a_line_what_is_missing(tmp_path, given, words):
+    with pytest.raises(SystemExit, match=words):
+        main(["--root", str(tmp_path), *given])

@@ -103,6 +103,28 @@ def built(root):
     return target
 
 
+def test_only_a_site_built_before_is_replaced(root, built, tmp_path):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(SystemExit, match="not empty and not a site built before: name another folder"):
+        site.main(["--root", str(root), "--target", str(tmp_path)])
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+    with pytest.raises(WorkspaceError, match="not a site built before"):
+        site.build_site(root, site.SOURCES)
+    (tmp_path / "empty").mkdir()
+    for _ in range(2):
+        site.build_site(tmp_path, tmp_path / "empty")
+    assert (tmp_path / "empty" / "index.html").exists()
+
+
+@pytest.mark.parametrize("content", ["", "speaker,emotion\n", 'speaker,emotion,rank\n"a\n'])
+def test_the_command_says_in_a_line_what_is_wrong_with_an_index(tmp_path, content):
+    index = tmp_path / "prototypes" / "emodb" / "index.csv"
+    index.parent.mkdir(parents=True)
+    index.write_text(content)
+    with pytest.raises(SystemExit, match=r"index\.csv (has no column|cannot be read as a table)"):
+        site.main(["--root", str(tmp_path)])
+
+
 def test_sustained_tone_is_the_same_tone_for_longer():
     voice = site.sustain(_tone(200), RATE_HZ, seconds=1)
     middle = voice[RATE_HZ // 4 : 3 * RATE_HZ // 4]
@@ -158,7 +180,7 @@ def test_the_nearest_real_segment_is_cut_where_the_licence_allows(built, tmp_pat
 
 def test_results_say_how_they_were_made(built):
     text = (built / "results.html").read_text("utf-8")
-    assert "Profile quick, seed 0, 339 of 535 utterances, commit aaaaaaaaaa" in text
+    assert "Profile quick, seed 0, 339 of 535 recordings, 10 speakers, commit aaaaaaaaaa" in text
     assert "51.2%" in text and "40.0–60.0" in text
 
 

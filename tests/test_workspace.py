@@ -6,7 +6,15 @@ import pandas as pd
 import pytest
 
 from ser_utils import profiles, workspace
-from ser_utils.workspace import MissingResult, Workspace, WorkspaceError, atomic_path, content_key
+from ser_utils.workspace import (
+    MissingResult,
+    Workspace,
+    WorkspaceError,
+    atomic_path,
+    content_key,
+    read_json,
+    sealed,
+)
 
 
 def test_a_failed_write_leaves_what_was_there(tmp_path):
@@ -101,6 +109,39 @@ def test_a_shorter_profile_does_not_replace_a_longer_one(tmp_path, monkeypatch):
         _ = Workspace(root=tmp_path).figures
     monkeypatch.setenv("FORCE", "1")
     assert Workspace(root=tmp_path).figures == tmp_path / "figures" / "demo"
+
+
+def test_provenance_claims_no_profile_that_the_scores_do_not_have(tmp_path):
+    recordings = pd.DataFrame({"pcm_sha256": ["0"]})
+
+    def record(number, profile):
+        made = read_json(Workspace(root=tmp_path, profile=profile).record(number, recordings, {}))
+        return made["profile"], {number: one["profile"] for number, one in made["notebooks"].items()}
+
+    assert record("00", "quick") == ("quick", {"00": "quick"})
+    assert record("10", "quick") == ("quick", {"00": "quick", "10": "quick"})
+    assert record("00", "paper") == ("quick", {"00": "paper", "10": "quick"})
+    with pytest.raises(WorkspaceError, match="holds results of profile paper"):
+        record("00", "quick")
+    assert record("10", "paper") == ("paper", {"00": "paper", "10": "paper"})
+
+
+def test_entries_of_earlier_versions_keep_the_profile_the_file_told(tmp_path):
+    path = tmp_path / "results" / "demo" / "provenance.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps({"profile": "quick", "seed": 0, "notebooks": {"10": {"n_utterances": 1}}}))
+    made = read_json(
+        Workspace(root=tmp_path, profile="paper").record("00", pd.DataFrame({"pcm_sha256": ["0"]}), {})
+    )
+    assert (made["profile"], made["seed"]) == ("quick", 0)
+    assert made["notebooks"]["10"] == {"n_utterances": 1, "profile": "quick", "seed": 0}
+
+
+@pytest.mark.parametrize("content", ["[]", "[1]", '"x"', "7", "null", "{}", "{", ""])
+def test_a_seal_that_is_none_is_no_seal(tmp_path, content):
+    (tmp_path / "file").touch()
+    (tmp_path / ".file.seal").write_text(content)
+    assert sealed(tmp_path / "file") is None
 
 
 def test_smoke_and_other_seeds_stay_under_build(tmp_path):
