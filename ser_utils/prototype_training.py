@@ -12,7 +12,6 @@ from ser_utils.corpora import EMOTIONS
 from ser_utils.models.autoencoder import build_autoencoder
 from ser_utils.models.prototypes import PrototypeClassifier, build_prototype_classifier
 from ser_utils.segments import Scale
-from ser_utils.splits import make_folds
 from ser_utils.training import Fitted, code_of, fit_or_load
 from ser_utils.workspace import content_key
 
@@ -136,23 +135,6 @@ def n_prototypes_per_class(table, elsewhere):
     return PHONEMES.get(next(iter(corpora)), elsewhere) if len(corpora) == 1 else elsewhere
 
 
-def make_all_folds(utterances, segments, protocols, *, seed=0):
-    """The prototype system's folds under each protocol, as far as the corpus allows.
-
-    utterances, segments : utterance and segment tables; protocols : names
-    Returns ({protocol: fold table}, {protocol: why not}).
-    """
-    possible, impossible = {}, {}
-    for protocol in protocols:
-        table = segments.merge(utterances[["utterance_id", "corpus"]]) if protocol == "paper" else utterances
-        within = None if protocol == "speaker" else "prototype"  # the others split within each speaker
-        try:
-            possible[protocol] = make_folds(table, protocol, system=within, seed=seed)
-        except ValueError as error:
-            impossible[protocol] = str(error)
-    return possible, impossible
-
-
 @dataclass(frozen=True)
 class Trained:
     """A coder and a classifier trained in one fold, and what they said about its test segments.
@@ -181,15 +163,16 @@ class Trained:
 def train_and_predict(workspace, store, pick, label, chosen, *, fold=0, watch="validation", emotions):
     """Both stages of one model in one fold, trained or opened, and its answers.
 
-    pick : function (role, most=…) -> lines of the segment table; watch : role that chooses the epochs
+    pick : function (role, most=…, per_clip=…) -> lines of the segment table; watch : role that chooses the epochs
     chosen : (settings of "prototype", settings of "prototype_classifier" with `per_class` prototypes)
     Returns Trained, or None where there are fewer than two emotions to tell apart or nothing to test on.
     """
     of_coder, of_classifier = chosen
-    parts = {role: pick(role, most=of_classifier["most_train" if role == "train" else "most_test"])
-             for role in ("train", watch, "test")}  # fmt: skip
+    parts = {role: pick(role, most=of_classifier["most_train" if role == "train" else "most_watched"])
+             for role in ("train", watch)}  # fmt: skip
+    tested = pick("test", per_clip=of_classifier["test_per_clip"])
     classes = in_canonical_order(parts["train"]["emotion"])
-    if len(classes) < 2 or parts["test"].empty:
+    if len(classes) < 2 or tested.empty:
         return None
     rows = {role: pick(role, most=of_coder["most_train" if role == "train" else "most_test"])["row"].to_numpy()
             for role in ("train", watch)}  # fmt: skip
@@ -204,13 +187,7 @@ def train_and_predict(workspace, store, pick, label, chosen, *, fold=0, watch="v
         seed=workspace.seed, title=f"classifier-{label}",
     )  # fmt: skip
     predictions, ms = predict_segments(
-        coder,
-        fitted.model,
-        store.array[parts["test"]["row"]],
-        parts["test"],
-        classes,
-        emotions=emotions,
-        fold=fold,
+        coder, fitted.model, store.array[tested["row"]], tested, classes, emotions=emotions, fold=fold
     )
     neighbours = nearest_segments(fitted.model, embeddings, parts["train"])
     return Trained(label, coder, fitted, classes, predictions, neighbours, ms)

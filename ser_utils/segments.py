@@ -49,11 +49,12 @@ def segment_table(store):
     return repeated.assign(start_ms=rows["row"] * HOP_MS, row=np.arange(len(rows)))
 
 
-def select_segments(segments, folds, role, *, speakers, fold=0, most=None):
+def select_segments(segments, folds, role, *, speakers, fold=0, most=None, per_clip=None):
     """The segments that play `role` for a model of some speakers.
 
     segments : as `segment_table` gives it; folds : a fold table, of segments or of whole utterances
     speakers : ids the model is for; most : int, keep so many at even distances (profiles thin)
+    per_clip : int, keep so many of each utterance at even distances, so that each is decided by as many
     Returns the lines of `segments`, in order.
     """
     wanted = folds[(folds["fold"] == fold) & (folds["role"] == role)]
@@ -63,9 +64,24 @@ def select_segments(segments, folds, role, *, speakers, fold=0, most=None):
     else:
         chosen = own[own["utterance_id"].isin(set(wanted["utterance_id"]))]
     chosen = chosen.sort_values("row", ignore_index=True)
+    if per_clip:
+        clips = chosen.groupby("utterance_id")["row"]
+        place, length = clips.cumcount(), clips.transform("size")
+        kept = (length <= per_clip) | ((place + 1) * per_clip // length > place * per_clip // length)
+        chosen = chosen[kept].reset_index(drop=True)
     if most and len(chosen) > most:
         chosen = chosen.iloc[np.linspace(0, len(chosen) - 1, most).astype(int)].reset_index(drop=True)
     return chosen
+
+
+def overlap_share(tested, learned, *, within_ms):
+    """Share of tested segments that begin nearer than `within_ms` to a learned one of the same recording.
+
+    tested, learned : tables with utterance_id and start_ms
+    """
+    both = tested.merge(learned[["utterance_id", "start_ms"]], on="utterance_id", suffixes=("", "_learned"))
+    overlap = both[(both["start_ms"] - both["start_ms_learned"]).abs() < within_ms]
+    return len(overlap[["utterance_id", "start_ms"]].drop_duplicates()) / max(len(tested), 1)
 
 
 def clearest_segments(store, segments):

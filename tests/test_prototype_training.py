@@ -10,7 +10,8 @@ import pytest
 
 from ser_utils import prototype_training as training
 from ser_utils.profiles import settings
-from ser_utils.segments import segment_table, select_segments
+from ser_utils.segments import overlap_share, segment_table, select_segments
+from ser_utils.splits import make_all_folds
 from ser_utils.workspace import Workspace
 
 EMOTIONS = ["anger", "neutral", "sadness"]
@@ -43,7 +44,7 @@ def voice(emotions, texts=4, per_clip=6):
 
 def run(tmp_path, table, store, protocol="utterance", watch="validation"):
     segments = segment_table(store)
-    folds, impossible = training.make_all_folds(table, segments, [protocol], seed=0)
+    folds, impossible = make_all_folds(table, segments, [protocol], seed=0)
     pick = partial(select_segments, segments, folds[protocol], speakers=["01"], fold=0)
     workspace = Workspace("demo", "smoke", 0, tmp_path)
     return training.train_and_predict(
@@ -103,7 +104,7 @@ def test_a_voice_of_one_emotion_has_no_model(tmp_path):
 
 def test_too_few_texts_leave_the_sentence_protocol_out():
     table, store = voice(dict.fromkeys(EMOTIONS, 4), texts=1)
-    folds, impossible = training.make_all_folds(table, segment_table(store), ["utterance", "sentence"])
+    folds, impossible = make_all_folds(table, segment_table(store), ["utterance", "sentence"])
     assert list(folds) == ["utterance"] and "at least two texts" in impossible["sentence"]
 
 
@@ -136,3 +137,29 @@ def test_without_validation_the_last_epoch_is_kept(tmp_path, watched):
     chosen = OF_CLASSIFIER | {"n_prototypes": 4, "epochs": 10}
     fitted = training.fit_classifier(tmp_path / "c.keras", (x, np.arange(30) % 2), watched, 2, chosen)
     assert "val_macro_f1" not in fitted.history
+
+
+def test_every_test_clip_is_decided_by_as_many_segments():
+    utterances, store = voice({"anger": 6, "sadness": 6}, per_clip=6)
+    segments = segment_table(store)
+    folds, _ = make_all_folds(utterances, segments, ["paper", "utterance"])
+    for table in folds.values():
+        whole = select_segments(segments, table, "test", speakers=["01"])
+        for k in (1, 2, 4, 6, 9):
+            few = select_segments(segments, table, "test", speakers=["01"], per_clip=k)
+            there = whole.groupby("utterance_id").size()
+            assert (few.groupby("utterance_id").size() == there.clip(upper=k)).all()
+            assert set(few["row"]) <= set(whole["row"])
+    starts = select_segments(segments, folds["utterance"], "test", speakers=["01"], per_clip=3)
+    assert (
+        starts.groupby("utterance_id")["start_ms"].diff().dropna() > 20
+    ).all()  # spread, not the first three
+
+
+def test_overlap_is_of_sound_in_one_recording():
+    tested = pd.DataFrame({"utterance_id": ["a", "a", "b"], "start_ms": [0.0, 200.0, 0.0]})
+    learned = pd.DataFrame({"utterance_id": ["a", "a", "c"], "start_ms": [80.0, 100.0, 0.0]})
+    assert overlap_share(tested, learned, within_ms=100) == pytest.approx(
+        1 / 3
+    )  # 200 ends where none began; 0 meets 80
+    assert overlap_share(tested, learned.iloc[:0], within_ms=100) == 0
