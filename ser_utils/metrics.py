@@ -214,6 +214,11 @@ def _exchanges(n_speakers, seed):
     return np.vstack([np.zeros((1, n_speakers), dtype=int), random])
 
 
+def smallest_p(n_speakers):
+    """The least p that `compare_paired` can give."""
+    return 2 / 2**n_speakers if n_speakers <= 12 else 1 / 10_000
+
+
 def holm(p_values):
     """Adjust p-values for how many there are (Holm 1979). Returns float (n,), NaN where NaN was given."""
     p = np.asarray(p_values, dtype=float)

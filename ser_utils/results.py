@@ -2,6 +2,8 @@
 
 import os
 import platform
+from fnmatch import fnmatch
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +25,22 @@ SYSTEMS = {
     "opensmile": "10",
     "baseline": "10",
 }
+# The models that stand for their system in tables, by name and not by score, the first of them in README; scores.csv
+# has all.
+SHOWN = {
+    "prototype": ["per_speaker", "all_speakers"],
+    "spectrogram_cnn": ["clip_4_layers", "image_4_layers"],
+    "feature_network": ["deep_cnn_log_mel", "all_four"],
+    "vae": ["both"],
+    "sigwavnet": ["network"],
+    "cnn_n_gru": ["network", "over_time"],
+    "speech_transformer": ["*_pooled"],
+    "opensmile": ["compare", "egemaps"],
+    "baseline": ["mfcc", "loudness", "duration"],
+}
+# Of these they are not asked who is better: they hear nothing, or (`random_…` encoders) know nothing
+HEAR_LITTLE = ["loudness", "duration", "random_*"]
+TO_BEAT = "baseline · mfcc"
 NAME = ["system", "model", "protocol", "folds"]
 SCORES = (
     "dataset", *NAME, "level", "n_speakers", "n_utterances", "uar", "uar_low", "uar_high", "uar_fold_mean",
@@ -47,6 +65,11 @@ def in_order(table):
     return table.sort_values(
         keys, key=lambda c: c.map(rank[c.name].index) if c.name in rank else c, ignore_index=True
     )
+
+
+def stands_for_its_system(system, model):
+    """Whether a model is one of SHOWN that hears something: those that systems are compared by."""
+    return any(fnmatch(model, p) for p in SHOWN[system]) and not any(fnmatch(model, p) for p in HEAR_LITTLE)
 
 
 def protocols_for(table):
@@ -130,12 +153,14 @@ def label_of(name):
 
 
 def decisions(workspace, protocol):
-    """The utterance-level predictions of everything under one protocol: {label: table}.
+    """The utterance-level predictions, under one protocol, of the models that stand for their systems: {label: table}.
 
     Where a protocol was folded in several ways the one with the most test utterances is taken.
     """
     found = {}
     for name in list_predictions(workspace).query("protocol == @protocol").itertuples(index=False):
+        if not stands_for_its_system(name.system, name.model):
+            continue
         table = metrics.vote_utterances(load_predictions(workspace, *name))
         label = label_of(name)
         if label not in found or table["utterance_id"].nunique() > found[label]["utterance_id"].nunique():
@@ -143,18 +168,21 @@ def decisions(workspace, protocol):
     return found
 
 
-def compare_all(found):
+def compare_all(found, against=None):
     """Every pair of systems on the utterances both decided, p adjusted for the number of pairs (Holm).
 
-    found : {label: utterance predictions}. Returns `first, second` and what `metrics.compare_paired` gives,
-    with `p_holm`; pairs without a common utterance are left out.
+    found : {label: utterance predictions}; against : label, only pairs with it, in second place
+    Returns `first, second` and what `metrics.compare_paired` gives, with `p_holm`; pairs without a common utterance
+    are left out.
     """
-    rows, labels = [], list(found)
-    for i, first in enumerate(labels):
-        for second in labels[i + 1 :]:
-            if set(found[first]["utterance_id"]) & set(found[second]["utterance_id"]):
-                gap = metrics.compare_paired(found[first], found[second])
-                rows.append({"first": first, "second": second} | gap)
+    pairs = combinations(found, 2)
+    if against is not None:
+        pairs = [(label, against) for label in found if against in found and label != against]
+    rows = [
+        {"first": first, "second": second} | metrics.compare_paired(found[first], found[second])
+        for first, second in pairs
+        if set(found[first]["utterance_id"]) & set(found[second]["utterance_id"])
+    ]
     columns = "first second n_utterances n_speakers difference low high p".split()
     table = pd.DataFrame(rows, columns=columns)
     return table.assign(p_holm=metrics.holm(table["p"]))
@@ -222,9 +250,9 @@ def load_published():
 
 
 def beside_published(scores):
-    """Each published figure of this dataset beside ours, same system and protocol; "none published" where so.
+    """Each published figure of this dataset beside ours, same model and protocol; "none published" where so.
 
-    Returns `system, model, protocol, metric, published, ours, how, source`.
+    Returns `system, model, protocol, metric, published, ours, how, source`; `ours` is NaN where it was not run.
     """
     ours = scores[scores["level"] == "utterance"]
     published = load_published()
@@ -234,14 +262,12 @@ def beside_published(scores):
             continue
         known = published[(published["system"] == system) & published["dataset"].isin(set(own["dataset"]))]
         for one in known.to_dict("records"):
-            same = own[own["protocol"] == one["protocol"]]
+            same = own[(own["protocol"] == one["protocol"]) & (own["model"] == one["model"])]
             same = same[same["folds"] == one["folds"]] if one["folds"] else same
-            same = same[same["model"] == one["model"]] if one["model"] in set(same["model"]) else same
-            best = same.loc[same[one["metric"]].idxmax()] if len(same) else {}
-            ours = {"ours": best.get(one["metric"], np.nan), "our_model": best.get("model", "not run")}
-            rows.append(one | {"published": one["value"]} | ours)
+            most = same.loc[same["n_utterances"].idxmax()] if len(same) else {}
+            rows.append(one | {"published": one["value"], "ours": most.get(one["metric"], np.nan)})
         if known.empty:
-            ours = {"ours": np.nan, "our_model": "", "model": "", "protocol": "", "how": "", "source": ""}
-            rows.append({"system": system, "metric": "", "published": "none published"} | ours)
-    columns = "system model protocol metric published ours our_model how source".split()
+            none = dict.fromkeys(["model", "protocol", "metric", "how", "source"], "")
+            rows.append({"system": system, "published": "none published", "ours": np.nan} | none)
+    columns = "system model protocol metric published ours how source".split()
     return pd.DataFrame(rows, columns=columns)

@@ -13,7 +13,7 @@ import pandas as pd
 from ser_utils import metrics
 from ser_utils.baselines import has_opensmile
 from ser_utils.corpora import CORPORA
-from ser_utils.results import NAME, SCORES, gather_scores, in_order, list_predictions
+from ser_utils.results import NAME, SCORES, SHOWN, gather_scores, in_order, list_predictions
 from ser_utils.splits import PROTOCOLS
 from ser_utils.workspace import (
     REPOSITORY,
@@ -36,19 +36,6 @@ SUMS = "SHA256SUMS"
 # What scores are made of, as it lies in build/ and, in results/<dataset>/decisions, ships
 DECISIONS = ("predictions", "audits", "costs")
 MARKS = ("<!-- scores -->", "<!-- /scores -->")
-# The models that stand for their system in tables, by name and not by score, the first of them in README; scores.csv
-# has all.
-SHOWN = {
-    "prototype": ["per_speaker", "all_speakers"],
-    "spectrogram_cnn": ["clip_4_layers", "image_4_layers"],
-    "feature_network": ["deep_cnn_log_mel", "all_four"],
-    "vae": ["both"],
-    "sigwavnet": ["network"],
-    "cnn_n_gru": ["network", "over_time"],
-    "speech_transformer": ["*_pooled"],
-    "opensmile": ["compare", "egemaps"],
-    "baseline": ["mfcc", "loudness", "duration"],
-}
 
 
 # shipping ------------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ser_utils import results, shipped
+from ser_utils import metrics, results, shipped
 from ser_utils.splits import audit_leakage, make_folds
 from ser_utils.workspace import REPOSITORY, Workspace, WorkspaceError, write_json
 
@@ -86,8 +86,12 @@ def test_what_was_not_audited_says_so(workspace):
 
 
 def test_comparisons(workspace, utterances):
+    other = results.load_predictions(workspace, "vae", "latent", "speaker", "leave_one_speaker_out")
+    workspace.save_predictions(
+        other, system="baseline", model="mfcc", protocol="speaker", folds="leave_one_speaker_out"
+    )
     found = results.decisions(workspace, "speaker")
-    assert list(found) == ["vae · both", "vae · latent"]
+    assert list(found) == ["vae · both", "baseline · mfcc"]
     pairs = results.compare_all(found)
     assert len(pairs) == 1 and pairs["difference"].item() > 0.2
     square = results.square(pairs, "difference", list(found))
@@ -121,11 +125,53 @@ def test_published_figures_stand_beside_ours(workspace):
     table = results.beside_published(scores)
     assert set(table["published"]) == {"none published"}  # nothing was published for the demo corpus
     as_emodb = scores.assign(dataset="emodb", system="sigwavnet", protocol="paper", folds="10_fold")
+    other = results.beside_published(as_emodb).set_index("metric")
+    assert np.isnan(other.loc["accuracy", "ours"])  # our best model is not theirs
+    as_emodb.loc[as_emodb["accuracy"].idxmin(), "model"] = "network"
     table = results.beside_published(as_emodb).set_index("metric")
+    assert table.loc["accuracy", "published"] == 0.901
+    assert table.loc["accuracy", "ours"] == scores["accuracy"].min()
+
+
+def test_published_models_are_named_as_ours():
+    ours = {
+        (row.system, row.model)
+        for path in REPOSITORY.glob("results/*/scores.csv")
+        for row in pd.read_csv(path).itertuples()
+    }
+    published = results.load_published()
+    named = set(zip(published["system"], published["model"], strict=True)) - ours
+    assert {model for _, model in named} == {
+        "wav2vec2_pooled",
+        "hubert_pooled",
+    }  # their weights could not be had
+
+
+def test_models_that_hear_little_are_not_compared(workspace):
+    stands = results.stands_for_its_system
     assert (
-        table.loc["accuracy", "published"] == 0.901
-        and table.loc["accuracy", "ours"] == scores["accuracy"].max()
+        stands("baseline", "mfcc") and stands("vae", "both") and stands("speech_transformer", "hubert_pooled")
     )
+    assert not stands("baseline", "duration") and not stands("baseline", "chance")
+    assert not stands("speech_transformer", "random_hubert_pooled") and not stands("vae", "latent")
+    assert list(results.decisions(workspace, "speaker")) == ["vae · both"]
+
+
+def test_one_family_is_smaller_than_all_pairs():
+    rows = pd.DataFrame({"utterance_id": [f"u{i}" for i in range(8)], "speaker": list("aabbccdd"), "fold": 0,
+                         "emotion": ["anger", "fear"] * 4})  # fmt: skip
+    right, wrong = rows.assign(prediction=rows["emotion"]), rows.assign(prediction="anger")
+    found = {"one": right, "two": right, results.TO_BEAT: wrong}
+    beaten, pairs = results.compare_all(found, against=results.TO_BEAT), results.compare_all(found)
+    assert (
+        list(beaten["first"]) == ["one", "two"]
+        and set(beaten["second"]) == {results.TO_BEAT}
+        and len(pairs) == 3
+    )
+    assert (beaten["p"] == metrics.smallest_p(4)).all() and (
+        beaten["p_holm"] == 2 * metrics.smallest_p(4)
+    ).all()
+    assert results.compare_all(found, against="nobody").empty
 
 
 def test_published_table_is_complete():

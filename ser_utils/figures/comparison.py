@@ -4,7 +4,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from ser_utils.figures.style import DIVERGING, SEQUENTIAL
-from ser_utils.metrics import reliability
+from ser_utils.metrics import FEWEST_SPEAKERS, reliability
 from ser_utils.results import SYSTEMS, label_of
 from ser_utils.splits import PROTOCOLS
 
@@ -14,7 +14,8 @@ SYSTEM_COLOUR = dict(zip(SYSTEMS, plt.get_cmap("tab10").colors, strict=False))
 def leaderboard(scores, *, chance=None):
     """Draw UAR with its 95 % interval, one panel per protocol, the best of the strictest protocol on top.
 
-    scores : rows of one level; chance : UAR of guessing, drawn as a line. Returns a Figure.
+    scores : rows of one level; chance : UAR of guessing, drawn as a line. Marks of few speakers are hollow.
+    Returns a Figure.
     """
     protocols = [protocol for protocol in PROTOCOLS if protocol in set(scores["protocol"])]
     rows = scores.sort_values("n_utterances").drop_duplicates(["system", "model", "protocol"], keep="last")
@@ -28,40 +29,52 @@ def leaderboard(scores, *, chance=None):
         for row in rows[rows["protocol"] == protocol].itertuples():
             colour = SYSTEM_COLOUR[row.system]
             axes.plot([row.uar_low, row.uar_high], [place[row.label]] * 2, color=colour, linewidth=1.6)
-            axes.plot(row.uar, place[row.label], "o", color=colour, markersize=5)
+            few = row.n_speakers < FEWEST_SPEAKERS
+            axes.plot(
+                row.uar,
+                place[row.label],
+                "o",
+                color=colour,
+                markersize=5,
+                markerfacecolor="white" if few else colour,
+            )
         if chance is not None:
             axes.axvline(chance, color="0.5", linestyle=":", linewidth=1)
         axes.set(xlim=(0, 1), xlabel="UAR", title=protocol)
+        axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "", "0.5", "", "1"])
     grid[0][0].set_yticks(list(place.values()), list(place))
     grid[0][0].set_ylim(-0.6, len(place) - 0.4)
     return figure
 
 
-def falls(table):
-    """Draw each system's UAR from the loosest protocol to the strictest. table : as `results.fall` gives it."""
-    figure, axes = plt.subplots(figsize=(7, max(4, 0.8 + 0.17 * len(table))))
+def falls(table, *, chance=None):
+    """Draw each model's UAR from the loosest protocol to the strictest.
+
+    table : as `results.fall` gives it; chance : UAR of guessing, drawn as a line
+    """
+    figure, axes = plt.subplots(figsize=(8, 4.5))
     ends = []
     for row in table.itertuples():
         values = np.array([getattr(row, protocol) for protocol in PROTOCOLS], float)
         if (known := np.flatnonzero(~np.isnan(values))).size > 1:
-            axes.plot(
-                known, values[known], "o-", color=SYSTEM_COLOUR[row.system], linewidth=1.2, markersize=4
-            )
-            ends.append((values[known[-1]], known[-1], row))
-    height = -1.0
-    for value, place, row in sorted(ends, key=lambda end: end[0]):
-        height = max(value, height + 0.035)  # names do not stand on one another
-        axes.annotate(
-            label_of(row), (place, value), (len(PROTOCOLS) - 0.8, height), va="center", fontsize=7,
-            color=SYSTEM_COLOUR[row.system], arrowprops={"arrowstyle": "-", "color": "0.8", "linewidth": 0.6},
-        )  # fmt: skip
-    axes.set_xticks(range(len(PROTOCOLS)), PROTOCOLS)
-    axes.set(
-        xlim=(-0.2, len(PROTOCOLS) + 0.4),
-        ylim=(0, max(1, height + 0.05)),
-        ylabel="UAR",
-        xlabel="what is kept apart",
+            again = (
+                sum(end[-1].system == row.system for end in ends) % 3
+            )  # a system's other models: other lines
+            (line,) = axes.plot(
+                known, values[known], marker="os^"[again], linestyle=("-", "--", ":")[again],
+                color=SYSTEM_COLOUR[row.system], linewidth=1.4, markersize=4,
+            )  # fmt: skip
+            ends.append((values[known[-1]], line, row))
+    ends.sort(key=lambda end: -end[0])
+    names = [label_of(row) for _, _, row in ends]
+    if chance is not None:
+        ends.append((chance, axes.axhline(chance, color="0.5", linestyle=":", linewidth=1), None))
+        names.append("chance")
+    axes.legend(
+        [line for _, line, _ in ends], names, bbox_to_anchor=(1.02, 0.5), loc="center left", fontsize=8
     )
+    axes.set_xticks(range(len(PROTOCOLS)), PROTOCOLS)
+    axes.set(ylim=(0, 1), ylabel="UAR", xlabel="what is kept apart")
     return figure
 
 
