@@ -100,7 +100,7 @@ def methods(subject, x, label, *, seed=0):
                      for sizes in (subject.patch, subject.stride))  # fmt: skip
     found = {
         "gradient": lambda: np.abs(gradient(score, x)),
-        "gradient_times_input": lambda: gradient(score, x) * (np.asarray(x) - absence),
+        "gradient_times_input": lambda: gradient_times_input(score, x, absence),
         "smooth_grad": lambda: np.abs(smooth_grad(score, x, seed=seed)),
         "integrated_gradients": lambda: integrated_gradients(
             score, x, absence, most_steps=subject.most_steps
@@ -208,9 +208,9 @@ def gradient(score, x):
     raise NotImplementedError(f"No gradients on backend {keras.backend.backend()!r}: use tensorflow or jax.")
 
 
-def gradient_times_input(score, x):
-    """Gradient · x: what each point adds, to first order, against silence at 0."""
-    return gradient(score, x) * np.asarray(x)
+def gradient_times_input(score, x, baseline):
+    """Gradient · (x − baseline): what each point adds, to first order. x, baseline : (1, ...)"""
+    return gradient(score, x) * (np.asarray(x) - baseline)
 
 
 def smooth_grad(score, x, *, n=24, noise=0.15, seed=0):
@@ -241,20 +241,24 @@ def path_gradient(score, x, baseline, *, steps=50, within=0.01, most_steps=400):
         return np.concatenate([ops.convert_to_numpy(one) for one in found])
 
     slopes, values = {}, {}  # by piece (start, end) and by place, in shares of the way
+    halved = -(-steps // 8)  # pieces at a time
     pieces = list(pairwise(np.linspace(0, 1, steps + 1)))
     while True:
         new = [piece for piece in pieces if piece not in slopes]
         slopes |= zip(new, ask(lambda v: gradient(score, v), np.mean(new, axis=1)), strict=True)
+        mean = sum((end - start) * slopes[start, end] for start, end in pieces)[None]
+        if len(slopes) + 2 * halved > most_steps:
+            return mean
         places = sorted({*chain(*new)} - values.keys())
         values |= zip(places, ask(score, places), strict=True)
         errors = {
             (start, end): (end - start) * np.vdot(slopes[start, end], way) - (values[end] - values[start])
             for start, end in pieces
         }
-        worst = sorted(errors, key=lambda piece: -abs(errors[piece]))[: -(-steps // 8)]
+        worst = sorted(errors, key=lambda piece: -abs(errors[piece]))[:halved]
         wanted = within * max(abs(values[1] - values[0]), EPSILON)
-        if abs(sum(errors.values())) <= wanted or len(slopes) + 2 * len(worst) > most_steps:
-            return sum((end - start) * slopes[start, end] for start, end in pieces)[None]
+        if abs(sum(errors.values())) <= wanted:
+            return mean
         halves = [((start, (start + end) / 2), ((start + end) / 2, end)) for start, end in worst]
         pieces = [piece for piece in pieces if piece not in worst] + list(chain(*halves))
 

@@ -51,12 +51,18 @@ def project(classifier, embeddings):
     """
     prototypes = classifier.prototypes
     nearest = similarities(classifier, embeddings).argmax(axis=0)
-    copy = type(classifier).from_config(classifier.get_config())
-    copy.set_weights(classifier.get_weights())
-    copy.get_layer("prototypes").prototypes.assign(embeddings[nearest])
+    copy = with_prototypes(classifier, embeddings[nearest])
     squared = np.square(prototypes[:, None] - prototypes[None]).sum(axis=-1)
     between = np.sqrt(np.median(squared[~np.eye(len(prototypes), dtype=bool)]))
     return copy, np.linalg.norm(embeddings[nearest] - prototypes, axis=1) / between
+
+
+def with_prototypes(classifier, prototypes):
+    """A copy of a classifier with other prototypes, float (n_prototypes, n_dimensions)."""
+    copy = type(classifier).from_config(classifier.get_config())
+    copy.set_weights(classifier.get_weights())
+    copy.get_layer("prototypes").prototypes.assign(prototypes)
+    return copy
 
 
 def removal(similarity, fc_weights, labels, order, *, steps=20):
@@ -97,21 +103,42 @@ def redundancy(similarity, *, alike=ALIKE):
     }
 
 
-def agreement(one, other):
-    """Whether another training finds the same prototypes: (similarity, fc_weights) of both on the same segments.
+def paired(a, b):
+    """Prototypes of two trainings, paired so that their similarities to the same segments correlate most.
 
-    Prototypes are paired so that their similarities correlate most (Hungarian method), whatever the embeddings.
-    Returns a dict: correlation, the pairs' mean; by_chance, that of any two; same_class, the share of pairs that
-    speak for the same class; same_decision, the share of segments that both classify alike.
+    a, b : (n_segments, n_prototypes). Returns indices of each, and the pairs' correlations (Hungarian method).
     """
-    (a, weights_a), (b, weights_b) = one, other
     n = a.shape[1]
     correlation = np.corrcoef(a.T, b.T)[:n, n:]
     rows, columns = linear_sum_assignment(-correlation)
+    return rows, columns, correlation[rows, columns]
+
+
+def shuffled_similarities(classifier, embeddings, *, draws=5, seed=0):
+    """Similarities to prototypes that training did not find: each dimension is dealt anew among the prototypes.
+
+    Returns a list of `draws` arrays (n, n_prototypes).
+    """
+    rng, prototypes = np.random.default_rng(seed), classifier.prototypes
+    return [
+        similarities(with_prototypes(classifier, rng.permuted(prototypes, axis=0)), embeddings)
+        for _ in range(draws)
+    ]
+
+
+def agreement(one, other, shuffled):
+    """Whether another training finds the same prototypes: (similarity, fc_weights) of both on the same segments.
+
+    shuffled : `shuffled_similarities` of the other, paired with the one in the same way
+    Returns a dict: correlation, the mean of `paired`; by_chance, that of the shuffled; same_class, the share of pairs
+    that speak for the same class; same_decision, the share of segments that both classify alike.
+    """
+    (a, weights_a), (b, weights_b) = one, other
+    rows, columns, correlations = paired(a, b)
     class_a, class_b = classes_spoken_for(weights_a)[0], classes_spoken_for(weights_b)[0]
     return {
-        "correlation": float(correlation[rows, columns].mean()),
-        "by_chance": float(correlation.mean()),
+        "correlation": float(correlations.mean()),
+        "by_chance": float(np.mean([paired(a, draw)[2].mean() for draw in shuffled])),
         "same_class": float((class_a[rows] == class_b[columns]).mean()),
         "same_decision": float((decide(a, weights_a) == decide(b, weights_b)).mean()),
     }

@@ -36,7 +36,11 @@ def test_a_linear_score_is_explained_by_its_weights(weights, x):
     np.testing.assert_allclose(explain.gradient(linear(weights), x)[0], weights, rtol=1e-5)
     np.testing.assert_allclose(explain.smooth_grad(linear(weights), x)[0], weights, rtol=1e-5)
     contribution = weights * x[0]
-    np.testing.assert_allclose(explain.gradient_times_input(linear(weights), x)[0], contribution, rtol=1e-5)
+    np.testing.assert_allclose(
+        explain.gradient_times_input(linear(weights), x, 0)[0], contribution, rtol=1e-5
+    )
+    against = explain.gradient_times_input(linear(weights), x, np.full_like(x, 0.5))
+    np.testing.assert_allclose(against[0], weights * (x[0] - 0.5), rtol=1e-4, atol=1e-6)
     given = explain.integrated_gradients(linear(weights), x, np.zeros_like(x))
     np.testing.assert_allclose(given[0], contribution, rtol=1e-4, atol=1e-6)
     hidden = explain.occlusion(linear(weights), x, patch=(1, 1), stride=(1, 1), fill=0.0)
@@ -88,6 +92,17 @@ def test_the_way_is_looked_at_closely_where_the_score_turns(x):
     closely = explain.integrated_gradients(steep, inputs, nothing, steps=20, most_steps=100)
     assert explain.completeness_gap(steep, inputs, nothing, evenly) > 0.3
     assert explain.completeness_gap(steep, inputs, nothing, closely) <= 0.01
+
+
+def test_where_no_more_steps_are_allowed_only_gradients_are_asked_for(x):
+    asked = []
+
+    def score(v):
+        asked.append(len(v))
+        return ops.sum(v**2, axis=(1, 2))
+
+    explain.path_gradient(score, x, np.zeros_like(x), steps=20, most_steps=0)
+    assert asked == [20]
 
 
 def test_logarithms_of_probabilities_give_the_same_score(network, x):

@@ -10,6 +10,7 @@ from scipy.ndimage import gaussian_filter1d
 from sklearn.metrics import roc_auc_score
 
 from ser_utils import explain, faithfulness
+from ser_utils.figures import explanations
 from ser_utils.models.feature_network import deep_cnn
 from ser_utils.models.wavelet import SigWavNet
 from ser_utils.training import set_seed
@@ -70,12 +71,21 @@ def test_removing_what_matters_first_falls_fastest(weights, x):
     assert faithfulness.area(*good) < faithfulness.area(*bad)
     kept = faithfulness.removal_curve(score, x, contribution[None], fill=0.0, keep=True)
     assert kept[1][-1] == pytest.approx(good[1][0], rel=1e-5)
+
+
+def test_a_fifth_removed_or_left_alone_changes_a_linear_score_by_what_it_adds(weights, x):
+    class Linear:
+        def score(self, label, x):
+            return linear(weights)
+
+        def absence(self, x):
+            return np.zeros_like(x)
+
+    contribution = weights * x[0]
+    judged = faithfulness.judge(Linear(), x, 0, {"exact": contribution[None]}).iloc[0]
     top = np.sort(contribution.ravel())[::-1][:6].sum()
-    assert faithfulness.comprehensiveness(score, x, contribution[None], fill=0.0) == pytest.approx(
-        top, rel=1e-4
-    )
-    left = contribution.sum() - top
-    assert faithfulness.sufficiency(score, x, contribution[None], fill=0.0) == pytest.approx(left, rel=1e-3)
+    assert judged["comprehensiveness"] == pytest.approx(top, rel=1e-4)
+    assert judged["sufficiency"] == pytest.approx(contribution.sum() - top, rel=1e-3)
 
 
 def test_what_stands_for_absence_may_differ_from_feature_to_feature(weights, x):
@@ -143,16 +153,26 @@ def test_a_randomised_model_fails_the_sanity_check_of_maps_that_see_it(planted):
     rng = np.random.default_rng(0)
     maps = [explain.maps(subject, x, label) | {"random": rng.random(x.shape)} for x, label in clips[:3]]
     cascading, independent = faithfulness.randomisations(subject)
-    assert list(cascading) == ["classes", "last", "first"] == list(independent)
+    assert list(cascading) == ["classes", "last", "first"]
+    assert list(independent) == ["last", "first"], "the first of cascading is the last layer alone"
     likeness = faithfulness.sanity(cascading | {"untouched": subject}, clips[:3], maps)
     spearman = likeness.pivot(index="name", columns="method", values="spearman")
     assert (spearman.loc["untouched"].drop("grad_cam") > 0.99).all(), "Grad-CAM may be 0 everywhere"
-    assert spearman.loc["first", "gradient"] < 0.5 and spearman.loc["first", "smooth_grad"] < 0.5
-    assert (spearman["random"] == 1).all(), "a map that sees no model stays as it was"
+    # 0.2 to 0.7 over eight seeds of the shuffling, on networks as TensorFlow and as JAX train them
+    assert spearman.loc["first", ["gradient", "smooth_grad"]].max() < 0.8
+    assert "random" not in spearman, "a map that sees no model has not been made again"
     assert likeness.query("name == 'untouched'")["ssim"].min() > 0.99
-    plain = pd.DataFrame({"likeness_randomised": spearman.loc["first"]})
-    plain["deletion_less_random_high"] = -1.0
-    assert faithfulness.verdicts(plain).loc["random", "failed"] == "follows the weights"
+    assert (likeness["n"] == 3).all() and (likeness["likeness"] >= likeness["spearman"].abs() - 1e-9).all()
+
+
+def test_a_map_turned_upside_down_follows_the_other_model_too(planted):
+    subject, clips, _, _ = planted
+    upside = [{"up": clips[0][0], "down": 1 / (1 + np.abs(clips[0][0]))}]
+    same = dataclasses.replace(subject, more=lambda subject, x, label: {"up": lambda: x, "down": lambda: x})
+    found = faithfulness.sanity({"labels": same}, clips[:1], [explain.maps(subject, *clips[0]) | upside[0]])
+    found = found.set_index("method")
+    assert found.loc["down", "spearman"] == pytest.approx(-1)
+    assert found.loc["down", "likeness"] == pytest.approx(1) == found.loc["up", "likeness"]
 
 
 def test_faithful_maps_beat_chance_and_energy_and_the_verdict_says_so(planted):
@@ -166,7 +186,9 @@ def test_faithful_maps_beat_chance_and_energy_and_the_verdict_says_so(planted):
     assert table.loc["integrated_gradients", "deletion_less_random_high"] < 0
     assert table.loc["integrated_gradients", "deletion_less_energy_high"] < 0
     assert "random" not in stable[0] and 0.5 < stable[0]["integrated_gradients"] <= 1
-    table["likeness_randomised"] = np.where(table.index.isin(["energy", "random"]), 1.0, 0.1)
+    assert (table["clips"] == len(clips)).all()
+    table["likeness_randomised"] = np.where(table.index.isin(["energy", "random"]), np.nan, 0.1)
+    table["likeness_randomised_n"] = 6
     verdict = faithfulness.verdicts(table)["verdict"]
     assert verdict["integrated_gradients"] in ("trust", "with care")
     assert verdict["energy"] == verdict["random"] == "do not trust"
@@ -204,8 +226,9 @@ def test_a_cue_lies_where_its_row_says():
 def test_verdicts_follow_the_rules():
     table = pd.DataFrame(
         {
-            "localisation": [0.9, 0.9, 0.6, np.nan, 0.9],
+            "localisation_less_energy_low": [0.1, 0.1, -0.1, np.nan, 0.1],
             "likeness_randomised": [0.1, 0.9, 0.1, 0.1, np.nan],
+            "likeness_randomised_n": 5,
             "deletion_less_random_high": [-1.0, -1.0, -0.2, 0.1, -1.0],
         },
         index=["good", "blind", "vague", "unfaithful", "untested"],
@@ -216,12 +239,59 @@ def test_verdicts_follow_the_rules():
     assert found.loc["unfaithful", "finds the cue"] is None
 
 
+def test_a_single_clip_can_refute_but_not_pass():
+    table = pd.DataFrame(
+        {
+            "likeness_randomised": [0.1, 0.7, 0.96, 0.1, 0.1],
+            "likeness_randomised_n": [1, 1, 1, 5, 5],
+            "stability": [0.9, 0.9, 0.9, 0.6, 0.9],
+            "stability_n": 1,
+            "deletion_less_random_high": -1.0,
+        },
+        index=["moves", "between", "stays", "trembles", "good"],
+    )
+    found = faithfulness.verdicts(table)
+    assert found["verdict"].tolist() == ["unknown", "unknown", "do not trust", "with care", "trust"]
+    assert found.loc["good", "is stable"] is None
+    assert (faithfulness.verdicts(table.drop(columns="likeness_randomised_n"))["verdict"] != "trust").all()
+
+
+def test_maps_that_know_nothing_of_a_model_are_not_trusted_whatever_they_pass():
+    table = pd.DataFrame({"deletion_less_random_high": [-1.0], "decoys_p": [0.01]}, index=["energy"])
+    found = faithfulness.verdicts(table).loc["energy"]
+    assert found["verdict"] == "do not trust" and found["failed"] == "follows the weights"
+
+
+def test_methods_are_compared_with_a_baseline_on_the_same_clips():
+    level = np.arange(8.0)  # clips differ far more than methods do
+    rows = [
+        {"clip": clip, "method": method, "localisation": level[clip] + more}
+        for clip in range(8)
+        for method, more in (("energy", 0.0), ("better", 0.1), ("mixed", 0.1 * (-1) ** clip))
+    ]
+    found = faithfulness.less(pd.DataFrame(rows), "localisation", "energy", n_resamples=200)
+    assert found.loc["better", "localisation_less_energy_low"] == pytest.approx(0.1)
+    assert found.loc["mixed", "localisation_less_energy_low"] < 0 and "energy" not in found.index
+    few = faithfulness.less(pd.DataFrame(rows[:12]), "localisation", "energy", n_resamples=200)
+    assert few["localisation_less_energy"].notna().all() and few.iloc[:, 1:].isna().all(axis=None)
+
+
 def test_intervals_hold_the_mean_and_the_sign_test_is_exact():
     values = np.random.default_rng(0).normal(1, 1, 200)
     mean, low, high = faithfulness.interval(values)
     assert mean == pytest.approx(values.mean()) and low < mean < high
     assert high - low == pytest.approx(2 * 1.96 * values.std() / np.sqrt(200), rel=0.1)
     assert faithfulness.decoys_p([1, 1, 1, 1, 0]) == pytest.approx(6 / 32)
+    assert np.isnan(faithfulness.decoys_p([1, 1, 1, 1])), "four clips cannot show it"
+    assert np.isnan(faithfulness.interval([1.0, 2.0])[1:]).all()
+
+
+def test_a_likeness_below_zero_is_drawn():
+    likeness = pd.DataFrame(
+        {"panel": "a", "name": ["last", "first"], "method": "attention", "spearman": [0.1, -0.96]}
+    )
+    figure = explanations.cascade(likeness, {"a": ["last", "first"]})
+    assert figure.axes[0].get_ylim()[0] < -0.96
 
 
 def test_a_randomised_model_explains_differently(planted):

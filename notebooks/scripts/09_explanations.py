@@ -28,7 +28,7 @@ from ser_utils import explain, faithfulness, features
 from ser_utils import prototype_checks as prototypes
 from ser_utils.audio import load_audio
 from ser_utils.clips import FoldTask, train_fold
-from ser_utils.corpora import load_corpus
+from ser_utils.corpora import common_rate, load_corpus
 from ser_utils.demo_corpus import make_planted_corpus
 from ser_utils.embeddings import build_embeddings
 from ser_utils.feature_store import build_store, load_store
@@ -74,7 +74,7 @@ settings_table("explanation")
 models = workspace.load_table("prototype_classifiers", made_by="02").query("protocol == 'utterance'")
 neighbours = workspace.load_table("prototype_neighbours", made_by="02").query("protocol == 'utterance'")
 of_classifier = settings("prototype_classifier", profile)
-most = {key: of_classifier[key] for key in ("most_train", "most_test")}
+most = {"most_train": of_classifier["most_train"], "most_test": of_classifier["most_watched"]}
 segments = load_store(workspace.folder("features") / "segments")
 prototype_folds = make_folds(utterances, "utterance", system="prototype", seed=seed)
 speakers_of = {name: [name.removeprefix("speaker_")] for name in models["model"]} | groups_of(utterances)
@@ -91,7 +91,7 @@ pd.Series({name: len(one.classifier.prototypes) for name, one in opened.items()}
 
 # %%
 shown, one = next(iter(opened.items()))
-rate = int(utterances["sample_rate_hz"].min())
+rate = common_rate(utterances)
 best = select_prototypes(prototype_scores(one.classifier.fc_weights.round(2)), one.classes, top=1)
 best = style.sort_by_emotion(best).merge(neighbours[neighbours["model"] == shown], on="prototype")
 best["place"] = (best["nearest_start_ms"] // HOP_MS).astype(int)
@@ -179,15 +179,17 @@ again = fit_classifier(
     of_classifier | {"n_prototypes": len(one.classifier.prototypes)}, seed=seed + 1, title="another seed",
 )  # fmt: skip
 other = prototypes.similarities(again.model, one.embeddings["train"])
+dealt = prototypes.shuffled_similarities(again.model, one.embeddings["train"], seed=seed)
 agreed = prototypes.agreement(
-    (one.similarity("train"), one.classifier.fc_weights), (other, again.model.fc_weights)
+    (one.similarity("train"), one.classifier.fc_weights), (other, again.model.fc_weights), dealt
 )
 of_prototypes.loc[shown, [f"seeds_{name}" for name in agreed]] = list(agreed.values())
 pd.Series(agreed).round(2)
 
 # %% [markdown]
-# `correlation` has to be read against `by_chance`, which is what any two prototypes share. `same_decision` says whether
-# the two classifiers agree on segments; they may, with different prototypes, and then the reasons they give differ.
+# `correlation` has to be read against `by_chance`: prototypes whose coordinates were dealt anew among them, paired in the
+# same way (mean of five draws). `same_decision` says whether the two classifiers agree on segments; they may, with
+# different prototypes, and then the reasons they give differ.
 #
 # ## "This 100 ms sounds like that prototype"
 #
@@ -422,14 +424,15 @@ rows = []
 for (utterance, x, _), own in zip(clips["planted, log-mel"], maps["planted, log-mel"], strict=True):
     cue, decoy = (region_of(utterance, x.shape[1], decoys=decoys) for decoys in (False, True))
     for method, values in own.items():
-        rows.append({"method": method, "localisation": faithfulness.localisation(values, cue),
+        rows.append({"clip": utterance, "method": method, "localisation": faithfulness.localisation(values, cue),
                      "cue_over_decoys": float(values[0][cue].mean() > values[0][decoy].mean())})  # fmt: skip
-by_method = pd.DataFrame(rows).groupby("method", sort=False)
+rows = pd.DataFrame(rows)
+by_method = rows.drop(columns="clip").groupby("method", sort=False)
 found = by_method.mean().assign(decoys_p=by_method["cue_over_decoys"].agg(faithfulness.decoys_p))
-ends = by_method["localisation"].agg(
-    lambda s: faithfulness.interval(s, n_resamples=chosen["resamples"], seed=seed)
-)
+bootstrap = {"n_resamples": chosen["resamples"], "seed": seed}
+ends = by_method["localisation"].agg(lambda s: faithfulness.interval(s, **bootstrap))
 found["low"], found["high"] = [end[1] for end in ends], [end[2] for end in ends]
+found = found.join(faithfulness.less(rows, "localisation", "energy", **bootstrap))
 
 # %%
 figure = explanations.score_bars(
@@ -441,7 +444,8 @@ plt.show()
 found.sort_values("localisation", ascending=False).round(3)
 
 # %% [markdown]
-# Loudness points at the cue *and* at the decoys: `cue_over_decoys` tells it from methods that read the model.
+# Loudness points at the cue *and* at the decoys: `cue_over_decoys` tells it from methods that read the model, and to find
+# the cue is to localise it better than loudness does on the same clips (`localisation_less_energy`, 95 %).
 #
 # ## Completeness
 #
@@ -644,21 +648,38 @@ timing["s"].unstack().round(2)
 # ## Does the map see the model?
 #
 # Weights are shuffled among themselves, layer after layer from the output down (cascading), or in one layer alone
-# (independent). A map that stays as it was explains the input, not the model (Adebayo et al. 2018). The waveform network
-# is shuffled as a whole.
+# (independent). A map that stays as it was explains the input, not the model (Adebayo et al. 2018); so does one turned
+# upside down, and the verdict takes the correlation's size. The waveform network is shuffled as a whole.
+#
+# The verdict reads where all layers are shuffled: five clips, if a network has as many and its maps are quick. Single
+# layers are seen on fewer.
 
 # %%
-few = slice(chosen["sanity_clips"])
+few, fewest = chosen["sanity_clips"], faithfulness.FEWEST
+affordable = {name: len(own) if name != "SigWavNet" else few for name, own in clips.items()}
+decisive = {name: max(few, fewest) if most >= fewest else few for name, most in affordable.items()}
 shuffle = functools.partial(faithfulness.randomisations, most=chosen["shuffled_layers"], seed=seed)
 ways = {name: dict(zip(("cascading", "independent"), shuffle(subject), strict=True))
         for name, subject in subjects.items() if name != "SigWavNet"}  # fmt: skip
 whole = dataclasses.replace(subjects["SigWavNet"], model=faithfulness.randomised(listener, seed=seed))
 ways["SigWavNet"] = {"cascading": {"all": whole}}
-likeness = pd.concat([
-    faithfulness.sanity(others, [clip[1:] for clip in clips[name]][few], maps[name][few], seed=seed)
-    .assign(model=name, way=way, panel=f"{name}, {way}")
-    for name, both in ways.items() for way, others in both.items()
-], ignore_index=True)  # fmt: skip
+
+
+# %%
+def mapped_again(name, others, most):
+    """Likeness of the first maps of a network to those of other networks in its place."""
+    own = [clip[1:] for clip in clips[name][:most]]
+    return faithfulness.sanity(others, own, maps[name][:most], seed=seed).assign(model=name)
+
+
+rows = []
+for name, both in ways.items():
+    for way, others in both.items():
+        for layer, other in others.items():
+            decides = way == "cascading" and layer == list(others)[-1]
+            found_again = mapped_again(name, {layer: other}, decisive[name] if decides else few)
+            rows.append(found_again.assign(way=way, panel=f"{name}, {way}"))
+likeness = pd.concat(rows, ignore_index=True)
 
 # %%
 several = {f"{name}, {way}": list(others) for name, both in ways.items() if name != "SigWavNet"
@@ -666,17 +687,19 @@ several = {f"{name}, {way}": list(others) for name, both in ways.items() if name
 for value, title in (("spearman", "rank correlation"), ("ssim", "SSIM")):
     figure = explanations.cascade(likeness, several, value=value)
     style.save_figure(workspace, figure, f"09_randomised_{value}",
-                      f"Likeness ({title}) of maps to the trained model's as layers are shuffled. {note}".strip())  # fmt: skip
+                      f"Likeness ({title}) of maps to the trained model's as layers are shuffled, clips: {few}, "
+                      f"of all layers up to {max(decisive.values())}. {note}".strip())  # fmt: skip
     plt.show()
 
 # %% [markdown]
 # ## Labels at random
 #
 # The same networks trained anew on labels dealt at random. They can learn clips by heart, not the task, and their maps
-# should differ. The head stands for HuBERT or wav2vec 2.0.
+# should differ. A network that has not even learned by heart is hardly trained, and to differ from it shows nothing: below
+# 90 % the check counts as not made. The head stands for HuBERT or wav2vec 2.0.
 
 # %%
-mixed = {}
+mixed, learned = {}, {}
 for number, name in enumerate(("planted, log-mel", "CNN, log-mel", "CNN, MFCC", heads[0])):
     own = material[name]
     fitted = faithfulness.fit_shuffled_labels(
@@ -684,16 +707,14 @@ for number, name in enumerate(("planted, log-mel", "CNN, log-mel", "CNN, MFCC", 
         epochs=chosen["shuffled_epochs"], seed=seed,
     )  # fmt: skip
     mixed[name] = dataclasses.replace(subjects[name], model=fitted.model)
-    print(f"{name}: {fitted.history['accuracy'].iloc[-1]:.0%} of shuffled training labels learned by heart")
+    learned[name] = fitted.history["accuracy"].iloc[-1]
+    print(f"{name}: {learned[name]:.0%} of shuffled training labels learned by heart (chance {1 / len(own.classes):.0%})"
+          + (": too few, check not made" if learned[name] < faithfulness.LEARNED else ""))  # fmt: skip
 
 # %%
-shuffled = [
-    faithfulness.sanity(
-        {"labels": other}, [clip[1:] for clip in clips[name]][few], maps[name][few], seed=seed
-    ).assign(model=name)
-    for name, other in mixed.items()
-]
-shuffled = pd.concat(shuffled, ignore_index=True)
+shuffled = pd.concat(
+    [mapped_again(name, {"labels": other}, few) for name, other in mixed.items()], ignore_index=True
+)
 shuffled.pivot(index="method", columns="model", values="spearman").round(2)
 
 # %% [markdown]
@@ -706,11 +727,11 @@ shuffled.pivot(index="method", columns="model", values="spearman").round(2)
 stable = [
     {"model": name, "method": method, "stability": value}
     for name in subjects if name != "SigWavNet"
-    for (_, x, label), own in list(zip(clips[name], maps[name], strict=True))[few]
+    for (_, x, label), own in list(zip(clips[name], maps[name], strict=True))[:few]
     for method, value in faithfulness.stability(subjects[name], x, label, own, seed=seed).items()
 ]  # fmt: skip
-stable = pd.DataFrame(stable).groupby(["model", "method"], sort=False)["stability"].mean()
-stable.unstack("model").round(2)
+stable = pd.DataFrame(stable).groupby(["model", "method"], sort=False)["stability"].agg(["mean", "size"])
+stable["mean"].unstack("model").round(2)
 
 # %% [markdown]
 # ## Does the model lean on what the map says?
@@ -729,9 +750,9 @@ judged = pd.concat(
     ignore_index=True,
 )
 summary = pd.concat(
-    {name: faithfulness.summarise(own.drop(columns="model"), n_resamples=chosen["resamples"], seed=seed)
+    {name: faithfulness.summarise(own.drop(columns="model"), **bootstrap)
      for name, own in judged.groupby("model", sort=False)}, names=["model"],
-).drop(columns="clip")  # fmt: skip
+)  # fmt: skip
 
 # %%
 for kind in ("deletion", "insertion"):
@@ -748,18 +769,22 @@ for kind in ("deletion", "insertion"):
     plt.show()
 
 # %%
-shown = ["deletion", "deletion_less_random_low", "deletion_less_random_high", "deletion_less_energy_low",
+shown = ["clips", "deletion", "deletion_less_random_low", "deletion_less_random_high", "deletion_less_energy_low",
          "deletion_less_energy_high", "insertion", "comprehensiveness", "sufficiency", "sparseness"]  # fmt: skip
 summary[shown].round(2)
 
 # %% [markdown]
-# `…_less_random` is the area less that of random order on the same clip, with the 95 % interval over clips: for
-# deletion it should lie below 0, for insertion above. `…_less_energy` holds against plain loudness.
+# `…_less_random` is the area less that of random order on the same clip, with the 95 % interval over clips, where there
+# are five: for deletion it should lie below 0, for insertion above. `…_less_energy` holds against plain loudness.
 #
 # # A verdict per method
 #
 # The rules, before the verdicts. A method is not to be trusted on a model if it ignores the weights, or if the score
 # falls no faster than at random; with care, if it fails anything else that was measured.
+#
+# Fewer than five clips pass nothing that speaks of a mean, and have no interval; if that leaves one of these two open,
+# the verdict is **unknown**. They can still fail what a single clip refutes (`fails_alone`): a map that stays where it
+# was (0.95 or more) when weights or labels are others is blind to them, and one that noise changes is not stable.
 
 # %%
 faithfulness.RULES
@@ -767,28 +792,41 @@ faithfulness.RULES
 # %%
 checks = summary.copy()
 last = likeness[likeness["way"] == "cascading"].groupby(["model", "method"], sort=False).last()
-checks["likeness_randomised"], checks["ssim_randomised"] = last["spearman"], last["ssim"]
-alone = likeness[likeness["way"] == "independent"].groupby(["model", "method"], sort=False)["spearman"].mean()
+checks[["likeness_randomised", "likeness_randomised_n", "ssim_randomised"]] = last[["likeness", "n", "ssim"]]
+alone = likeness[likeness["way"] == "independent"].groupby(["model", "method"], sort=False)["likeness"].mean()
 checks["likeness_independent"] = alone
-by_pair = shuffled.set_index(["model", "method"])
-checks["likeness_shuffled"], checks["ssim_shuffled"] = by_pair["spearman"], by_pair["ssim"]
-checks["stability"] = stable
+checks["labels_learned"] = checks.index.get_level_values("model").map(learned)
+by_heart = shuffled[shuffled["model"].map(learned) >= faithfulness.LEARNED].set_index(["model", "method"])
+checks[["likeness_shuffled", "likeness_shuffled_n", "ssim_shuffled"]] = by_heart[["likeness", "n", "ssim"]]
+checks[["stability", "stability_n"]] = stable[["mean", "size"]]
 checks["seconds"] = seconds.groupby(["model", "method"])["s"].median()
 
 # %%
-for column in ("localisation", "low", "high", "cue_over_decoys", "decoys_p"):
+for column in found:
     checks.loc[[("planted, log-mel", method) for method in found.index], column] = found[column].to_numpy()
 for name, gap in gaps.max().items():
     checks.loc[(name, "integrated_gradients"), "completeness_gap"] = gap
+
+# %% [markdown]
+# Behind each verdict, how many clips it rests on: explained / of these explained again with shuffled weights / with
+# shuffled labels / under noise.
 
 # %%
 verdicts = faithfulness.verdicts(checks)
 made = verdicts[faithfulness.RULES["check"]]
 drawn = verdicts.assign(passed=(made == True).sum(axis=1), made=made.notna().sum(axis=1)).reset_index()  # noqa: E712
+resting = checks[["clips", "likeness_randomised_n", "likeness_shuffled_n", "stability_n"]].groupby(
+    "model", sort=False
+)
+resting = resting.max().fillna(0).astype(int).astype(str).agg(" / ".join, axis=1)
 figure = explanations.verdict_table(drawn)
 style.save_figure(workspace, figure, "09_verdicts",
-                  f"Verdict of each method on each model, and how many of the checks made it passes. {note}".strip())  # fmt: skip
+                  "Verdict of each method on each model, and how many of the checks made it passes. Clips it rests on, "
+                  f"explained / shuffled weights / shuffled labels / noise: {'; '.join(resting.index + ' ' + resting)}. "
+                  f"{note}".strip())  # fmt: skip
 plt.show()
+said = drawn["verdict"] + ", " + drawn["model"].map(resting)
+said.groupby([drawn["method"], drawn["model"]], sort=False).first().unstack().fillna("")
 
 # %%
 plain = drawn[["model", "method", "verdict", "failed"]]
@@ -797,8 +835,18 @@ per_method = per_method.reindex(columns=list(explanations.VERDICT_COLOUR), fill_
 per_method.sort_values(["trust", "with care"], ascending=False)
 
 # %% [markdown]
-# `energy` and `random` are there to fail: they know nothing of the model, and a check that let them pass would check
-# nothing. What fails where, in words:
+# `energy` and `random` know nothing of the model. That they do not follow its weights is so by definition, and rules
+# them out; whatever else they pass does not show by itself that a map speaks of the model:
+
+# %%
+for method in faithfulness.BASELINES:
+    own = made.xs(method, level="method")
+    passes = [f"{check} ({own[check].eq(True).sum()} of {own[check].notna().sum()} models)"
+              for check in own if own[check].eq(True).any()]  # fmt: skip
+    print(f"{method} passes: {', '.join(passes) or 'nothing'}")
+
+# %% [markdown]
+# What fails where, in words:
 
 # %%
 plain.pivot(index="method", columns="model", values="failed").fillna("")
@@ -812,9 +860,11 @@ workspace.save_table(table.astype({name: "boolean" for name in faithfulness.RULE
 timeless = table.drop(columns="seconds")  # seconds differ from run to run
 timeless.to_csv(workspace.results / "09_verdicts.csv", index=False, float_format="%.6f", lineterminator="\n")
 workspace.record("09", utterances, chosen)
-own_methods = per_method.drop(index=list(faithfulness.BASELINES))
-print(f"{len(table)} verdicts in 09_verdicts.csv. Trusted, or trusted with care, on the most models: "
-      f"{own_methods[['trust', 'with care']].sum(axis=1).idxmax().replace('_', ' ')}.")  # fmt: skip
+trusted = per_method.drop(index=list(faithfulness.BASELINES))[["trust", "with care"]].sum(axis=1)
+mostly = trusted.idxmax().replace("_", " ") if trusted.any() else "none"
+print(
+    f"{len(table)} verdicts in 09_verdicts.csv. Trusted, or trusted with care, on the most models: {mostly}."
+)
 
 # %% [markdown]
 # **What we learned** stands in the table of verdicts: a method earns belief on one kind of model at a time. Nothing

@@ -274,7 +274,7 @@ def cascade(likeness, order, *, value="spearman"):
         one.axhline(0, color="0.6", linewidth=0.6)
         one.set_xticks(range(len(names)), names, rotation=40, ha="right", fontsize=7)
         one.set_title(panel, fontsize=8)
-        one.set_ylim(-0.3, 1.05)
+    axes[0].set_ylim(min(likeness[value].min(), 0) - 0.05, 1.05)
     axes[0].set_ylabel("rank correlation" if value == "spearman" else value.upper())
     method_legend(figure, [likeness["method"]])
     return figure
