@@ -41,7 +41,7 @@ def compare_scorings(fc_weights, emotions, methods, *, top, threshold):
     """How the scoring methods differ on one classifier: a table, one row per method.
 
     Returns `method, mean score, above the threshold, same top as the last` (share of the last method's top-N
-    that the method selects as well).
+    that the method selects as well), `by chance` (the share that as many prototypes drawn blindly would hold).
     """
     rounded = np.round(fc_weights, 2)
     scores = {method: prototype_scores(rounded, method) for method in methods}
@@ -55,6 +55,7 @@ def compare_scorings(fc_weights, emotions, methods, *, top, threshold):
                 select_prototypes(scores[method], emotions, threshold=threshold)
             ),
             f"in the top {top} of {methods[-1]}": len(chosen[method] & last) / max(len(last), 1),
+            "by chance": len(chosen[method]) / len(rounded),
         }
         for method in methods
     )

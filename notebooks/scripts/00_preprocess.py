@@ -119,11 +119,14 @@ for trap in find_traps(report):
 # %% [markdown]
 # ## One recording of each emotion
 #
-# The same speaker throughout, and where the corpus allows it the same text, so that only the emotion differs.
+# The same speaker throughout, and the text that most emotions were said with, so that little but the emotion differs.
 
 # %%
-first = utterances[utterances["speaker"] == utterances["speaker"].iloc[0]].sort_values("sentence")
-examples = {row.emotion: load_audio(row.path, rate) for row in first[::-1].itertuples()}
+own = utterances[utterances["speaker"] == utterances["speaker"].iloc[0]]
+own = own.assign(said_with=own.groupby("sentence")["emotion"].transform("nunique"))
+first = own.sort_values(["said_with", "sentence"], ascending=[False, True]).drop_duplicates("emotion")
+examples = {row.emotion: load_audio(row.path, rate) for row in first.itertuples()}
+print(*(f"{row.emotion}: text {row.sentence or 'unknown'}" for row in first.itertuples()), sep=", ")
 figure = speech.one_per_emotion(examples)
 style.save_figure(
     workspace, figure, "00_examples", "One utterance per emotion of one speaker: waveform, spectrogram."

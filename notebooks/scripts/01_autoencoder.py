@@ -30,10 +30,11 @@ from ser_utils.segments import (
     choose_speakers,
     clearest_segments,
     groups_of,
+    overlap_share,
     segment_table,
     select_segments,
 )
-from ser_utils.splits import audit_leakage, leaks_beyond, make_folds
+from ser_utils.splits import HOP_MS, SEGMENT_MS, audit_leakage, leaks_beyond, make_all_folds
 from ser_utils.training import best_epoch
 from ser_utils.workspace import Workspace
 
@@ -66,10 +67,11 @@ people = {f"speaker_{speaker}": [speaker] for speaker in own_models} | groups_of
 people
 
 # %%
-folds, audits = {}, []
-for protocol in chosen["protocols"]:
-    source = segments.merge(utterances[["utterance_id", "corpus"]]) if protocol == "paper" else utterances
-    folds[protocol] = make_folds(source, protocol, system="prototype", seed=seed)
+folds, impossible = make_all_folds(utterances, segments, chosen["protocols"], seed=seed)
+for protocol, why in impossible.items():
+    print(f"{protocol} is left out: {why}")
+audits = []
+for protocol in folds:
     workspace.save_folds(folds[protocol], system="prototype", protocol=protocol, folds="holdout")
     audit = audit_leakage(folds[protocol], utterances, fit={"encoder": "train", "scaler": "train"})
     audits.append({"protocol": protocol, "leaks beyond its promise": leaks_beyond(audit, protocol)})
@@ -80,7 +82,7 @@ pd.DataFrame(audits)
 
 # %% [markdown]
 # The random split of overlapping segments leaks in every way there is: almost each test segment shares 80 ms with a
-# training one. The others keep their word.
+# training one. The others keep their word. How much of the leak a profile uses that thins is counted below.
 #
 # ## The network
 #
@@ -120,18 +122,38 @@ def task(protocol, name, **changes):
 
 
 # %% [markdown]
+# A profile that thins (`most_train`) learns from few of a voice's segments and is tested on few, so fewer of them are
+# neighbours: that weakens the leak of `paper`, and its figures flatter less than the published setting does.
+
+
+# %%
+def neighbours_learned(name):
+    """The share of a model's test segments under `paper` that have a neighbour it learns from."""
+    learned, tested = (segments.iloc[rows_for("paper", name, role)] for role in ("train", "test"))
+    near, overlapping = (
+        overlap_share(tested, learned, within_ms=limit) for limit in (1.5 * HOP_MS, SEGMENT_MS)
+    )
+    return {"model": name, f"share {SEGMENT_MS - HOP_MS:g} ms": near, "share anything": overlapping}
+
+
+pd.DataFrame([neighbours_learned(name) for name in people if name.startswith("speaker_")]).round(2)
+
+# %% [markdown]
 # Every speaker under every protocol; the groups under those the profile names; and, for later, each speaker without
-# the edge term, the first also with a hundred times its weight. Models are trained side by side, one a core.
+# the edge term, the first also with a hundred times its weight. Models are trained side by side, one a core. A voice
+# with too few clips to learn from and to be tested on is left out.
 
 # %%
 plan = [
     (protocol, name)
     for name in people
-    for protocol in chosen["protocols"]
-    if name.startswith("speaker_") or protocol in chosen["group_protocols"]
+    for protocol in folds
+    if (name.startswith("speaker_") or protocol in chosen["group_protocols"])
+    and all(len(rows_for(protocol, name, role)) for role in ("train", "test"))
 ]
-heavy, first = 100 * chosen["hfenn_weight"], next(iter(people))
-variants = [(name, 0.0) for name in people if name.startswith("speaker_")] + [(first, heavy)]
+own = [name for protocol, name in plan if protocol == "utterance" and name.startswith("speaker_")]
+heavy, first = 100 * chosen["hfenn_weight"], own[0]
+variants = [(name, 0.0) for name in own] + [(first, heavy)]
 tasks = [task(*one) for one in plan]
 tasks += [task("utterance", name, hfenn_weight=weight) for name, weight in variants]
 train = partial(fit_autoencoder, workspace, store)

@@ -1,8 +1,8 @@
 # %% [markdown]
 # # 08 · Listening through HuBERT and wav2vec 2.0
 #
-# **Question.** What do encoders that were trained on speech alone, without labels, know of emotions: in which layer,
-# in which dimensions, and how much more when their last layers are trained on?
+# **Question.** What do encoders that were trained on much speech, without a word about emotions, know of them: in which
+# layer, in which dimensions, and how much more when their last layers are trained on?
 #
 # **Reads** the utterance table of 00, and the encoders' published weights if they are there. **Writes** the embeddings
 # (`features/embeddings_…`), and predictions, folds, audits and costs of every head for 10.
@@ -49,6 +49,9 @@ settings_table("speech_transformer")
 # Seven convolutions turn 16 kHz sound into one frame each 20 ms; a transformer lets every frame hear all others. The
 # weights are the published ones, read without PyTorch. Where they are missing, a tiny encoder with random weights runs
 # in their place, so that everything can be seen at work; whatever comes of it carries no meaning, and says so.
+#
+# `hubert-base-ls960` was trained on sound alone. `wav2vec2-base-960h` was then fine-tuned on the transcripts of 960 hours,
+# so it knows text. EmoBox's figure for wav2vec 2.0, which 10 sets beside ours, is for the pre-trained one, without text.
 
 # %%
 encoders = {one.name: one for one in (load_encoder(m, seed=seed) for m in models.split() or chosen["models"])}
@@ -144,7 +147,7 @@ for name, one in z.items():
 #
 # ## Whose clips, on which side?
 #
-# All four protocols. Outside `paper` nothing is fitted or chosen on test.
+# All protocols that the texts and speakers of the table allow. Outside `paper` nothing is fitted or chosen on test.
 
 # %%
 folds = {}
@@ -153,7 +156,9 @@ for protocol, how in sorted(protocols_for(utterances), key=str):
     workspace.save_folds(
         folds[protocol], system="speech_transformer", protocol=protocol, folds=folds[protocol].attrs["folds"]
     )
-    print(protocol, folds[protocol].attrs["folds"], *folds[protocol].attrs["notes"], sep=" · ")
+    learned = (folds[protocol]["role"] == "train").sum() / folds[protocol]["fold"].nunique() / len(utterances)
+    notes = f"learns from {learned:.0%} of the clips", *folds[protocol].attrs["notes"]
+    print(protocol, folds[protocol].attrs["folds"], *notes, sep=" · ")
 main = chosen["main_protocol"] if chosen["main_protocol"] in folds else "utterance"
 
 # %% [markdown]
@@ -206,8 +211,8 @@ scores = pd.DataFrame(
 marked(scores.pivot(index=["encoder", "head"], columns="protocol", values="uar"))
 
 # %% [markdown]
-# UAR over all test clips. Whatever `paper` and `utterance` gain over `speaker` is the voice, not the emotion. Intervals
-# and paired tests are in 10.
+# UAR over all test clips. A difference between protocols mixes what is known of the voices, the amount of data (the
+# share learned from is listed with the folds) and chance. Intervals and paired tests are in 10.
 
 # %%
 for name in embedded:

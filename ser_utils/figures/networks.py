@@ -70,7 +70,7 @@ def _shape(shape):
 
 
 def learning_curves(histories, *, values=("loss",), kept=None):
-    """Draw training (thin) and validation (thick) curves over epochs.
+    """Draw curves over epochs: training thin; validation, or what is watched in its place, thick.
 
     histories : dict name -> DataFrame as `training.fit_or_load` returns it
     values : column names, one panel each; `val_<name>` is drawn where it exists
@@ -88,7 +88,7 @@ def learning_curves(histories, *, values=("loss",), kept=None):
                 axes.plot(kept[name], history[shown].iloc[kept[name] - 1], "o", color=colour)
         axes.set(xlabel="epoch", ylabel="UAR" if value == "uar" else value.replace("_", " "))
     grid[0][-1].legend(
-        fontsize=8, title="thin: training\nthick: validation", title_fontsize=7, loc="upper left",
+        fontsize=8, title="thin: training\nthick: watched", title_fontsize=7, loc="upper left",
         bbox_to_anchor=(1.0, 1.0),
     )  # fmt: skip
     return figure
