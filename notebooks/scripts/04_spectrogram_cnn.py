@@ -163,7 +163,8 @@ image_networks = {
     n: functools.partial(image_cnn, n_frames=n_frames, filters=sizes[n], dropout=chosen["dropout"])
     for n in sizes
 }
-drawn = [clip_networks[3](7, grid["n_mels"]), image_networks[3](7, grid["n_mels"])]
+n_classes = utterances["emotion"].nunique()
+drawn = [clip_networks[3](n_classes, grid["n_mels"]), image_networks[3](n_classes, grid["n_mels"])]
 figure = networks.architecture(*drawn, names=["clips of any length", "resized clips"])
 style.save_figure(workspace, figure, "04_architecture", "The two networks with three convolution layers.")
 plt.show()

@@ -132,7 +132,7 @@ builders = {
     "deep_cnn": functools.partial(feature_network.deep_cnn, **sizes),
     "cnn_bilstm": functools.partial(feature_network.cnn_bilstm, units=chosen["units"], **sizes),
 }
-drawn = [build(7, chosen["n_mels"]) for build in builders.values()]
+drawn = [build(utterances["emotion"].nunique(), chosen["n_mels"]) for build in builders.values()]
 figure = networks.architecture(*drawn, names=["deep CNN", "CNN–BiLSTM"])
 style.save_figure(workspace, figure, "05_architecture", "Both networks for log-mel, drawn from the models.")
 plt.show()
