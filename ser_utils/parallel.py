@@ -127,7 +127,7 @@ def _run_on_ray(function, tasks, bar):
     try:
         import ray
     except ImportError as error:
-        raise ImportError("engine='ray' needs Ray: pip install 'ser-utils[ray]'") from error
+        raise ImportError("engine='ray' needs Ray: make setup-extras") from error
     if not ray.is_initialized():
         ray.init(log_to_driver=False, runtime_env=ray_environment())
     remote = ray.remote(num_cpus=1, max_retries=ATTEMPTS - 1)(function)

@@ -8,6 +8,7 @@ import argparse
 import os
 import tempfile
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import keras
@@ -166,6 +167,8 @@ def main(arguments=None):
         table = workspace.load_table("utterances")
     except (WorkspaceError, ValueError) as error:
         raise SystemExit(str(error)) from None
+    if find_spec("ray") is None:
+        raise SystemExit("A search needs Ray, which is not installed: make setup-extras")
     for system in given.system or NETWORKS:
         trials = search(workspace, system, table)
         print(f"{system}: {len(trials)} trials, best first\n{trials.head(10).round(4).to_string()}")

@@ -2,6 +2,7 @@
 
 import keras
 import numpy as np
+import pandas as pd
 import pytest
 
 from ser_utils.profiles import PROFILES, settings
@@ -66,3 +67,10 @@ def test_the_best_configuration_is_found_again(tmp_path):
 def test_the_command_says_in_a_line_what_is_missing(tmp_path, given, words):
     with pytest.raises(SystemExit, match=words):
         main(["--root", str(tmp_path), *given])
+
+
+def test_without_ray_it_says_how_to_get_it(tmp_path, monkeypatch):
+    Workspace(root=tmp_path).save_table(pd.DataFrame({"utterance_id": ["a"]}), "utterances")
+    monkeypatch.setattr("ser_utils.search.find_spec", lambda _: None)
+    with pytest.raises(SystemExit, match="make setup-extras"):
+        main(["--root", str(tmp_path)])
