@@ -4,6 +4,7 @@ import re
 from types import SimpleNamespace
 from unittest.mock import MagicMock
 
+import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
@@ -31,10 +32,11 @@ def run_cell(number, having, **names):
     imports, parameters, others = code_of(number)
     (cell,) = [text for text in others if having in text]
     namespace = {}
-    for text in (*imports, parameters):
-        exec(text, namespace)
-    namespace |= names
-    exec(cell, namespace)
+    with matplotlib.rc_context():  # a notebook's style is not the next test's
+        for text in (*imports, parameters):
+            exec(text, namespace)
+        namespace |= names
+        exec(cell, namespace)
     return namespace
 
 

@@ -23,7 +23,6 @@ def drawing():
 
 def test_a_figure_is_kept_in_few_colours_and_seems_the_same(drawing, tmp_path):
     drawn = io.BytesIO()
-    drawing.canvas.draw()  # where a style lays figures out as they are drawn, the first is not yet the last
     drawing.savefig(drawn, format="png")
     path = style.save_figure(Workspace("emodb", root=tmp_path), drawing, "00_noise", "Noise – in dB")
     with Image.open(drawn) as full, Image.open(path) as kept:
