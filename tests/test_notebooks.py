@@ -47,7 +47,11 @@ def smoke(tmp_path_factory):
 def _make(*goals, **variables):
     arguments = [f"{name}={value}" for name, value in variables.items()]
     return subprocess.run(
-        ["make", *goals, *arguments], cwd=REPOSITORY, capture_output=True, text=True, check=False
+        ["make", "--no-print-directory", *goals, *arguments],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
     )
 
 
@@ -301,7 +305,7 @@ def test_setup_renews_what_is_there(tmp_path, monkeypatch, there, wanted):
             (tmp_path / path).chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
     run = subprocess.run(
-        ["make", "setup", f"PYTHON={sys.executable}"], cwd=tmp_path, capture_output=True, text=True, check=False
+        ["make", "--no-print-directory", "setup", f"PYTHON={sys.executable}"], cwd=tmp_path, capture_output=True, text=True, check=False
     )  # fmt: skip
     assert run.returncode == 0, run.stderr
     lines = [line for line in told.read_text().splitlines() if line.startswith("uv")]
