@@ -42,7 +42,7 @@ help: ## print this
 	@echo "  00 … 10        one notebook, and those it reads"
 	@echo
 	@echo "DATASET (demo)   emodb, ravdess, aesdd …, several as a+b, or path/to/table.csv"
-	@echo "PROFILE (quick)  smoke: seconds; quick: a laptop; paper: the published settings, ours where none are"
+	@echo "PROFILE (quick)  smoke: a minute or two each; quick: a laptop; paper: the published settings, ours where none are"
 	@echo "SEED (0) JOBS (all cores) ENGINE (local or ray) ROOT (here) SPEAKERS (the profile's) DENOISE (0 or 1)"
 	@echo "STRICT=1 refuses a partial corpus; LABELS=all keeps every emotion of several corpora, not the shared ones"
 	@echo "SER_DATA_DIR (data/) is where corpora are looked for."
