@@ -57,9 +57,8 @@ def falls(table, *, chance=None):
     for row in table.itertuples():
         values = np.array([getattr(row, protocol) for protocol in PROTOCOLS], float)
         if (known := np.flatnonzero(~np.isnan(values))).size > 1:
-            again = (
-                sum(end[-1].system == row.system for end in ends) % 3
-            )  # a system's other models: other lines
+            # a system's other models get other lines
+            again = sum(end[-1].system == row.system for end in ends) % 3
             (line,) = axes.plot(
                 known, values[known], marker="os^"[again], linestyle=("-", "--", ":")[again],
                 color=SYSTEM_COLOUR[row.system], linewidth=1.4, markersize=4,
