@@ -78,13 +78,13 @@ lock: ## renew requirements.lock from pyproject.toml (needs uv)
 
 # --- notebooks -----------------------------------------------------------------------------------------
 
-RUN_NOTEBOOK = $(BIN)/python -m ser_utils.notebooks run $(WHICH) $(OWN)
+RUN_NOTEBOOK = $(BIN)/python -m tools.notebooks run $(WHICH) $(OWN)
 WHICH = --dataset $(call quoted,DATASET) --profile $(call quoted,PROFILE) --seed $(call quoted,SEED) --root $(call quoted,ROOT)
 OWN = $(if $(SPEAKERS),--where-known speakers $(call quoted,SPEAKERS)) $(if $(DENOISE),--where-known denoise $(call quoted,DENOISE))
 STEPS := $(sort $(patsubst notebooks/%,%,$(wildcard notebooks/[0-9][0-9]_*.ipynb)))
 
 ifneq ($(filter reproduce 00 01 02 03 04 05 06 07 08 09 10,$(MAKECMDGOALS)),)
-GRAPH := $(shell $(PYTHON) -I -S ser_utils/make_graph.py $(foreach v,DATASET PROFILE SEED ROOT,$(call quoted,$(v))) \
+GRAPH := $(shell $(PYTHON) -I -S tools/graph.py $(foreach v,DATASET PROFILE SEED ROOT,$(call quoted,$(v))) \
   $(call quoted,SPEAKERS)/$(call quoted,DENOISE)/$(call quoted,STRICT)/$(call quoted,LABELS))
 ifeq ($(GRAPH),)
 $(error the order of the notebooks could not be worked out)
@@ -96,7 +96,7 @@ reproduce: $(EXECUTED) ## every notebook, in order; only what is not done yet
 	@echo $(call quoted,DATASET)", profile $(PROFILE), seed $(SEED): everything is up to date."
 
 notebooks: setup ## write notebooks/*.ipynb from notebooks/scripts/*.py
-	@$(BIN)/python -m ser_utils.notebooks sync
+	@$(BIN)/python -m tools.notebooks sync
 
 lab: setup ## open the notebooks in JupyterLab, on this machine only, with a token
 	@$(BIN)/jupyter lab --ip=127.0.0.1 --notebook-dir=notebooks
@@ -104,33 +104,33 @@ lab: setup ## open the notebooks in JupyterLab, on this machine only, with a tok
 # --- data, weights, one recording ----------------------------------------------------------------------
 
 data: setup ## get a corpus, or say whom to ask: make data DATASET=emodb
-	@$(BIN)/python -m ser_utils.download $(call quoted,DATASET)
+	@$(BIN)/python -m ser_utils.corpora.download $(call quoted,DATASET)
 
 check-data: setup ## what is there of a corpus, and what is wrong with it
-	@$(BIN)/python -m ser_utils.corpus_check $(call quoted,DATASET)
+	@$(BIN)/python -m ser_utils.corpora.check $(call quoted,DATASET)
 
 weights: setup ## get a published speech encoder: make weights MODEL=facebook/hubert-base-ls960
-	@$(BIN)/python -m ser_utils.pretrained $(call quoted,MODEL)
+	@$(BIN)/python -m ser_utils.systems.speech_transformer.pretrained $(call quoted,MODEL)
 
 predict: setup ## emotion probabilities of a recording: make predict FILE=my.wav
 	@$(BIN)/python -m ser_utils.predict $(call quoted,FILE) $(WHICH)
 
 search: setup ## hyperparameter search with Ray Tune and ASHA (optional packages)
-	@$(BIN)/python -m ser_utils.search $(WHICH)
+	@$(BIN)/python -m ser_utils.systems.sigwavnet.search $(WHICH)
 
 # --- results -------------------------------------------------------------------------------------------
 
 verify: setup ## train everything again and compare the scores with results/
-	@$(BIN)/python -m ser_utils.shipped verify --dataset $(call quoted,DATASET) --root $(call quoted,ROOT)
+	@$(BIN)/python -m tools.verify verify --dataset $(call quoted,DATASET) --root $(call quoted,ROOT)
 
 rescore: setup ## make the scores again from the decisions that ship: seconds, no corpus needed
-	@$(BIN)/python -m ser_utils.shipped rescore --dataset $(call quoted,DATASET) --root $(call quoted,ROOT)
+	@$(BIN)/python -m tools.verify rescore --dataset $(call quoted,DATASET) --root $(call quoted,ROOT)
 
 tables: setup ## write README's and results/README.md's tables from results/
-	@$(BIN)/python -m ser_utils.shipped readme
+	@$(BIN)/python -m tools.verify readme
 
 site: setup ## build the static site into build/site
-	@$(BIN)/python -m ser_utils.site --root $(call quoted,ROOT)
+	@$(BIN)/python -m tools.site --root $(call quoted,ROOT)
 
 serve: setup ## show the site at http://127.0.0.1:8000
 	@$(BIN)/python -m http.server --bind 127.0.0.1 --directory $(BUILD)/site 8000
@@ -144,12 +144,12 @@ test: setup ## unit tests, notebooks in profile smoke, real recordings where SER
 	@$(BIN)/python -m pytest -q -m "not slow"
 
 test-faults: setup ## kill, interrupt and race real runs; nothing may be lost (five minutes)
-	@$(BIN)/python -m pytest -q -m slow tests/test_faults.py
+	@$(BIN)/python -m pytest -q -m slow tests/tools/test_faults.py
 
 test-all: setup test-jax ## everything, the slow tests and the JAX backend too
 	@$(BIN)/python -m pytest -q
 
-MODEL_TESTS = $(wildcard $(patsubst %,tests/test_%.py,autoencoder prototypes wavelet cnn_n_gru speech_transformer embeddings spectrogram_cnn feature_network vae explain prototype_checks training))
+MODEL_TESTS = tests/systems tests/explanation/test_attribution.py tests/training/test_fit.py
 
 test-jax: setup ## the tests of every model, on Keras's JAX backend
 	@KERAS_BACKEND=jax $(BIN)/python -m pytest -q -m "not notebook" $(MODEL_TESTS)

@@ -13,11 +13,11 @@ import keras
 import numpy as np
 
 from benchmarks.measuring import in_turn, nothing, row, tell
-from ser_utils.corpora import CORPORA
-from ser_utils.models.autoencoder import build_autoencoder
-from ser_utils.models.prototypes import build_prototype_classifier
+from ser_utils.corpora.loading import CORPORA
 from ser_utils.profiles import settings
-from ser_utils.waveform_training import NETWORKS, build_network
+from ser_utils.systems.prototype.autoencoder import build_autoencoder
+from ser_utils.systems.prototype.classifier import build_prototype_classifier
+from ser_utils.systems.sigwavnet.training import NETWORKS, build_network
 
 N_CLASSES = 7
 SEGMENTS_AN_UTTERANCE = 150  # of 3 s, every 20 ms

@@ -11,11 +11,11 @@ import soundfile
 from threadpoolctl import threadpool_limits
 
 from benchmarks.measuring import demo_voice, in_turn, row, seconds_unit, speech_like, tell
-from ser_utils.feature_store import build_store
-from ser_utils.features import log_mel_segments, split_segments
-from ser_utils.models.autoencoder import build_autoencoder
-from ser_utils.models.prototypes import build_prototype_classifier
-from ser_utils.splits import HOP_MS, audit_leakage, make_folds
+from ser_utils.evaluation.splits import HOP_MS, audit_leakage, make_folds
+from ser_utils.features.spectral import log_mel_segments, split_segments
+from ser_utils.features.store import build_store
+from ser_utils.systems.prototype.autoencoder import build_autoencoder
+from ser_utils.systems.prototype.classifier import build_prototype_classifier
 
 RATE_HZ, TIMES = 16_000, (1, 2, 4, 8)
 

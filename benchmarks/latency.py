@@ -16,20 +16,21 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
 from benchmarks.measuring import BUSY, in_turn, row, seconds_unit, speech_like, tell
-from ser_utils import baselines, features
-from ser_utils.audio import load_audio, save_audio
-from ser_utils.clips import resize_clip
-from ser_utils.embeddings import embed
-from ser_utils.frames import clip_frames
-from ser_utils.models import embedding_heads, feature_network, spectrogram_cnn
-from ser_utils.models.autoencoder import build_autoencoder
-from ser_utils.models.prototypes import build_prototype_classifier
-from ser_utils.models.speech_transformer import Architecture, SpeechTransformer
-from ser_utils.models.vae import VariationalAutoencoder, voice_classifier
-from ser_utils.pretrained import TINY
+from ser_utils.evaluation.splits import HOP_MS, SEGMENT_MS
+from ser_utils.features import spectral as features
+from ser_utils.features.audio import load_audio, save_audio
+from ser_utils.features.frames import clip_frames
 from ser_utils.profiles import settings
-from ser_utils.splits import HOP_MS, SEGMENT_MS
-from ser_utils.waveform_training import NETWORKS, build_network
+from ser_utils.systems import baselines, feature_network, spectrogram_cnn
+from ser_utils.systems.prototype.autoencoder import build_autoencoder
+from ser_utils.systems.prototype.classifier import build_prototype_classifier
+from ser_utils.systems.sigwavnet.training import NETWORKS, build_network
+from ser_utils.systems.speech_transformer import heads as embedding_heads
+from ser_utils.systems.speech_transformer.embeddings import embed
+from ser_utils.systems.speech_transformer.encoder import Architecture, SpeechTransformer
+from ser_utils.systems.speech_transformer.pretrained import TINY
+from ser_utils.systems.vae.network import VariationalAutoencoder, voice_classifier
+from ser_utils.training.folds import resize_clip
 
 RATE_HZ, SECONDS, N_CLASSES = 16_000, 3, 7
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ser_utils import demo_corpus
+from ser_utils.corpora import demo as demo_corpus
 
 # Where other programs hold the cores, seconds on the wall say more about them than about us: then it is the
 # processor's seconds that are counted, of all threads together, and units say so.
@@ -140,7 +140,7 @@ def demo_voice(n_segments):
 
     Utterances are made, with other seeds, until there are enough.
     """
-    from ser_utils.features import log_mel_segments, split_segments
+    from ser_utils.features.spectral import log_mel_segments, split_segments
 
     rate, speaker = demo_corpus.SAMPLE_RATE_HZ, next(iter(demo_corpus.SPEAKERS))
     found, labels, seed = [], [], 0

@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.measuring import MemoryWatch, nothing, row, tell
-from ser_utils.feature_store import load_store
+from ser_utils.features.store import load_store
 from ser_utils.workspace import REPOSITORY, Workspace
 
 SCRIPT = REPOSITORY / "notebooks" / "scripts" / "01_autoencoder.py"
@@ -61,7 +61,7 @@ def measure(quick):
     dataset, profile = ("demo", "smoke") if quick else ("ravdess", "paper")
     with tempfile.TemporaryDirectory(dir=os.environ.get("BENCH_DIR")) as root:
         workspace = Workspace(dataset, profile, 0, root)
-        command = [sys.executable, "-m", "ser_utils.notebooks", "run", "00", "--root", root]
+        command = [sys.executable, "-m", "tools.notebooks", "run", "00", "--root", root]
         gigabytes = peak_of([*command, "--dataset", dataset, "--profile", profile])
         store = load_store(workspace.build / "features" / "segments")
         rate = int(store.table["sample_rate_hz"].max())

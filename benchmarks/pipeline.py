@@ -10,9 +10,9 @@ import time
 from pathlib import Path
 
 from benchmarks.measuring import BUSY, row, seconds_unit, tell
-from ser_utils import make_graph
-from ser_utils.notebooks import NOTEBOOKS, names
 from ser_utils.workspace import REPOSITORY, Workspace
+from tools import graph as make_graph
+from tools.notebooks import NOTEBOOKS, names
 
 
 def executed(name):

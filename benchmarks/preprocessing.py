@@ -8,7 +8,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from benchmarks.measuring import BUSY, clock, nothing, row, seconds_unit, speech_like, tell
-from ser_utils.features import MEL, log_mel_segments, split_segments
+from ser_utils.features.spectral import MEL, log_mel_segments, split_segments
 
 LOOP = "loop over segments, as published"
 

@@ -15,14 +15,14 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.measuring import nothing, row, tell
-from ser_utils.clips import FoldTask, train_fold
-from ser_utils.corpora import load_corpus
-from ser_utils.demo_corpus import make_demo_corpus
-from ser_utils.frames import frame_store
-from ser_utils.models.feature_network import deep_cnn
-from ser_utils.parallel import ray_environment, run_tasks
+from ser_utils.corpora.demo import make_demo_corpus
+from ser_utils.corpora.loading import load_corpus
+from ser_utils.evaluation.splits import make_folds
+from ser_utils.features.frames import frame_store
 from ser_utils.profiles import settings
-from ser_utils.splits import make_folds
+from ser_utils.systems.feature_network import deep_cnn
+from ser_utils.training.folds import FoldTask, train_fold
+from ser_utils.training.parallel import ray_environment, run_tasks
 
 N_TASKS = 12
 
@@ -65,7 +65,7 @@ def cluster_of(n_nodes):
 
 
 def _imports(_):
-    import ser_utils.clips  # noqa: F401
+    import ser_utils.training.folds  # noqa: F401
 
     time.sleep(2)  # long enough that every node gets one
 

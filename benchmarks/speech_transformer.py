@@ -13,9 +13,9 @@ import numpy as np
 from keras import ops
 
 from benchmarks.measuring import MemoryWatch, in_turn, row, seconds_unit, tell
-from ser_utils.embeddings import CONTEXT_S, LONGEST_S, embed
-from ser_utils.models.speech_transformer import Architecture, SpeechTransformer
-from ser_utils.pretrained import TINY
+from ser_utils.systems.speech_transformer.embeddings import CONTEXT_S, LONGEST_S, embed
+from ser_utils.systems.speech_transformer.encoder import Architecture, SpeechTransformer
+from ser_utils.systems.speech_transformer.pretrained import TINY
 
 PRODUCT = 2048  # rows and columns of the matrices
 

@@ -19,11 +19,11 @@ from sklearn.metrics import accuracy_score, f1_score
 from tensorflow.python.framework import config as determinism
 
 from benchmarks.measuring import clock, demo_voice, row, seconds_unit, tell
-from ser_utils.models.autoencoder import build_autoencoder
-from ser_utils.models.prototypes import SMALLEST_SQUARE, PrototypeClassifier, prototype_scores
 from ser_utils.profiles import settings
-from ser_utils.prototype_training import fit_classifier
-from ser_utils.training import fit_or_load
+from ser_utils.systems.prototype.autoencoder import build_autoencoder
+from ser_utils.systems.prototype.classifier import SMALLEST_SQUARE, PrototypeClassifier, prototype_scores
+from ser_utils.systems.prototype.training import fit_classifier
+from ser_utils.training.fit import fit_or_load
 
 N_CLASSES = 7
 LOOP = "literal loop, as published"

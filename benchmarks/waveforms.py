@@ -15,7 +15,7 @@ import numpy as np
 
 from benchmarks.measuring import clock, in_turn, nothing, row, seconds_unit, tell
 from ser_utils.profiles import settings
-from ser_utils.waveform_training import build_network
+from ser_utils.systems.sigwavnet.training import build_network
 from ser_utils.workspace import REPOSITORY
 
 SIZES = ("levels", "gru_units", "gru_layers", "channels")

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ser_utils.audio import AudioError, load_audio, resample
-from ser_utils.corpora import CORPORA, EMOTIONS
+from ser_utils.corpora.loading import CORPORA, EMOTIONS
+from ser_utils.features.audio import AudioError, load_audio, resample
 from ser_utils.profiles import settings
 from ser_utils.workspace import MissingResult, Workspace, WorkspaceError, sealed
 
@@ -63,8 +63,8 @@ def predict_emotion(workspace, signal, sample_rate, model="deep_cnn_log_mel"):
     import keras  # the errors above should not wait for it
     import librosa
 
-    from ser_utils.explain import class_score, occlusion
-    from ser_utils.frames import clip_frames
+    from ser_utils.explanation.attribution import class_score, occlusion
+    from ser_utils.features.frames import clip_frames
 
     chosen = settings("feature_network", workspace.profile)
     signal = resample(signal, sample_rate, chosen["sample_rate_hz"])
@@ -121,9 +121,9 @@ def _load_networks(workspace, model, folds):
     """The network of each fold with the mean and spread of its training frames: a list of triples."""
     import keras
 
-    from ser_utils.clips import clip_scale
-    from ser_utils.feature_store import load_store
-    from ser_utils.models import feature_network  # noqa: F401  registers the layers
+    from ser_utils.features.store import load_store
+    from ser_utils.systems import feature_network  # noqa: F401  registers the layers
+    from ser_utils.training.folds import clip_scale
 
     kind = "mfcc" if model.endswith("mfcc") else "log_mel"
     store = load_store(workspace.build / "features" / "feature_network" / kind)
@@ -147,7 +147,7 @@ def _load_networks(workspace, model, folds):
 
 
 def _tested(predictions, n_classes):
-    from ser_utils.metrics import score_predictions
+    from ser_utils.evaluation.metrics import score_predictions
 
     return score_predictions(predictions, n_resamples=500) | {"chance": 1 / n_classes}
 

@@ -7,7 +7,6 @@ import inspect
 import json
 import os
 import platform
-import re
 import shutil
 import subprocess
 import sys
@@ -20,18 +19,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from ser_utils.names import dataset_name, dataset_parts, result_name
 from ser_utils.profiles import PROFILES
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-CORPUS_NAMES = re.compile(r"[a-z0-9_]+(\+[a-z0-9_]+)*")  # anything else is a path to the reader's own
-
-
-def result_name(system, model, protocol, folds):
-    """What files of one result are called; raises ValueError where a part is not made of a-z, 0-9 and _."""
-    for part in (system, model, protocol, folds):
-        if not re.fullmatch(r"[a-z0-9_]+", part):
-            raise ValueError(f"A result's name is made of a-z, 0-9 and _. Received: {part!r}")
-    return f"{system}-{model}-{protocol}-{folds}"
 
 
 class WorkspaceError(Exception):
@@ -153,25 +144,6 @@ def _content(part):
     raise TypeError(
         f"No content key for a {type(part).__name__}: give numbers, text, arrays, tables or paths."
     )
-
-
-# These two stand in make_graph.py as well, word for word: here with packages, there without.
-def dataset_parts(dataset):
-    """What is joined by "+" in a dataset: names of corpora as they are, the reader's own as absolute paths."""
-    if CORPUS_NAMES.fullmatch(dataset):
-        return dataset.split("+")
-    parts = [dataset] if Path(dataset).expanduser().exists() else dataset.split("+")
-    return [p if CORPUS_NAMES.fullmatch(p) or not p else str(Path(p).expanduser().resolve()) for p in parts]
-
-
-def dataset_name(dataset):
-    """A folder name for a dataset: itself, or for paths their stems and a hash of where they are."""
-    if CORPUS_NAMES.fullmatch(dataset):
-        return dataset
-    parts = dataset_parts(dataset)
-    place = hashlib.sha256("+".join(parts).encode()).hexdigest()[:6]
-    stem = "_".join(Path(part).stem for part in parts)
-    return re.sub(r"[^a-z0-9]+", "_", stem.lower()).strip("_")[:40] + "-" + place
 
 
 @dataclass(frozen=True)

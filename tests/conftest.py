@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+GOLDEN_DIR = REPOSITORY / "tests" / "golden"
 sys.path.insert(0, str(REPOSITORY))
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -12,7 +13,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 @pytest.fixture(scope="session")
 def golden():
     """Folder of values computed once with the published implementations."""
-    return Path(__file__).parent / "golden"
+    return GOLDEN_DIR
 
 
 @pytest.fixture(scope="session")

@@ -27,8 +27,8 @@ def workspace(tmp_path_factory):
     """What notebook 05 leaves: frames, folds, predictions, and two networks that were not trained."""
     import keras
 
-    from ser_utils.frames import frame_store
-    from ser_utils.models.feature_network import deep_cnn
+    from ser_utils.features.frames import frame_store
+    from ser_utils.systems.feature_network import deep_cnn
 
     root = tmp_path_factory.mktemp("root")
     workspace = Workspace("emodb", "smoke", 0, root)
@@ -74,8 +74,8 @@ def test_probabilities_are_the_mean_of_the_networks(workspace):
     assert found.tested["uar"] == 0.5 and found.tested["chance"] == 0.5
 
     # literally, with statistics of the training utterances alone
-    from ser_utils.feature_store import load_store
-    from ser_utils.frames import clip_frames
+    from ser_utils.features.frames import clip_frames
+    from ser_utils.features.store import load_store
 
     chosen = settings("feature_network", "smoke")
     grid = {k: chosen[k] for k in ("n_mels", "n_fft", "hop_length", "n_mfcc", "deltas")}
@@ -131,7 +131,7 @@ def test_report_says_what_the_number_does_not_mean(workspace, tmp_path, capsys):
 
 
 def test_another_rate_gives_the_same_answer(workspace):
-    from ser_utils.audio import resample
+    from ser_utils.features.audio import resample
 
     signal = _voice(200)
     found = predict.predict_emotion(workspace, resample(signal, RATE_HZ, 48_000), 48_000)
@@ -142,7 +142,7 @@ def test_another_rate_gives_the_same_answer(workspace):
 
 
 def test_the_cell_that_the_site_shows_runs(workspace, tmp_path, monkeypatch, capsys):
-    text = (REPOSITORY / "site" / "pages" / "reproduce.md").read_text("utf-8")
+    text = (REPOSITORY / "tools" / "site" / "pages" / "reproduce.md").read_text("utf-8")
     cell = re.search(r"```python\n(.*?)```", text, re.S)[1]
     soundfile.write(tmp_path / "my.wav", _voice(200), RATE_HZ)
     monkeypatch.chdir(tmp_path)

@@ -14,16 +14,16 @@ import matplotlib.pyplot as plt
 import numpy as np
 from IPython.display import Audio, display
 
-from ser_utils import features
-from ser_utils.audio import load_audio, reduce_noise, save_audio
-from ser_utils.corpora import common_rate, inspect_corpus
-from ser_utils.corpus_check import find_traps
-from ser_utils.demo_corpus import make_demo_corpus
-from ser_utils.feature_store import build_store
+from ser_utils.corpora.check import find_traps
+from ser_utils.corpora.demo import make_demo_corpus
+from ser_utils.corpora.loading import common_rate, inspect_corpus
+from ser_utils.evaluation.splits import HOP_MS, SEGMENT_MS
+from ser_utils.features import spectral as features
+from ser_utils.features.audio import load_audio, reduce_noise, save_audio
+from ser_utils.features.store import build_store
 from ser_utils.figures import speech, style
 from ser_utils.profiles import settings, settings_table
-from ser_utils.segments import clearest_segments, segment_table
-from ser_utils.splits import HOP_MS, SEGMENT_MS
+from ser_utils.systems.prototype.segments import clearest_segments, segment_table
 from ser_utils.workspace import Workspace
 
 # %% tags=["parameters"]

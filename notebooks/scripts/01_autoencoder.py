@@ -17,16 +17,16 @@ import numpy as np
 import pandas as pd
 from IPython.display import Audio, display
 
-from ser_utils import features
-from ser_utils.audio import save_audio
-from ser_utils.corpora import common_rate
-from ser_utils.feature_store import load_store
-from ser_utils.figures import autoencoder, networks, style
-from ser_utils.models.autoencoder import build_autoencoder, reconstruction_errors
-from ser_utils.parallel import run_tasks
+from ser_utils.corpora.loading import common_rate
+from ser_utils.evaluation.splits import HOP_MS, SEGMENT_MS, audit_leakage, leaks_beyond, make_all_folds
+from ser_utils.features import spectral as features
+from ser_utils.features.audio import save_audio
+from ser_utils.features.store import load_store
+from ser_utils.figures import networks, style
 from ser_utils.profiles import settings, settings_table
-from ser_utils.prototype_training import fit_autoencoder
-from ser_utils.segments import (
+from ser_utils.systems.prototype import autoencoder_figures as autoencoder
+from ser_utils.systems.prototype.autoencoder import build_autoencoder, reconstruction_errors
+from ser_utils.systems.prototype.segments import (
     choose_speakers,
     clearest_segments,
     groups_of,
@@ -34,8 +34,9 @@ from ser_utils.segments import (
     segment_table,
     select_segments,
 )
-from ser_utils.splits import HOP_MS, SEGMENT_MS, audit_leakage, leaks_beyond, make_all_folds
-from ser_utils.training import best_epoch
+from ser_utils.systems.prototype.training import fit_autoencoder
+from ser_utils.training.fit import best_epoch
+from ser_utils.training.parallel import run_tasks
 from ser_utils.workspace import Workspace
 
 # %% tags=["parameters"]

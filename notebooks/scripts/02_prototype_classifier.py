@@ -17,18 +17,25 @@ from functools import partial
 import matplotlib.pyplot as plt
 import pandas as pd
 
-from ser_utils import metrics
-from ser_utils.corpora import common_rate
-from ser_utils.feature_store import load_store
-from ser_utils.figures import networks, prototypes, style
-from ser_utils.models.prototypes import mean_prototype_score, prototype_scores
-from ser_utils.parallel import run_tasks
+from ser_utils.corpora.loading import common_rate
+from ser_utils.evaluation import metrics
+from ser_utils.evaluation.splits import SEGMENT_MS, audit_leakage, leaks_beyond, make_all_folds
+from ser_utils.features.store import load_store
+from ser_utils.figures import networks, style
 from ser_utils.profiles import settings, settings_table
-from ser_utils.prototype_analysis import select_prototypes
-from ser_utils.prototype_training import n_prototypes_per_class, train_and_predict
-from ser_utils.segments import choose_speakers, groups_of, overlap_share, segment_table, select_segments
-from ser_utils.splits import SEGMENT_MS, audit_leakage, leaks_beyond, make_all_folds
-from ser_utils.training import best_epoch
+from ser_utils.systems.prototype import figures as prototypes
+from ser_utils.systems.prototype.analysis import select_prototypes
+from ser_utils.systems.prototype.classifier import mean_prototype_score, prototype_scores
+from ser_utils.systems.prototype.segments import (
+    choose_speakers,
+    groups_of,
+    overlap_share,
+    segment_table,
+    select_segments,
+)
+from ser_utils.systems.prototype.training import n_prototypes_per_class, train_and_predict
+from ser_utils.training.fit import best_epoch
+from ser_utils.training.parallel import run_tasks
 from ser_utils.workspace import Workspace
 
 # %% tags=["parameters"]

@@ -19,14 +19,15 @@ import numpy as np
 import pandas as pd
 from IPython.display import Audio, display
 
-from ser_utils import prototype_analysis as analysis
-from ser_utils.audio import save_audio
-from ser_utils.corpora import common_rate
-from ser_utils.figures import prototypes, style
-from ser_utils.models.prototypes import SCORING_METHODS, prototype_scores
+from ser_utils.corpora.loading import common_rate
+from ser_utils.features.audio import save_audio
+from ser_utils.figures import style
 from ser_utils.profiles import settings
-from ser_utils.prototype_training import Coder
-from ser_utils.segments import Scale
+from ser_utils.systems.prototype import analysis
+from ser_utils.systems.prototype import figures as prototypes
+from ser_utils.systems.prototype.classifier import SCORING_METHODS, prototype_scores
+from ser_utils.systems.prototype.segments import Scale
+from ser_utils.systems.prototype.training import Coder
 from ser_utils.workspace import Workspace, atomic_path, sealed
 
 # %% tags=["parameters"]

@@ -19,16 +19,16 @@ import numpy as np
 import pandas as pd
 from IPython.display import Audio, display
 
-from ser_utils import augmentation
-from ser_utils.audio import load_audio, reduce_noise
-from ser_utils.clips import FoldTask, resize_clip, run_folds, save_result
-from ser_utils.corpora import common_rate
+from ser_utils.corpora.loading import common_rate
+from ser_utils.evaluation.metrics import FEWEST_SPEAKERS, compare_paired, holm, score_predictions
+from ser_utils.evaluation.splits import audit_leakage, leaks_beyond, make_all_folds
+from ser_utils.features import augmentation
+from ser_utils.features.audio import load_audio, reduce_noise
+from ser_utils.features.frames import artificial_stores, clip_frames, frame_store
 from ser_utils.figures import networks, spectrograms, speech, style
-from ser_utils.frames import artificial_stores, clip_frames, frame_store
-from ser_utils.metrics import FEWEST_SPEAKERS, compare_paired, holm, score_predictions
-from ser_utils.models.spectrogram_cnn import clip_cnn, image_cnn
 from ser_utils.profiles import settings, settings_table
-from ser_utils.splits import audit_leakage, leaks_beyond, make_all_folds
+from ser_utils.systems.spectrogram_cnn import clip_cnn, image_cnn
+from ser_utils.training.folds import FoldTask, resize_clip, run_folds, save_result
 from ser_utils.workspace import Workspace
 
 # %% tags=["parameters"]

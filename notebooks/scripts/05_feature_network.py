@@ -18,20 +18,13 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from ser_utils.clips import (
-    ClipBatches,
-    FoldTask,
-    averaged,
-    clip_scale,
-    run_folds,
-    save_result,
-)
+from ser_utils.evaluation.metrics import compare_paired, per_class, score_predictions
+from ser_utils.evaluation.splits import audit_leakage, leaks_beyond, make_all_folds
+from ser_utils.features.frames import frame_store
 from ser_utils.figures import networks, spectrograms, style
-from ser_utils.frames import frame_store
-from ser_utils.metrics import compare_paired, per_class, score_predictions
-from ser_utils.models import feature_network
 from ser_utils.profiles import settings, settings_table
-from ser_utils.splits import audit_leakage, leaks_beyond, make_all_folds
+from ser_utils.systems import feature_network
+from ser_utils.training.folds import ClipBatches, FoldTask, averaged, clip_scale, run_folds, save_result
 from ser_utils.workspace import Workspace
 
 # %% tags=["parameters"]

@@ -27,14 +27,18 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 from threadpoolctl import threadpool_limits
 
+from ser_utils.evaluation.metrics import compare_paired, score_predictions
+from ser_utils.evaluation.splits import audit_leakage, leaks_beyond, make_all_folds
+
 # %%
-from ser_utils import features
-from ser_utils.audio import load_audio, save_audio
-from ser_utils.baselines import probabilities
-from ser_utils.feature_store import build_store
-from ser_utils.figures import networks, style, vae
-from ser_utils.metrics import compare_paired, score_predictions
-from ser_utils.models.vae import (
+from ser_utils.features import spectral as features
+from ser_utils.features.audio import load_audio, save_audio
+from ser_utils.features.store import build_store
+from ser_utils.figures import networks, style
+from ser_utils.profiles import settings, settings_table
+from ser_utils.systems.baselines import probabilities
+from ser_utils.systems.vae import figures as vae
+from ser_utils.systems.vae.network import (
     ACTIVE_VARIANCE,
     INPUTS,
     KLWarmUp,
@@ -44,9 +48,7 @@ from ser_utils.models.vae import (
     kl_divergence,
     voice_classifier,
 )
-from ser_utils.profiles import settings, settings_table
-from ser_utils.splits import audit_leakage, leaks_beyond, make_all_folds
-from ser_utils.training import best_epoch, code_of, fit_or_load
+from ser_utils.training.fit import best_epoch, code_of, fit_or_load
 from ser_utils.workspace import Workspace, content_key
 
 # %% tags=["parameters"]

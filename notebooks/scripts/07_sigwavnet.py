@@ -19,14 +19,15 @@ import pandas as pd
 from IPython.display import display
 from sklearn.metrics import precision_recall_fscore_support
 
-from ser_utils.figures import networks, style, wavelets
-from ser_utils.metrics import score_predictions
-from ser_utils.models.wavelet import SigWavNet
+from ser_utils.evaluation.metrics import score_predictions
+from ser_utils.evaluation.splits import audit_leakage, leaks_beyond, make_all_folds
+from ser_utils.figures import networks, style
 from ser_utils.profiles import settings, settings_table
-from ser_utils.search import searched
-from ser_utils.splits import audit_leakage, leaks_beyond, make_all_folds
-from ser_utils.training import best_epoch
-from ser_utils.waveform_training import WaveformTask, run_waveforms, waveform_store
+from ser_utils.systems.sigwavnet import figures as wavelets
+from ser_utils.systems.sigwavnet.search import searched
+from ser_utils.systems.sigwavnet.training import WaveformTask, run_waveforms, waveform_store
+from ser_utils.systems.sigwavnet.wavelet import SigWavNet
+from ser_utils.training.fit import best_epoch
 from ser_utils.workspace import Workspace
 
 # %% tags=["parameters"]

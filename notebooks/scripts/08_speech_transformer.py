@@ -18,15 +18,16 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from ser_utils import embeddings
-from ser_utils.figures import networks, style, transformer
-from ser_utils.metrics import unweighted_average_recall
-from ser_utils.models.embedding_heads import changes_by_part, rates_by_layer
-from ser_utils.pretrained import NO_MEANING, load_encoder
+from ser_utils.evaluation.metrics import unweighted_average_recall
+from ser_utils.evaluation.results import protocols_for
+from ser_utils.evaluation.splits import make_folds
+from ser_utils.figures import networks, style
 from ser_utils.profiles import settings, settings_table
-from ser_utils.results import protocols_for
-from ser_utils.splits import make_folds
-from ser_utils.training import best_epoch
+from ser_utils.systems.speech_transformer import embeddings
+from ser_utils.systems.speech_transformer import figures as transformer
+from ser_utils.systems.speech_transformer.heads import changes_by_part, rates_by_layer
+from ser_utils.systems.speech_transformer.pretrained import NO_MEANING, load_encoder
+from ser_utils.training.fit import best_epoch
 from ser_utils.workspace import Workspace
 
 # %% tags=["parameters"]

@@ -23,28 +23,32 @@ import numpy as np
 import pandas as pd
 from IPython.display import Audio, display
 
+from ser_utils.corpora.demo import make_planted_corpus
+from ser_utils.corpora.loading import common_rate, load_corpus
+from ser_utils.evaluation.metrics import unweighted_average_recall
+from ser_utils.evaluation.results import protocols_for
+from ser_utils.evaluation.splits import HOP_MS, SEGMENT_MS, make_folds
+
 # %%
-from ser_utils import explain, faithfulness, features
-from ser_utils import prototype_checks as prototypes
-from ser_utils.audio import load_audio
-from ser_utils.clips import FoldTask, train_fold
-from ser_utils.corpora import common_rate, load_corpus
-from ser_utils.demo_corpus import make_planted_corpus
-from ser_utils.embeddings import build_embeddings
-from ser_utils.feature_store import build_store, load_store
-from ser_utils.figures import explanations, style
-from ser_utils.frames import clip_frames
-from ser_utils.metrics import unweighted_average_recall
-from ser_utils.models import wavelet  # noqa: F401  registers the layers of 07
-from ser_utils.models.feature_network import deep_cnn
-from ser_utils.models.prototypes import prototype_scores
-from ser_utils.pretrained import NO_MEANING, load_encoder
+from ser_utils.explanation import attribution as explain
+from ser_utils.explanation import faithfulness
+from ser_utils.explanation import figures as explanations
+from ser_utils.features import spectral as features
+from ser_utils.features.audio import load_audio
+from ser_utils.features.frames import clip_frames
+from ser_utils.features.store import build_store, load_store
+from ser_utils.figures import style
 from ser_utils.profiles import settings, settings_table
-from ser_utils.prototype_analysis import prototype_sounds, select_prototypes
-from ser_utils.prototype_training import fit_classifier
-from ser_utils.results import protocols_for
-from ser_utils.segments import groups_of
-from ser_utils.splits import HOP_MS, SEGMENT_MS, make_folds
+from ser_utils.systems.feature_network import deep_cnn
+from ser_utils.systems.prototype import checks as prototypes
+from ser_utils.systems.prototype.analysis import prototype_sounds, select_prototypes
+from ser_utils.systems.prototype.classifier import prototype_scores
+from ser_utils.systems.prototype.segments import groups_of
+from ser_utils.systems.prototype.training import fit_classifier
+from ser_utils.systems.sigwavnet import wavelet  # noqa: F401  registers the layers of 07
+from ser_utils.systems.speech_transformer.embeddings import build_embeddings
+from ser_utils.systems.speech_transformer.pretrained import NO_MEANING, load_encoder
+from ser_utils.training.folds import FoldTask, train_fold
 from ser_utils.workspace import Workspace
 
 # %% tags=["parameters"]

@@ -15,11 +15,14 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from ser_utils import baselines, metrics, results, shipped
-from ser_utils.figures import comparison, networks, style
+from ser_utils.evaluation import figures as comparison
+from ser_utils.evaluation import metrics, results
+from ser_utils.evaluation.splits import make_folds
+from ser_utils.figures import networks, style
 from ser_utils.profiles import settings, settings_table
-from ser_utils.splits import make_folds
+from ser_utils.systems import baselines
 from ser_utils.workspace import Workspace
+from tools import verify as shipped
 
 # %% tags=["parameters"]
 dataset = "demo"  # a corpus, several joined by "+", or a path to your own table
@@ -133,7 +136,7 @@ costs.drop(columns="machine").round(1)
 # %% [markdown]
 # ## Is one really better than the other?
 #
-# The models that stand for their systems (`results.SHOWN`), without those that hear nothing but level or length, on the
+# The models that stand for their systems (as their tomls name them), without those that hear nothing but level or length, on the
 # utterances both decided. The test exchanges two systems' answers speaker by speaker; with up to 12 speakers p cannot
 # fall below $2/2^n$, beyond that 9,999 exchanges are drawn. Holm's correction multiplies by the number of pairs, so one
 # question is asked first, whose pairs are few: **does anything beat the MFCC baseline?**
@@ -288,7 +291,7 @@ hardest.head(10)
 # ## Beside what was published
 #
 # The same model under the same kind of split, in our profile; `how` says on what, and where `ours` is empty it was not
-# run. A published figure of another corpus is not listed; `ser_utils/published.csv` has them all.
+# run. A published figure of another corpus is not listed; `ser_utils/evaluation/published.csv` has them all.
 
 # %%
 published = results.beside_published(scores)

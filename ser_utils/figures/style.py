@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from ser_utils.corpora import EMOTIONS
+from ser_utils.corpora.loading import EMOTIONS
 from ser_utils.workspace import atomic_path
 
 # Okabe–Ito and two of its neighbours: told apart by readers who do not see red and green alike

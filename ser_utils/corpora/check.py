@@ -1,0 +1,311 @@
+"""Is a corpus what it claims to be? Held against its published index, and looked over for traps.
+
+python -m ser_utils.corpora.check NAME
+"""
+
+import argparse
+import os
+import sys
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from ser_utils.corpora.loading import CorpusError, inspect_parts
+from ser_utils.workspace import REPOSITORY, Workspace
+
+INDEX = REPOSITORY / "data" / "index"
+MINUTE_SHARE = 0.001  # of a file's samples at full scale: less is a peak, more is clipping
+QUIET = 0.001  # root mean square, 60 dB below full scale
+GIVES_AWAY = 0.2  # accuracy from the exact length alone, above that of always saying the commonest emotion
+
+
+@dataclass(frozen=True)
+class CorpusCheck:
+    """What was found of one corpus, or across several.
+
+    present : utterance ids in use
+    n_missing : how many published files are not there; missing : which, where there is an index
+    altered : path, what differs from the published index
+    unreadable : path, reason; unexpected : path, reason (outside the grammar, or never published)
+    duplicated : paths (joined by " = ") of equal samples, speakers, emotions
+    warnings : regularities that a model could use instead of the voice, in words
+    verdict : in words; usable : whether it can be worked with
+    """
+
+    title: str
+    present: list
+    n_missing: int
+    missing: list
+    altered: pd.DataFrame
+    unreadable: pd.DataFrame
+    unexpected: pd.DataFrame
+    duplicated: pd.DataFrame
+    warnings: list
+    verdict: str
+    usable: bool
+
+
+@cache
+def load_index(name):
+    """The published files of a corpus: utterance_id, bytes, sha256 of the file, pcm_sha256 of its samples.
+
+    An empty cell is not known. Returns None where there is no index: only EmoDB, RAVDESS, TESS and CREMA-D have one.
+    """
+    path = INDEX / f"{name}.csv.gz"
+    return pd.read_csv(path, dtype=str, keep_default_na=False) if path.exists() else None
+
+
+def check_corpus(name, data_dir, *, cache=None, jobs=None):
+    """Check one corpus, or each of several and what they share.
+
+    Returns a list of CorpusCheck. Raises CorpusError only where a corpus is absent or unknown.
+    """
+    reports = inspect_parts(name, data_dir, cache=cache, jobs=jobs)
+    checks = [_check_one(report) for report in reports]
+    if len(reports) > 1:
+        checks.append(_check_between(reports))
+    return checks
+
+
+def _check_one(report):
+    corpus, files, problems = report.corpora[0], report.files, report.problems
+    index = load_index(corpus.name)
+    named = problems["path"].isin(files["path"])
+    copies = problems["reason"].str.startswith("copy of ")
+    unreadable = problems[named & ~copies][["path", "reason"]]
+    unexpected = problems[~named][["path", "reason"]]
+    missing, altered = [], pd.DataFrame(columns=["path", "what"])
+    if index is not None:
+        missing = sorted(set(index["utterance_id"]) - set(files["utterance_id"]))
+        altered = _find_altered(files, index)
+        never = files[~files["utterance_id"].isin(index["utterance_id"])]
+        unexpected = pd.concat([unexpected, never[["path"]].assign(reason="not among the published files")])
+    n_missing = (
+        len(missing) if index is not None else max(0, corpus.n_files - files["utterance_id"].nunique())
+    )
+    counted = problems["unusable"].sum() + len(altered)
+    n_files = len(report.table) + problems["unusable"].sum()
+    usable = len(report.table) > 0 and counted <= n_files / 10
+    if not usable:
+        verdict = f"not usable: {counted} of {n_files} files are unusable or altered, more than a tenth"
+    elif report.announcement:
+        verdict = f"usable, partial: {report.announcement}"
+    else:
+        verdict = "usable" + (", complete" if corpus.n_files else "")
+    return CorpusCheck(
+        title=f"{corpus.title} in {report.folders[0]}",
+        present=report.table["utterance_id"].tolist(),
+        n_missing=n_missing,
+        missing=missing,
+        altered=altered.reset_index(drop=True),
+        unreadable=unreadable.reset_index(drop=True),
+        unexpected=unexpected.reset_index(drop=True),
+        duplicated=find_duplicates(files),
+        warnings=find_regularities(files[~files["path"].isin(problems["path"])]),
+        verdict=verdict,
+        usable=bool(usable),
+    )
+
+
+def _find_altered(files, index):
+    known = files[files["pcm_sha256"] != ""].merge(index, on="utterance_id", suffixes=("", "_published"))
+    same_file = known["sha256"] == known["sha256_published"]
+    same_samples = known["pcm_sha256"] == known["pcm_sha256_published"]
+    # a wav that was made a FLAC cannot be compared where only the file's checksum was published
+    comparable = (known["pcm_sha256_published"] != "") | known["path"].str.lower().str.endswith(".wav")
+    altered = known[~same_file & ~same_samples & comparable]
+    what = np.where(altered["pcm_sha256_published"] != "", "other samples", "another file")
+    return pd.DataFrame({"path": altered["path"], "what": what + " than published"})
+
+
+def find_duplicates(files):
+    """Files of equal samples: `paths` joined by " = ", `speakers`, `emotions`, and `of_one_utterance`."""
+    read = files[files["pcm_sha256"] != ""]
+    rows = []
+    for _, group in read[read["pcm_sha256"].duplicated(keep=False)].groupby("pcm_sha256", sort=False):
+        rows.append(
+            {
+                "paths": " = ".join(sorted(group["path"])),
+                "speakers": ", ".join(sorted(set(group["speaker"]))),
+                "emotions": ", ".join(sorted(set(group["emotion"]))),
+                "of_one_utterance": group["utterance_id"].nunique() == 1,
+            }
+        )
+    table = pd.DataFrame(rows, columns=["paths", "speakers", "emotions", "of_one_utterance"])
+    return table.sort_values("paths", ignore_index=True)
+
+
+def find_regularities(files):
+    """What in these files could take the place of the voice, in sentences; [] if nothing stands out.
+
+    files : as in CorpusReport.files, the usable ones
+    """
+    if files.empty:
+        return []
+    said = []
+    lengths = (files["duration_s"] * files["sample_rate_hz"]).round().astype(int)
+    told, guessed = _accuracy_by_length(lengths, files["emotion"])
+    if told > guessed + GIVES_AWAY:
+        said.append(
+            f"The exact length of a clip gives away its emotion in {told:.0%} of cases (always the commonest: "
+            f"{guessed:.0%})."
+        )
+    for emotion, group in lengths.groupby(files["emotion"]):
+        share = (group == group.mode().iloc[0]).mean()
+        if len(group) >= 5 and share > 0.5:
+            said.append(f"{share:.0%} of the clips of {emotion} are {group.mode().iloc[0]} samples long.")
+    copies = files.loc[files["pcm_sha256"].duplicated(keep=False), "pcm_sha256"].value_counts()
+    if len(copies) and copies.max() > 2:
+        said.append(f"One recording is there {copies.max()} times under different names.")
+    if quiet := int((files["rms"] < QUIET).sum()):
+        said.append(f"{quiet} of {len(files)} files are very quiet (below -60 dB of full scale).")
+    if clipped := int((files["clipped"] > MINUTE_SHARE).sum()):
+        said.append(
+            f"{clipped} of {len(files)} files are clipped (over 0.1 % of their samples at full scale)."
+        )
+    for fact, unit in (("sample_rate_hz", " Hz"), ("channels", " channel(s)")):
+        counts = files[fact].value_counts()
+        if len(counts) > 1:
+            said.append(
+                f"Files differ: {', '.join(f'{n} with {value}{unit}' for value, n in counts.items())}."
+            )
+    long = files["duration_s"] > 10 * files["duration_s"].median()
+    if long.any():
+        said.append(
+            f"{long.sum()} files are more than ten times as long as usual, e.g. {files['path'][long].iloc[0]}."
+        )
+    return said
+
+
+def find_traps(report):
+    """What in a corpus, or several, could fool a model or its reader, in sentences.
+
+    report : a CorpusReport
+    """
+    table, files = report.table, report.files
+    said = []
+    counts = table["emotion"].value_counts()
+    if counts.max() >= 2 * counts.min():
+        said.append(
+            f"Classes differ in size: {counts.max()} of {counts.idxmax()}, {counts.min()} of {counts.idxmin()}. "
+            f"Accuracy flatters whoever prefers the large ones; UAR does not."
+        )
+    for corpus, part in table.groupby("corpus"):
+        texts = part.loc[part["sentence"] != "", "sentence"]
+        if 0 < texts.nunique() <= 3:
+            said.append(f"{corpus} has only {texts.nunique()} text(s): nothing is known of other words.")
+        alone = (part.groupby("sentence")["emotion"].transform("nunique") == 1) & (part["sentence"] != "")
+        if alone.sum() > len(part) / 10:
+            said.append(
+                f"In {corpus}, {alone.sum()} of {len(part)} utterances have a text that goes with one emotion alone."
+            )
+        if (n := part["speaker"].nunique()) < 5:
+            said.append(f"{corpus} has {n} speakers here: a speaker-independent score rests on {n} voices.")
+        lacking = sorted(set(counts.index) - set(part["emotion"]))
+        if lacking:
+            said.append(
+                f"{corpus} has no {', '.join(lacking)}: there, the room tells what the emotion is not."
+            )
+    said += _find_loudness_by_corpus(files.merge(table[["utterance_id", "corpus"]], on="utterance_id"))
+    left_out = files["path"].isin(report.problems["path"])
+    return said + find_regularities(files[~left_out & files["utterance_id"].isin(table["utterance_id"])])
+
+
+def _find_loudness_by_corpus(files):
+    decibel = 20 * np.log10(files[files["reason"] == ""].groupby("corpus")["rms"].median())
+    if decibel.max() - decibel.min() <= 6:
+        return []
+    listed = ", ".join(f"{name} {level:.0f} dB" for name, level in decibel.items())
+    return [f"Loudness tells the corpora apart (median level against full scale: {listed})."]
+
+
+def _accuracy_by_length(lengths, emotions):
+    """Share of clips whose emotion is the commonest among the other clips of exactly their length, and the share of
+    the commonest emotion, which is also the guess for a clip whose length no other has."""
+    guess = emotions.mode().iloc[0]
+    counts = pd.crosstab(lengths, emotions)
+    others = counts.loc[lengths].to_numpy(copy=True)
+    own = counts.columns.get_indexer(emotions)
+    others[np.arange(len(own)), own] -= 1  # the clip itself has no say
+    told = np.where(others.sum(1) > 0, others.argmax(1), counts.columns.get_loc(guess))
+    return float((told == own).mean()), float((emotions == guess).mean())
+
+
+def _check_between(reports):
+    parts = [(report.corpora[0].name, report.files) for report in reports]
+    files = pd.concat([part.assign(path=name + "/" + part["path"], corpus=name) for name, part in parts])
+    shared = files.groupby("pcm_sha256")["corpus"].transform("nunique") > 1
+    nothing = pd.DataFrame(columns=["path", "reason"])
+    return CorpusCheck(
+        title="Between them",
+        present=[],
+        n_missing=0,
+        missing=[],
+        altered=nothing,
+        unreadable=nothing,
+        unexpected=nothing,
+        duplicated=find_duplicates(files[shared]),
+        warnings=_find_loudness_by_corpus(files),
+        verdict="",
+        usable=True,
+    )
+
+
+# for the command line -------------------------------------------------------------------------------------
+
+
+def describe(check, *, longest=10):
+    """A CorpusCheck as text, each list cut to `longest` lines."""
+    lines = [check.title, f"  {check.verdict}"] if check.verdict else [check.title]
+    lists = {
+        "present": [],
+        "missing": check.missing,
+        "altered": [f"{path}: {what}" for path, what in check.altered.to_numpy()],
+        "unreadable": [f"{path}: {reason}" for path, reason in check.unreadable.to_numpy()],
+        "unexpected": [f"{path}: {reason}" for path, reason in check.unexpected.to_numpy()],
+        "duplicated": [_describe_duplicate(row) for row in check.duplicated.to_dict("records")],
+        "warnings": check.warnings,
+    }
+    for name, entries in lists.items():
+        count = {"present": len(check.present), "missing": check.n_missing}.get(name, len(entries))
+        lines.append(f"  {name:<11}{count:>6}")
+        lines += [f"      {entry}" for entry in entries[:longest]]
+        if len(entries) > longest:
+            lines.append(f"      … and {len(entries) - longest} more (--all shows them)")
+    return "\n".join(lines)
+
+
+def _describe_duplicate(row):
+    notes = []
+    if ", " in row["speakers"]:
+        notes.append(f"under speakers {row['speakers']}")
+    if ", " in row["emotions"]:
+        notes.append(f"under emotions {row['emotions']}")
+    return row["paths"] + (f" ({'; '.join(notes)})" if notes else "")
+
+
+def main(arguments=None):
+    """Print what was found; returns 0 if everything is usable, else 1."""
+    parser = argparse.ArgumentParser(
+        prog="python -m ser_utils.corpora.check", description=__doc__.splitlines()[0]
+    )
+    parser.add_argument("name", help="a corpus, several joined by +, or the path of your own")
+    parser.add_argument("--data-dir", type=Path, help="where corpora are (default: SER_DATA_DIR, or data/)")
+    parser.add_argument("--all", action="store_true", help="show every file, not the first ten of each list")
+    options = parser.parse_args(arguments)
+    try:
+        checks = check_corpus(options.name, options.data_dir or Workspace(options.name or "demo").data_dir)
+    except CorpusError as error:
+        print(error, file=sys.stderr)
+        return 1
+    for check in checks:
+        print(describe(check, longest=10**9 if options.all else 10))
+    strict = os.environ.get("STRICT", "") not in ("", "0")
+    return int(not all(check.usable and not (strict and "partial" in check.verdict) for check in checks))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

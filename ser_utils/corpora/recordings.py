@@ -1,0 +1,125 @@
+"""What lies in a folder of recordings: found, read once, and remembered."""
+
+import hashlib
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from ser_utils.features.audio import UNREADABLE, AudioError, read_samples
+from ser_utils.workspace import REPOSITORY, atomic_path, file_digest
+
+SUFFIXES = frozenset(".wav .flac .ogg .oga .opus .mp3 .aif .aiff .aifc .au .caf .w64 .mp4".split())
+KEYS = ["path", "size", "changed_ns"]
+UNREAD = {
+    "reason": "",
+    "sample_rate_hz": 0,
+    "channels": 0,
+    "duration_s": 0.0,
+    "peak": 0.0,
+    "rms": 0.0,
+    "clipped": 0.0,
+    "sha256": "",
+    "pcm_sha256": "",
+}
+
+
+def list_audio(folder):
+    """Paths of the audio files under `folder`, relative to it and sorted; hidden ones are passed over."""
+    found = []
+    for place, folders, names in os.walk(folder):
+        # macOS leaves shadows of every file, "._name.wav", in the archives it packs
+        folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
+        found += [
+            os.path.relpath(os.path.join(place, name), folder)
+            for name in names
+            if not name.startswith(".") and os.path.splitext(name)[1].lower() in SUFFIXES
+        ]
+    return sorted(found)
+
+
+def printable(path):
+    """`path` with everything that is not UTF-8 or not printable as escapes: safe to show and to store."""
+    text = os.fsencode(path).decode("utf-8", "backslashreplace")
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
+
+
+def read_recordings(folder, paths, *, cache=None, jobs=None):
+    """What each file holds; a file of unchanged size and change time is not read again, unless it could not be read.
+
+    That time (ctime) moves with the content, the name and the rights of a file, and no program can set it back.
+
+    folder : where `paths` start; paths : list of str
+    cache : parquet file that remembers; None is one per folder under build/
+    jobs : int, files read at a time; None is one a core
+    Returns a table in the order of `paths`: path, size (bytes), changed_ns, reason (why it cannot be used, or ""),
+    sample_rate_hz, channels, duration_s, peak and rms (1.0 is full scale), clipped (share of samples at full
+    scale), sha256 of the file, and pcm_sha256 of its samples as interleaved little-endian float32, which is the
+    same for wav and FLAC.
+    """
+    table = pd.DataFrame({"path": pd.Series(paths, dtype=str)})
+    stats = [_stat(os.path.join(folder, path)) for path in paths]
+    table["size"] = pd.Series([size for size, _ in stats], dtype="int64")
+    table["changed_ns"] = pd.Series([time for _, time in stats], dtype="int64")
+    if cache is None:
+        place = hashlib.sha256(os.fsencode(Path(folder).resolve())).hexdigest()[:12]
+        cache = REPOSITORY / "build" / "corpora" / f"{place}.parquet"
+    known = _read_cache(cache)
+    merged = table.merge(known, on=KEYS, how="left", validate="one_to_one")
+    new = np.flatnonzero(merged["reason"].isna())
+    if len(new):
+        with ThreadPoolExecutor(jobs or os.cpu_count()) as pool:  # reading and hashing leave the GIL
+            facts = list(pool.map(read_recording, [os.path.join(folder, paths[row]) for row in new]))
+        fresh = pd.concat([table.iloc[new].reset_index(drop=True), pd.DataFrame(facts)], axis=1)
+        _write_cache(cache, pd.concat([fresh, known]).drop_duplicates("path"))
+        merged = table.merge(pd.concat([merged.drop(new), fresh]), on=KEYS, how="left")
+    return merged.astype({name: type(value) for name, value in UNREAD.items()})
+
+
+def read_recording(path):
+    """The facts about one file, as `read_recordings` lists them, in a dict."""
+    facts = dict(UNREAD)
+    try:
+        samples, rate = read_samples(path)
+        size = np.abs(samples)
+        facts |= {
+            "sample_rate_hz": rate,
+            "channels": samples.shape[1],
+            "duration_s": len(samples) / rate,
+            "peak": float(size.max()),
+            "rms": float(np.sqrt(np.mean(np.square(samples, dtype=np.float64)))),
+            "clipped": float(np.mean(size >= 32767 / 32768)),
+            "pcm_sha256": hashlib.sha256(samples.astype("<f4", copy=False).tobytes()).hexdigest(),
+        }
+    except AudioError as error:
+        facts["reason"] = error.reason
+    try:
+        return facts | {"sha256": file_digest(path)}
+    except OSError as error:
+        return facts | {"reason": f"{UNREADABLE}{error.strerror}"}
+
+
+def _stat(path):
+    try:
+        stat = os.stat(path)
+        return stat.st_size, stat.st_ctime_ns
+    except (OSError, ValueError):
+        return -1, -1
+
+
+def _read_cache(cache):
+    try:
+        known = pd.read_parquet(cache, columns=[*KEYS, *UNREAD])
+        return known[~known["reason"].str.startswith(UNREADABLE)]
+    except Exception:  # absent, cut off, or of an earlier form: in each case it is made again
+        return pd.DataFrame(columns=[*KEYS, *UNREAD]).astype({"path": str, "size": int, "changed_ns": int})
+
+
+def _write_cache(cache, table):
+    try:
+        with atomic_path(cache) as temporary:
+            table.to_parquet(temporary, index=False)
+    except OSError:
+        pass  # nothing is lost but time: the place may be read-only, or full

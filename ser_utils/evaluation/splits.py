@@ -1,0 +1,550 @@
+"""Who is trained on and who is tested: folds by protocol, and an audit of what leaks between them.
+
+A protocol says what is kept apart, `folds` says how. A fold table has one row per fold and utterance
+(or segment): `utterance_id, start_ms, fold, role`; what had to be done differently from the rule is told
+in its `attrs["notes"]`.
+"""
+
+import hashlib
+import re
+
+import numpy as np
+import pandas as pd
+
+from ser_utils.corpora.facts import CORPORA
+from ser_utils.profiles import System, systems
+from ser_utils.workspace import REPOSITORY
+
+PROTOCOLS = ("paper", "utterance", "sentence", "speaker")
+SEGMENT_MS, HOP_MS = 100.0, 20.0  # the prototype paper's segments
+# EmoBox's six test groups of RAVDESS actors (Ma et al. 2024)
+EMOBOX_RAVDESS = ("01 11 20 21", "04 10 12 14", "08 09 19 23", "03 05 07 24", "02 15 16 18", "06 13 17 22")
+VALIDATION_SHARE_OF_SPEAKERS = 0.15
+
+# What train and test may share without breaking the protocol's word. `paper` gives none, so all is listed.
+ALLOWED = {
+    "paper": (),
+    "utterance": ("speakers", "sentences"),
+    "sentence": ("speakers",),
+    "speaker": ("sentences",),
+}
+FITTED = {
+    "scaler": "scaler statistics on test",
+    "encoder": "encoder fitted on test",
+    "augmentation": "augmentation before split",
+    "selection": "selection on test",
+}
+LEAKS = ("overlapping segments", "utterances", "speakers", "sentences", "identical audio", *FITTED.values())
+
+
+def make_folds(table, protocol, *, system=None, folds=None, seed=0):
+    """Assign every utterance a role in every fold, so that the protocol's word is kept.
+
+    table : utterance table; `utterance_id, speaker, emotion` are needed, `sentence` for protocol `sentence`;
+        `corpus, gender, pcm_sha256` are used where present. For the prototype's `paper` protocol one row per
+        segment with `start_ms`, or utterances with `duration_s` that are cut here every 20 ms.
+    protocol : `paper` (needs `system`), `utterance`, `sentence` or `speaker`
+    folds : `holdout` (60/20/20) or `<k>_fold` for utterance and sentence; `leave_one_speaker_out`, `emobox`
+        or `<k>_speakers` for speaker; None takes the protocol's usual one, see `default_folds`
+    Returns a table `utterance_id, start_ms` (ms, NaN for whole utterances), `fold, role`, role one of
+    train, validation, test; `attrs` tell protocol, folds, system, seed and notes. The result depends on the
+    rows' content and the seed, not on their order. `system="prototype"` splits within each speaker.
+    Outside `paper` identical audio never stands on two sides. Where no system is named and a fold has no validation
+    part, `attrs["fit"]` has the audit report that test would choose the epoch.
+    Raises ValueError for an unknown protocol, folds or system, and where the table is too small to split, or to
+    validate on for a system that does.
+    """
+    _check_protocol(protocol)
+    published = systems().get(system)
+    within_speaker = bool(published and published.within_speaker)
+    fit = (
+        {"selection": "test"} if protocol == "paper" and published and published.epoch_chosen_on_test else {}
+    )
+    if protocol == "paper":
+        split, name, notes = _paper_folds(table, published or system, folds, seed)
+    else:
+        utterances = _prepare(table)
+        name = folds or default_folds(table, protocol)
+        notes = []
+        if protocol == "utterance":
+            split, name = _utterance_folds(utterances, name, within_speaker, seed)
+        elif protocol == "sentence":
+            split, name = _sentence_folds(utterances, name, seed, notes)
+        else:
+            split, name = _speaker_folds(utterances, name, seed, notes)
+        split = _drop_twins(split, utterances, notes)
+        split = _drop_untrained(split, utterances, within_speaker, notes)
+        n_folds, watched = split["fold"].nunique(), split.loc[split["role"] == "validation", "fold"].nunique()
+        if watched < n_folds and system and not (published and not published.needs_validation):
+            raise ValueError(
+                f"Protocol {protocol!r} with folds={name!r} leaves {n_folds - watched} of {n_folds} folds without "
+                f"validation, on which {system} chooses its epoch: there are too few recordings of each emotion. "
+                f"Add some, or choose another protocol."
+            )
+        if watched < n_folds and not system:
+            fit = {"selection": "test"}  # so would whoever watches what is left
+        notes += _absences(split, utterances, within_speaker)
+    split = split.sort_values(["fold", "utterance_id", "start_ms"], ignore_index=True)
+    split = split[["utterance_id", "start_ms", "fold", "role"]]
+    split.attrs = {"protocol": protocol, "folds": name, "system": system or "", "seed": seed, "notes": notes}
+    if fit:
+        split.attrs["fit"] = fit
+    return split
+
+
+def default_folds(table, protocol):
+    """The name of the folds used when none is asked for: EmoBox's for all of RAVDESS, one speaker at a time
+    for up to twelve speakers, five groups of speakers beyond; `holdout` for utterance and sentence."""
+    if protocol != "speaker":
+        return "holdout"
+    speakers = _prepare(table).drop_duplicates("speaker_key")
+    if set(_column(speakers, "corpus")) == {"ravdess"} and set(speakers["speaker"]) == set(
+        " ".join(EMOBOX_RAVDESS).split()
+    ):
+        return "emobox"
+    return "leave_one_speaker_out" if len(speakers) <= 12 else "5_speakers"
+
+
+def _check_protocol(protocol):
+    if protocol not in PROTOCOLS:
+        raise ValueError(f"Unknown protocol={protocol!r}. Accepted: {', '.join(PROTOCOLS)}")
+
+
+def _column(table, name):
+    if name not in table:
+        return pd.Series("", index=table.index, dtype=object)
+    return table[name].astype(object).where(table[name].notna(), "").astype(str)
+
+
+def _prepare(table):
+    """One row per utterance in content order, with the keys that are grouped by."""
+    missing = [name for name in ("utterance_id", "speaker", "emotion") if name not in table]
+    if missing:
+        raise ValueError(f"Folds need utterance_id, speaker, emotion. Missing: {', '.join(missing)}")
+    if table.empty:
+        raise ValueError("Folds need at least one utterance. Received an empty table.")
+    rows = pd.DataFrame({name: _column(table, name) for name in ("utterance_id", "speaker", "emotion")})
+    if "start_ms" not in table and rows["utterance_id"].duplicated().any():
+        twice = rows.loc[rows["utterance_id"].duplicated(), "utterance_id"].iloc[0]
+        raise ValueError(f"utterance_id must be unique. Received twice: {twice!r}")
+    for name in ("corpus", "gender", "sentence", "pcm_sha256"):
+        rows[name] = _column(table, name)
+    rows = rows.drop_duplicates("utterance_id").sort_values("utterance_id", ignore_index=True)
+    rows["speaker_key"] = rows["corpus"] + "/" + rows["speaker"]  # "03" of two corpora are two people
+    rows["audio"] = rows["pcm_sha256"].where(rows["pcm_sha256"] != "", "id " + rows["utterance_id"])
+    return rows
+
+
+def _shuffled(keys, seed):
+    """Keys in an order that depends on each key and the seed alone, not on which others are there."""
+    return sorted(keys, key=lambda key: hashlib.blake2b(f"{seed}/{key}".encode()).digest())
+
+
+def _deal(units, strata, shares, seed):
+    """Deal units to parts: in every stratum each part gets one if it can, the rest keeps the shares.
+
+    A stratum with fewer units than parts serves unequal parts in their order (train, then test, then
+    validation) and equal parts by what they lack. Returns {unit: part}.
+    """
+    parts, share = list(shares), np.array(list(shares.values()))
+    ranked = np.ptp(share) > 0
+    given, dealt = np.zeros(len(parts)), {}
+    members_of = pd.Series(list(units)).groupby(list(strata), sort=True)
+    for _, members in members_of:
+        here = np.zeros(len(parts))
+        for position, unit in enumerate(_shuffled(members, seed)):
+            lack = share * (given.sum() + 1) - given
+            if ranked and len(members) < len(parts):
+                part = position
+            else:
+                part = int(np.argmax(np.where(here == 0, lack, -np.inf) if (here == 0).any() else lack))
+            here[part] += 1
+            given[part] += 1
+            dealt[unit] = parts[part]
+    return dealt
+
+
+def _deal_utterances(rows, shares, seed, *, within_speaker=False):
+    """Role or part of each utterance: speaker by speaker, stratified by emotion, identical audio together.
+
+    An emotion that a speaker has fewer than four times is dealt from one pool of all such speakers, unless
+    every speaker is to be split alone (`within_speaker`); otherwise the two ways agree.
+    """
+    units = rows.drop_duplicates("audio")
+    stratum, dealt_with = units["emotion"] + "\t" + units["speaker_key"], units["speaker_key"]
+    if not within_speaker:
+        dealt_with = dealt_with.mask(stratum.map(stratum.value_counts()) < 4, "the pool")
+    dealt = {}
+    for _, group in units.groupby(dealt_with):
+        dealt |= _deal(group["audio"], group["emotion"], shares, seed)
+    return rows["audio"].map(dealt)
+
+
+def _table(rows, fold, role):
+    return rows[["utterance_id"]].assign(start_ms=np.nan, fold=fold, role=role)
+
+
+def _paper_folds(table, system, folds, seed):
+    """The published split of a system; `system` is a `profiles.System` or the unknown name that was asked for."""
+    if not isinstance(system, System):
+        accepted = ", ".join(systems())
+        raise ValueError(
+            f"Protocol 'paper' needs a system. Accepted: {accepted}. Received: system={system!r}"
+        )
+    if folds not in (None, system.folds):
+        raise ValueError(
+            f"{system.name} was published with folds={system.folds!r}. Received: folds={folds!r}"
+        )
+    notes = [system.note] if system.note else []
+    if system.within_speaker:
+        return _segment_folds(table, system.split, seed), system.folds, notes
+    rows = _prepare(table)
+    stratum = rows["emotion"] if system.stratified else pd.Series("", index=rows.index)
+    role = rows["utterance_id"].map(_deal(rows["utterance_id"], stratum, system.split, seed))
+    if system.folds == "holdout":
+        return _table(rows, 0, role), system.folds, notes
+    inside, k = rows[role == "train"], _number(system.folds, r"(\d+)_fold", "holdout, <k>_fold")
+    dealt = _deal(inside["utterance_id"], inside["emotion"], dict.fromkeys(range(k), 1 / k), seed)
+    part = rows["utterance_id"].map(dealt)
+    each = [_table(rows, fold, role.mask(part == fold, "validation")) for fold in range(k)]
+    return pd.concat(each), system.folds, notes
+
+
+def _segment_folds(table, shares, seed):
+    """Segments at random within each speaker, as the prototype paper's loaders do."""
+    _prepare(table)
+    segments = table if "start_ms" in table else segment_rows(table)
+    segments = pd.DataFrame(
+        {
+            "utterance_id": _column(segments, "utterance_id"),
+            "start_ms": segments["start_ms"].astype(float),
+            "speaker": _column(segments, "corpus") + "/" + _column(segments, "speaker"),
+        }
+    ).sort_values(["utterance_id", "start_ms"], ignore_index=True)
+    role = np.empty(len(segments), dtype=object)
+    for speaker, positions in segments.groupby("speaker").indices.items():
+        entropy = int.from_bytes(hashlib.blake2b(speaker.encode(), digest_size=8).digest(), "big")
+        shuffled = np.random.default_rng([seed, entropy]).permutation(positions)
+        n_train = round(shares["train"] * len(shuffled))
+        role[shuffled[:n_train]], role[shuffled[n_train:]] = "train", "test"
+    return segments[["utterance_id", "start_ms"]].assign(fold=0, role=role)
+
+
+def segment_rows(table, *, segment_ms=SEGMENT_MS, hop_ms=HOP_MS):
+    """Repeat each utterance's row once per segment, with `start_ms`; an incomplete tail is dropped.
+
+    table : with duration_s (s). Returns the table's columns and start_ms (ms).
+    """
+    # a microsecond of slack: durations are samples / rate in floating point
+    count = np.floor((table["duration_s"].to_numpy() * 1000 - segment_ms) / hop_ms + 1e-6).astype(int) + 1
+    count = np.maximum(count, 0)
+    rows = table.loc[table.index.repeat(count)].reset_index(drop=True)
+    first = np.repeat(np.cumsum(count) - count, count)
+    return rows.assign(start_ms=(np.arange(len(rows)) - first) * float(hop_ms))
+
+
+def _number(name, pattern, accepted):
+    found = re.fullmatch(pattern, name)
+    if not found or int(found[1]) < 2:
+        raise ValueError(f"Unknown folds. Accepted: {accepted}, k from 2. Received: folds={name!r}")
+    return int(found[1])
+
+
+def _utterance_folds(rows, name, within_speaker, seed):
+    if name == "holdout":
+        shares = {"train": 0.6, "test": 0.2, "validation": 0.2}
+        return _table(rows, 0, _deal_utterances(rows, shares, seed, within_speaker=within_speaker)), name
+    k = _number(name, r"(\d+)_fold", "holdout, <k>_fold")
+    part = _deal_utterances(rows, dict.fromkeys(range(k), 1 / k), seed, within_speaker=within_speaker)
+    split = pd.concat(_in_turn(rows, part, fold, k, seed) for fold in range(k))
+    # a class known from validation alone could not be learned: its clips train
+    stratum = rows["emotion"] + ("\t" + rows["speaker_key"] if within_speaker else "")
+    stratum = split["fold"].astype(str) + "\t" + stratum.reindex(split.index)
+    unlearned = ~stratum.isin(stratum[split["role"] == "train"]) & (split["role"] == "validation")
+    return split.assign(role=split["role"].mask(unlearned, "train")), name
+
+
+def _in_turn(rows, part, fold, k, seed):
+    """Part `fold` is tested and the next one validates; of two parts, a fifth of the other one does."""
+    role = pd.Series("train", index=rows.index).mask(part == fold, "test")
+    return _table(
+        rows, fold, role.mask(part == (fold + 1) % k, "validation") if k > 2 else _carve(rows, role, seed)
+    )
+
+
+def _carve(rows, role, seed):
+    """Take a fifth of the training utterances for validation, stratified by speaker and emotion."""
+    inside = rows[role == "train"]
+    carved = _deal_utterances(inside, {"train": 0.8, "validation": 0.2}, seed)
+    return carved.reindex(rows.index).fillna(role)
+
+
+def _sentence_folds(rows, name, seed, notes):
+    unknown = int((rows["sentence"] == "").sum())
+    text = rows["corpus"] + "/" + rows["sentence"]
+    if unknown or text.nunique() < 2:
+        found = f"{unknown} of {len(rows)} utterances have no text" if unknown else f"found {text.nunique()}"
+        raise ValueError(f"Protocol 'sentence' needs at least two texts, known for every utterance: {found}.")
+    k = 3 if name == "holdout" else _number(name, r"(\d+)_fold", "holdout, <k>_fold")
+    k = min(k, text.nunique())
+    # texts spoken in the most emotions first, so that test and validation see as many classes as can be
+    classes = rows.groupby(text)["emotion"].nunique()
+    ordered = sorted(_shuffled(classes.index, seed), key=lambda one: -classes[one])
+    part_of, share, load = {}, text.value_counts(normalize=True), np.zeros(k)
+    for one in ordered:
+        if name == "holdout":  # test, then validation, up to a fifth each and at least one text
+            full = [load[part] > 0 and load[part] + share[one] / 2 > 0.2 for part in range(k - 1)]
+            part = (full + [False]).index(False)
+        else:
+            part = int(np.argmin(load))
+        part_of[one] = part
+        load[part] += share[one]
+    part = text.map(part_of)
+    if k == 2:
+        notes.append("two texts are too few for a third group: validation is grouped by utterance")
+    if name == "holdout":
+        return _in_turn(rows, part, 0, k, seed), name
+    return pd.concat(_in_turn(rows, part, fold, k, seed) for fold in range(k)), f"{k}_fold"
+
+
+def _speaker_folds(rows, name, seed, notes):
+    speakers = rows.drop_duplicates("speaker_key").sort_values("speaker_key").set_index("speaker_key")
+    if len(speakers) < 2:
+        raise ValueError(f"Protocol 'speaker' needs at least two speakers, found {len(speakers)}.")
+    if name == "leave_one_speaker_out":
+        parts = [[speaker] for speaker in speakers.index]
+    elif name == "emobox":
+        if set(speakers["corpus"]) - {"ravdess", ""}:
+            raise ValueError("Folds 'emobox' are RAVDESS's. Use leave_one_speaker_out or <k>_speakers.")
+        of_actor = {actor: fold for fold, group in enumerate(EMOBOX_RAVDESS) for actor in group.split()}
+        fold_of = speakers["speaker"].str.zfill(2).map(of_actor)
+        if fold_of.isna().any():
+            raise ValueError(f"Folds 'emobox' know actors 01-24. Received: {sorted(speakers['speaker'])}")
+        parts = [list(speakers.index[fold_of == fold]) for fold in range(len(EMOBOX_RAVDESS))]
+        if sum(map(bool, parts)) < 2:
+            raise ValueError("Folds 'emobox' need actors of at least two groups; use leave_one_speaker_out.")
+        if not all(parts):
+            notes.append(f"{parts.count([])} of EmoBox's six folds have none of the speakers at hand")
+    else:
+        accepted = "leave_one_speaker_out, emobox, <k>_speakers"
+        k = 5 if name == "k_speakers" else _number(name, r"(\d+)_speakers", accepted)
+        if k > len(speakers):
+            notes.append(f"{k} groups asked for, {len(speakers)} speakers: one speaker a group")
+            k = len(speakers)
+        name = f"{k}_speakers"
+        # dealt like cards, gender by gender, so that groups differ by at most one of each
+        of_gender = speakers.groupby(speakers["corpus"] + "\t" + speakers["gender"]).groups
+        cards = [speaker for gender in sorted(of_gender) for speaker in _shuffled(of_gender[gender], seed)]
+        parts = [cards[part::k] for part in range(k)]
+    if len(speakers) - max(map(len, parts)) < 3:
+        notes.append("fewer than three training speakers: validation is grouped by utterance")
+    each = []
+    for fold, test in enumerate(parts):
+        if not test:
+            continue
+        role = pd.Series("train", index=rows.index).mask(rows["speaker_key"].isin(test), "test")
+        chosen = _validation_speakers(speakers, parts, fold)
+        is_chosen = rows["speaker_key"].isin(chosen)
+        each.append(
+            _table(rows, fold, role.mask(is_chosen, "validation") if chosen else _carve(rows, role, seed))
+        )
+    return pd.concat(each), name
+
+
+def _validation_speakers(speakers, parts, fold):
+    """The speakers that follow the test group, genders in turn; none where fewer than three would train."""
+    after = [speaker for part in parts[fold + 1 :] + parts[:fold] for speaker in part]
+    if len(after) < 3:
+        return []
+    chosen = []
+    for _ in range(max(1, round(VALIDATION_SHARE_OF_SPEAKERS * len(after)))):
+        taken = list(speakers.loc[chosen, "gender"])
+        left = [speaker for speaker in after if speaker not in chosen]
+        chosen.append(min(left, key=lambda speaker: taken.count(speakers.loc[speaker, "gender"])))
+    return chosen
+
+
+def _drop_twins(split, rows, notes):
+    """Leave out of training what is the same recording as a clip of another side."""
+    split = split.reset_index(drop=True)
+    audio = split["utterance_id"].map(rows.set_index("utterance_id")["audio"])
+    rank = split["role"].map({"test": 0, "validation": 1, "train": 2})
+    twin = rank > rank.groupby([split["fold"], audio]).transform("min")
+    if twin.any():
+        count = split.loc[twin, "utterance_id"].nunique()
+        notes.append(f"{count} clips are left out of training where test or validation has the same audio")
+    return split[~twin]
+
+
+def _drop_untrained(split, rows, within_speaker, notes):
+    """Leave out speakers who, taken alone, would have nothing to train or to test on."""
+    if not within_speaker:
+        return split
+    speaker = split["utterance_id"].map(rows.set_index("utterance_id")["speaker_key"])
+    for one in sorted(speaker.unique()):
+        if not {"train", "test"} <= set(split.loc[speaker == one, "role"]):
+            notes.append(f"speaker {one.split('/', 1)[1]} is left out: too few clips to train and test on")
+            split = split[speaker.loc[split.index] != one]
+    if split.empty:
+        raise ValueError("No speaker has enough clips to train and test on.")
+    return split
+
+
+def _absences(split, rows, within_speaker):
+    """One sentence per emotion that some fold does not train on or does not test."""
+    label = rows["emotion"] + (" of speaker " + rows["speaker"] if within_speaker else "")
+    label_of = split["utterance_id"].map(dict(zip(rows["utterance_id"], label, strict=True)))
+    n_folds = split["fold"].nunique()
+    notes = []
+    for role in ("train", "test"):
+        folds_with = split["fold"][split["role"] == role].groupby(label_of).nunique()
+        for one in sorted(label_of.unique()):
+            if without := n_folds - int(folds_with.get(one, 0)):
+                notes.append(f"{without} of {n_folds} folds have no {one} in {role}")
+    return notes
+
+
+def make_all_folds(utterances, segments, protocols, *, system="prototype", seed=0):
+    """A system's folds under each protocol, as far as the corpus allows.
+
+    utterances : utterance table; segments : segment table, None for a system of whole utterances
+    protocols : names; system : as `make_folds` knows it
+    Returns ({protocol: fold table}, {protocol: why not}), both in the order of `protocols`.
+    """
+    possible, impossible = {}, {}
+    for protocol in protocols:
+        by_segment = segments is not None and protocol == "paper"
+        table = segments.merge(utterances[["utterance_id", "corpus"]]) if by_segment else utterances
+        # no speaker can be new to a model of one speaker: `speaker` asks the model over all of them
+        within = None if protocol == "speaker" and systems()[system].within_speaker else system
+        try:
+            possible[protocol] = make_folds(table, protocol, system=within, seed=seed)
+        except ValueError as error:
+            impossible[protocol] = str(error)
+    return possible, impossible
+
+
+def audit_leakage(folds, table, *, fit=None):
+    """Count what the test part of each fold shares with what was fitted, tuned or chosen on.
+
+    folds : fold table. table : utterance table
+    fit : what was given to `scaler`, `encoder`, `augmentation` (the originals of artificial clips) and
+        `selection` (of epoch or settings): a role or roles ("train", "all"), utterance ids,
+        (utterance_id, start_ms) pairs, {fold: one of these}, or rows of the fold table
+    Returns a table `fold, kind, count, allowed, checked`, one row per fold and kind of leak: how many test
+    rows, or how many utterances, speakers, sentences or recordings stand on both sides; whether the
+    protocol allows that; and whether it could be checked (a kind whose `fit` was not told was not).
+    Training and validation count as one side, for both shape the model.
+    Raises ValueError for an unknown key or role in `fit` and for utterances the table does not know.
+    """
+    fit = {**folds.attrs.get("fit", {}), **(fit or {})}
+    if unknown := set(fit) - set(FITTED):
+        raise ValueError(f"Unknown key in fit. Accepted: {', '.join(FITTED)}. Received: {sorted(unknown)}")
+    about = _prepare(table).set_index("utterance_id")
+    if strange := set(folds["utterance_id"].astype(str)) - set(about.index):
+        raise ValueError(f"Folds of other data: {len(strange)} unknown utterances, e.g. {min(strange)!r}")
+    about["text"] = (about["corpus"] + "/" + about["sentence"]).where(about["sentence"] != "")
+    folds = folds.assign(utterance_id=folds["utterance_id"].astype(str))
+    allowed = ALLOWED.get(folds.attrs.get("protocol"), ())
+    found = []
+    for fold, rows in folds.groupby("fold"):
+        count = _shared(rows, about, folds.attrs.get("segment_ms", SEGMENT_MS))
+        for key, kind in FITTED.items():
+            count[kind] = _test_rows_given(rows, fit[key], fold) if key in fit else 0
+        untold = {kind for key, kind in FITTED.items() if key not in fit}
+        found += [(fold, kind, count[kind], kind in allowed, kind not in untold) for kind in LEAKS]
+    return pd.DataFrame(found, columns=["fold", "kind", "count", "allowed", "checked"])
+
+
+def _shared(rows, about, segment_ms):
+    is_test = rows["role"] == "test"
+    test, other = set(rows.loc[is_test, "utterance_id"]), set(rows.loc[~is_test, "utterance_id"])
+    both = test & other
+
+    def common(name, left, right):
+        return len(set(about.loc[sorted(left), name].dropna()) & set(about.loc[sorted(right), name].dropna()))
+
+    return {
+        "overlapping segments": _overlapping(rows[rows["utterance_id"].isin(both)], segment_ms),
+        "utterances": len(both),
+        "speakers": common("speaker_key", test, other),
+        "sentences": common("text", test, other),
+        "identical audio": common("audio", test - both, other - both),  # `both` is counted above
+    }
+
+
+def _overlapping(rows, segment_ms):
+    """How many test rows share time with a row of the same utterance on the other side."""
+    count = 0
+    for _, segments in rows.groupby("utterance_id"):
+        is_test = segments["role"].to_numpy() == "test"
+        start = segments["start_ms"].to_numpy(float)
+        test, other = start[is_test], np.sort(start[~is_test])
+        if np.isnan(start).any():  # a whole utterance overlaps all of its segments
+            count += len(test)
+            continue
+        after = np.searchsorted(other, test - segment_ms, side="right")
+        before = np.searchsorted(other, test + segment_ms, side="left")
+        count += int((before > after).sum())
+    return count
+
+
+def _test_rows_given(rows, given, fold):
+    """How many test rows are among `given`, in any of the forms `audit_leakage` takes."""
+    if isinstance(given, dict):
+        given = given.get(fold, ())
+    if isinstance(given, pd.DataFrame):
+        given = given[given["fold"] == fold] if "fold" in given else given
+        whole = given["start_ms"].isna().all() if "start_ms" in given else True
+        given = (
+            given["utterance_id"] if whole else given[["utterance_id", "start_ms"]].itertuples(False, None)
+        )
+    given = {given} if isinstance(given, str) else set(() if given is None else given)
+    test = rows[rows["role"] == "test"]
+    if given <= {"train", "validation", "test", "all"}:
+        return len(test) if given & {"test", "all"} else 0
+    pairs = zip(test["utterance_id"], test["start_ms"], strict=True)
+    return sum(pair in given or pair[0] in given for pair in pairs)
+
+
+def leaks_beyond(audit, protocol):
+    """What the audit found beyond what the protocol allows, as the scores' `leaks` column tells it.
+
+    Returns the kinds joined by "; ", empty when the protocol keeps its word.
+    """
+    _check_protocol(protocol)
+    found = set(audit.loc[audit["count"] > 0, "kind"]) - set(ALLOWED[protocol])
+    return "; ".join(kind for kind in LEAKS if kind in found)
+
+
+def speaker_groups(corpus, folds):
+    """Whom each fold of a whole corpus tests and validates on, as the files in data/folds/ hold it.
+
+    corpus : corpora.Corpus; folds : "leave_one_speaker_out" or "emobox"
+    Returns a table `fold, test, validation` of speakers joined by spaces; all others train. An empty
+    `validation` means that it is grouped by utterance.
+    """
+    emotions = corpus.emotions
+    rows = [(speaker, gender, emotion) for speaker, gender in corpus.speakers.items() for emotion in emotions]
+    table = pd.DataFrame(rows, columns=["speaker", "gender", "emotion"]).assign(corpus=corpus.name)
+    table["utterance_id"] = table["speaker"] + " " + table["emotion"]
+    split = make_folds(table, "speaker", folds=folds).merge(table, on="utterance_id")
+    whole = split.groupby(["fold", "speaker"])["role"].agg(
+        lambda roles: roles.iloc[0] if roles.nunique() == 1 else ""
+    )
+    groups = whole.reset_index().groupby(["fold", "role"])["speaker"].agg(" ".join).unstack(fill_value="")
+    return (
+        groups.reindex(columns=["test", "validation"], fill_value="").reset_index().rename_axis(columns=None)
+    )
+
+
+def save_speaker_groups(folder):
+    """Write the fold files of every corpus into a folder, as <corpus>-<folds>.csv."""
+    for name, corpus in CORPORA.items():
+        for folds in ("leave_one_speaker_out", *(["emobox"] if name == "ravdess" else [])):
+            table = speaker_groups(corpus, folds)
+            table.to_csv(folder / f"{name}-{folds}.csv", index=False, lineterminator="\n")
+
+
+if __name__ == "__main__":
+    save_speaker_groups(REPOSITORY / "data" / "folds")

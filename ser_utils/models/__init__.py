@@ -1,1 +1,0 @@
-"""Keras layers, losses and models, one module per system."""

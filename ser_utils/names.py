@@ -1,0 +1,41 @@
+"""Names of datasets, results and their folders, from the standard library alone.
+
+`tools/graph.py` needs them before anything is installed, the workspace whenever a file is written.
+"""
+
+import hashlib
+import re
+from pathlib import Path
+
+CORPUS_NAMES = re.compile(r"[a-z0-9_]+(\+[a-z0-9_]+)*")  # anything else is a path to the reader's own
+
+
+def result_name(system: str, model: str, protocol: str, folds: str) -> str:
+    """Name the files of one result, `<system>-<model>-<protocol>-<folds>`.
+
+    Raises
+    ------
+    ValueError : if a part has other characters than a-z, 0-9 and _
+    """
+    for part in (system, model, protocol, folds):
+        if not re.fullmatch(r"[a-z0-9_]+", part):
+            raise ValueError(f"A result's name is made of a-z, 0-9 and _. Received: {part!r}")
+    return f"{system}-{model}-{protocol}-{folds}"
+
+
+def dataset_parts(dataset: str) -> list[str]:
+    """Split a dataset at its "+": names of corpora as they are, the reader's own as absolute paths."""
+    if CORPUS_NAMES.fullmatch(dataset):
+        return dataset.split("+")
+    parts = [dataset] if Path(dataset).expanduser().exists() else dataset.split("+")
+    return [p if CORPUS_NAMES.fullmatch(p) or not p else str(Path(p).expanduser().resolve()) for p in parts]
+
+
+def dataset_name(dataset: str) -> str:
+    """Name the folder of a dataset: the dataset itself, or for paths their stems and a hash of where they are."""
+    if CORPUS_NAMES.fullmatch(dataset):
+        return dataset
+    parts = dataset_parts(dataset)
+    place = hashlib.sha256("+".join(parts).encode()).hexdigest()[:6]
+    stem = "_".join(Path(part).stem for part in parts)
+    return re.sub(r"[^a-z0-9]+", "_", stem.lower()).strip("_")[:40] + "-" + place

@@ -1,0 +1,278 @@
+"""What a network has to beat: chance, duration, loudness, and classical acoustic features with an SVC."""
+
+import functools
+import importlib.util
+import sys
+import time
+import zlib
+
+import librosa
+import numpy as np
+import pandas as pd
+from joblib.externals.loky import ProcessPoolExecutor
+from sklearn.dummy import DummyClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC
+
+from ser_utils.corpora.loading import EMOTIONS
+from ser_utils.evaluation.metrics import unweighted_average_recall
+from ser_utils.evaluation.splits import audit_leakage, make_folds
+from ser_utils.features.audio import load_audio
+from ser_utils.features.store import build_store
+from ser_utils.workspace import content_key
+
+MFCC_RATE_HZ = 16_000  # one rate, so that corpora can be tested across
+OPENSMILE_SETS = {"egemaps": "eGeMAPSv02", "compare": "ComParE_2016"}
+OPENSMILE_LICENCE = (
+    "openSMILE is free for private use, research and education; a product needs a licence from audEERING "
+    "(https://audeering.github.io/opensmile/about.html)."
+)
+
+
+def duration(signal, sample_rate):
+    """Length of the clip in s, (1, 1): a corpus in which this does well gives its labels away."""
+    return np.array([[len(signal) / sample_rate]], np.float32)
+
+
+def loudness(signal, sample_rate):
+    """Level of the clip in dB of full scale: mean and peak of its 25 ms RMS, (1, 2)."""
+    frame = max(1, round(0.025 * sample_rate))
+    rms = librosa.feature.rms(y=signal, frame_length=frame, hop_length=frame, center=False)[0]
+    level = 20 * np.log10(np.maximum([np.sqrt(np.mean(rms**2)), rms.max()], 1e-6))
+    return level[None].astype(np.float32)
+
+
+def mfcc_statistics(signal, sample_rate):
+    """Mean and standard deviation over time of 20 MFCC and their slopes, (1, 80)."""
+    mfcc = librosa.feature.mfcc(y=signal, sr=sample_rate, n_mfcc=20, n_fft=512, hop_length=160)
+    slope = librosa.feature.delta(mfcc, width=9, mode="nearest")
+    both = np.vstack([mfcc, slope])
+    return np.concatenate([both.mean(axis=1), both.std(axis=1)])[None].astype(np.float32)
+
+
+def opensmile_functionals(signal, sample_rate, name):
+    """openSMILE's functionals of one clip: (1, 88) for eGeMAPSv02, (1, 6373) for ComParE_2016.
+
+    Raises ImportError where openSMILE is not installed.
+    """
+    if not has_opensmile():
+        raise ImportError("This baseline needs openSMILE: pip install 'ser-utils[opensmile]'")
+    if (
+        "tensorflow" in sys.modules
+    ):  # opensmile 2.6 and TensorFlow 2.21 in one process end in a segmentation fault
+        return _own_process().submit(_functionals, signal, sample_rate, name).result()
+    return _functionals(signal, sample_rate, name)
+
+
+def has_opensmile():
+    return importlib.util.find_spec("opensmile") is not None
+
+
+@functools.cache
+def _own_process():
+    return ProcessPoolExecutor(max_workers=1)
+
+
+def _functionals(signal, sample_rate, name):
+    return _smile(name).process_signal(signal, sample_rate).to_numpy(np.float32)
+
+
+@functools.cache
+def _smile(name):
+    import opensmile
+
+    return opensmile.Smile(opensmile.FeatureSet[name], opensmile.FeatureLevel.Functionals)
+
+
+# model → what is extracted, at which rate (None: the recording's own)
+EXTRACTORS = {
+    "duration": (duration, None),
+    "loudness": (loudness, None),
+    "mfcc": (mfcc_statistics, MFCC_RATE_HZ),
+    **{m: (functools.partial(opensmile_functionals, name=name), None) for m, name in OPENSMILE_SETS.items()},
+}
+
+
+def system_of(model):
+    return "opensmile" if model in OPENSMILE_SETS else "baseline"
+
+
+def add_noise(signal, snr_db):
+    """Add white noise at a signal-to-noise ratio in dB; the noise follows from the signal, so it is repeatable."""
+    noise = np.random.default_rng(zlib.crc32(np.ascontiguousarray(signal).tobytes())).standard_normal(
+        len(signal)
+    )
+    wanted = np.sqrt(np.mean(np.square(signal, dtype=np.float64)) / 10 ** (snr_db / 10))
+    return (signal + wanted * noise / np.sqrt(np.mean(noise**2))).astype(np.float32)
+
+
+def _extract(signal, sample_rate, model, snr_db):
+    signal = signal if snr_db is None else add_noise(signal, snr_db)
+    return EXTRACTORS[model][0](signal, sample_rate)
+
+
+def load_features(folder, table, model, *, snr_db=None, jobs=None):
+    """One feature vector per utterance, extracted once and kept.
+
+    folder : where feature stores live; table : utterance table
+    model : "chance" (knows nothing), "duration", "loudness", "mfcc", "egemaps" or "compare"
+    snr_db : dB, white noise added to every clip before
+    Returns (n_utterances, n_features), in the table's order.
+    """
+    if model == "chance":
+        return np.zeros((len(table), 1), np.float32)
+    if model not in EXTRACTORS:
+        raise ValueError(f"model must be one of chance, {', '.join(EXTRACTORS)}. Received: model={model!r}")
+    name = f"baseline_{model}" if snr_db is None else f"baseline_{model}_{snr_db:+d}db"
+    store = build_store(
+        folder / name, table, functools.partial(_extract, model=model, snr_db=snr_db), key=name,
+        sample_rate_hz=EXTRACTORS[model][1], jobs=jobs, title=name,
+    )  # fmt: skip
+    place = store.table.set_index("utterance_id")["first_row"]
+    return np.nan_to_num(store.array[place.loc[table["utterance_id"]]])
+
+
+def build_classifier(model, constant=None):
+    """Chance: always the emotion `constant`, so that UAR is one over the number of classes whatever the folds
+    (the commonest training class is the rarer one in test). Everything else: features standardised in the
+    fold, RBF SVC as scikit-learn has it by default."""
+    if model == "chance":
+        return DummyClassifier(strategy="constant", constant=constant)
+    return make_pipeline(StandardScaler(), SVC())
+
+
+def probabilities(classifier, features):
+    """Class probabilities (n, n_classes); for an SVC the softmax of its decision values, which only ranks."""
+    if hasattr(classifier, "predict_proba"):
+        return classifier.predict_proba(features)
+    values = classifier.decision_function(features)
+    values = np.stack([-values, values], axis=1) if values.ndim == 1 else values
+    weights = np.exp(values - values.max(axis=1, keepdims=True))
+    return weights / weights.sum(axis=1, keepdims=True)
+
+
+def n_parameters(classifier):
+    """Numbers the fitted classifier keeps: class priors, or mean, scale, support vectors and coefficients."""
+    if not hasattr(classifier, "steps"):
+        return classifier.class_prior_.size
+    scaler, svc = (step for _, step in classifier.steps)
+    return 2 * scaler.mean_.size + svc.support_vectors_.size + svc.dual_coef_.size + svc.intercept_.size
+
+
+def cross_validate(features, table, folds, *, model="mfcc", test_features=None):
+    """Fit on train and validation of each fold (nothing is chosen), predict its test part.
+
+    features : (n_utterances, n_features) in the order of table; folds : fold table of whole utterances
+    test_features : what is predicted from instead, e.g. the same clips in noise
+    Returns (predictions table as the design fixes it, costs: parameters, seconds_to_train, ms_per_utterance);
+    the audit's `fit` for it is {"scaler": ["train", "validation"]}.
+    """
+    place = pd.Series(np.arange(len(table)), index=table["utterance_id"])
+    label, tested = table["emotion"].to_numpy(), features if test_features is None else test_features
+    classes = [emotion for emotion in EMOTIONS if emotion in set(label)]
+    parts, sizes, seconds_to_train, seconds_to_predict = [], [], 0.0, 0.0
+    for fold, rows in folds.groupby("fold"):
+        is_test = rows["role"] == "test"
+        fitted, test = (place.loc[rows.loc[side, "utterance_id"]].to_numpy() for side in (~is_test, is_test))
+        start = time.perf_counter()
+        classifier = _fit(features[fitted], label[fitted], model)
+        middle = time.perf_counter()
+        p = pd.DataFrame(probabilities(classifier, tested[test]), columns=classifier.classes_)
+        prediction = classifier.predict(tested[test])
+        seconds_to_train += middle - start
+        seconds_to_predict += time.perf_counter() - middle
+        sizes.append(n_parameters(classifier))
+        part = table.iloc[test][["utterance_id", "speaker", "emotion"]].reset_index(drop=True)
+        p = p.reindex(columns=classes, fill_value=0.0).add_prefix("p_")
+        parts.append(pd.concat([part.assign(start_ms=np.nan, prediction=prediction, fold=fold), p], axis=1))
+    predictions = pd.concat(parts, ignore_index=True)
+    costs = {
+        "parameters": np.mean(sizes),
+        "seconds_to_train": seconds_to_train,
+        "ms_per_utterance": 1000 * seconds_to_predict / len(predictions),
+    }
+    return predictions, costs
+
+
+def _fit(features, label, model):
+    # a fold may leave one class only, which an SVC refuses
+    model = model if len(set(label)) > 1 else "chance"
+    return build_classifier(model, min(label)).fit(features, label)
+
+
+def evaluate(workspace, table, model, protocol, folds=None):
+    """Predict, audit and measure one baseline under one protocol, unless exactly that was done before.
+
+    Writes predictions, folds, audit and costs through the workspace. Returns the name of the folds.
+    """
+    system = system_of(model)
+    split = make_folds(table, protocol, system=system, folds=folds, seed=workspace.seed)
+    name = {"system": system, "model": model, "protocol": protocol, "folds": split.attrs["folds"]}
+    features = load_features(workspace.folder("features"), table, model)
+    key = content_key(features, table[["utterance_id", "emotion"]], split, sys.modules[__name__])
+    if finished(workspace, key, name):
+        workspace.saved.add("-".join(name.values()))
+        return name["folds"]
+    predictions, costs = cross_validate(features, table, split, model=model)
+    costs["ms_per_utterance"] += ms_to_extract(table, model)
+    audit = audit_leakage(
+        split, table, fit={"scaler": ["train", "validation"], "selection": (), "augmentation": ()}
+    )
+    workspace.save_folds(split, system=system, protocol=protocol, folds=name["folds"])
+    workspace.save_audit(audit, **name)
+    workspace.save_costs(costs, **name)
+    predictions.attrs["made_from"] = key
+    workspace.save_predictions(predictions, **name)
+    return name["folds"]
+
+
+def finished(workspace, key, name):
+    predictions = f"predictions/{'-'.join(name.values())}"
+    return (
+        workspace.has_table(predictions) and workspace.load_table(predictions).attrs.get("made_from") == key
+    )
+
+
+def ms_to_extract(table, model, *, clips=5):
+    """Milliseconds to load one clip and extract its features on one core: the median over the first clips."""
+    if model == "chance":
+        return 0.0
+    extract, rate = EXTRACTORS[model]
+    times = []
+    for path in table["path"].head(clips + 1):  # the first one warms up
+        start = time.perf_counter()
+        extract(*load_audio(path, rate))
+        times.append(time.perf_counter() - start)
+    return 1000 * float(np.median(times[1:] or times))
+
+
+def across_domains(features, table, domain, within):
+    """Train on each domain, test on each: how far a model carries.
+
+    features : (n_utterances, n_features) in the order of table
+    domain : (n_utterances,) names, such as the corpus or the gender
+    within : function (table of one domain) -> speaker-independent fold table, for the diagonal
+    Returns (uar, common): tables train × test; only emotions that both domains have are trained and tested,
+    `common` counts them.
+    """
+    domain = np.asarray(domain)
+    names = sorted(set(domain))
+    uar = pd.DataFrame(np.nan, names, names).rename_axis(index="trained on", columns="tested on")
+    common = uar.copy()
+    label = table["emotion"].to_numpy()
+    for one in names:
+        for other in names:
+            shared = set(label[domain == one]) & set(label[domain == other])
+            usable = np.isin(label, sorted(shared))
+            train, test = np.flatnonzero(usable & (domain == one)), np.flatnonzero(usable & (domain == other))
+            common.loc[one, other] = len(shared)
+            if one == other:
+                rows = table.iloc[train].reset_index(drop=True)
+                if rows["speaker"].nunique() > 1:
+                    found, _ = cross_validate(features[train], rows, within(rows))
+                    uar.loc[one, other] = unweighted_average_recall(found["emotion"], found["prediction"])
+            elif shared:
+                prediction = _fit(features[train], label[train], "mfcc").predict(features[test])
+                uar.loc[one, other] = unweighted_average_recall(label[test], prediction)
+    return uar, common.astype(int)

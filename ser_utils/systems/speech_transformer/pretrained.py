@@ -1,0 +1,235 @@
+"""Published speech encoders: getting their weights safely, and going on without them.
+
+    python -m ser_utils.systems.speech_transformer.pretrained facebook/wav2vec2-base-960h
+
+Weights live in SER_WEIGHTS_DIR (data/weights/), one folder a checkpoint; a folder the reader already has is
+named by its path instead.
+"""
+
+import argparse
+import json
+import os
+import re
+import urllib.error
+import urllib.parse
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+
+from ser_utils.corpora.download import DownloadError, download_file
+from ser_utils.systems.speech_transformer.encoder import (
+    Architecture,
+    CheckpointError,
+    SpeechTransformer,
+    conversion_command,
+    load_speech_transformer,
+    random_speech_transformer,
+    weight_files,
+)
+from ser_utils.workspace import REPOSITORY, content_key, file_digest, read_json, write_json
+
+# Revision and sha256 of each file at it. The hub keeps these three as pickles only; there the sum is the pickle's.
+PINNED = {
+    "facebook/wav2vec2-base-960h": (
+        "22aad52d435eb6dbaf354bdad9b0da84ce7d6156",
+        {
+            "config.json": "d3ec255c063d9f95057b553b19c20135b259875834a4fe9deb218a6be25b4cf3",
+            "preprocessor_config.json": "b225d617c025463b9e157e06afea8b90dc7078fc70b013c533328423e0486b4a",
+            "model.safetensors": "8aa76ab2243c81747a1f832954586bc566090c83a0ac167df6f31f0fa917d74a",
+        },
+    ),
+    "facebook/hubert-base-ls960": (
+        "dba3bb02fda4248b6e082697eee756de8fe8aa8a",
+        {"pytorch_model.bin": "062249fffb353eab67547a2fbc129f7c31a2f459faf641b19e8fb007cc5c48ad"},
+    ),
+    "facebook/wav2vec2-base": (
+        "0b5b8e868dd84f03fd87d01f9c4ff0f080fecfe8",
+        {"pytorch_model.bin": "3249fe98bfc62fcbc26067f724716a6ec49d12c4728a2af1df659013905dff21"},
+    ),
+    "facebook/wav2vec2-xls-r-300m": (
+        "1a640f32ac3e39899438a2931f9924c02f080a54",
+        {"pytorch_model.bin": "d5e490574712ad0a6736923b9ed11d4cd51c78609c36205f704fc4e87b11d2e0"},
+    ),
+}
+NO_MEANING = "Random encoder: carries no meaning."
+OFFLINE = (
+    "Offline, copy config.json, preprocessor_config.json and model.safetensors into {place}, or name a folder that "
+    "has them. Without weights notebook 08 goes on with a tiny random encoder, and says so."
+)
+TINY = {
+    "hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 64,
+    "conv_dim": (24,) * 7, "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 4,
+}  # fmt: skip
+
+
+class PretrainedError(Exception):
+    """Weights that cannot be had, or are not the pinned ones; the text says what to do."""
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """An encoder, and where its weights are from.
+
+    name : for results and figures, e.g. "hubert_base_ls960"; random ones are called "random_…"
+    model : SpeechTransformer; key : content of its weights; source : one sentence
+    """
+
+    name: str
+    model: SpeechTransformer
+    key: str
+    source: str
+
+    @property
+    def is_random(self):
+        return self.name.startswith("random_")
+
+    def caption(self, text):
+        """`text`, marked where the weights were never trained."""
+        return f"{NO_MEANING} {text}" if self.is_random else text
+
+
+def weights_folder(model):
+    """Where a checkpoint's files are looked for: a path as it is, a hub name under SER_WEIGHTS_DIR."""
+    if Path(model).is_dir():
+        return Path(model)
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", model):
+        raise PretrainedError(
+            f"A model is called owner/name, or by a folder that exists. Received: {model!r}"
+        )
+    place = Path(os.environ.get("SER_WEIGHTS_DIR") or REPOSITORY / "data" / "weights").expanduser()
+    return place / model.replace("/", "--")
+
+
+def load_encoder(model, *, seed=0):
+    """The encoder whose weights are at hand, or else a tiny one with random weights, which says so.
+
+    model : owner/name as on the hub, or a folder with config.json and model.safetensors
+    seed : of the random weights
+    Returns an Encoder. Raises PretrainedError if the files are not those that were pinned, CheckpointError if
+    they hold no encoder of the two families.
+    """
+    folder = weights_folder(model)
+    name = re.sub(r"[^a-z0-9]+", "_", folder.name.split("--")[-1].lower()).strip("_")
+    if folder.exists():
+        digests = _verify(model, folder)
+        source = read_json(folder / "source.json") if (folder / "source.json").exists() else {}
+        at = f" at {source['revision'][:8]}" if source else ""
+        return Encoder(name, load_speech_transformer(folder), content_key(digests), f"{model}{at}")
+    family = "hubert" if "hubert" in model.lower() else "wav2vec2"
+    # as their published sizes differ, so do these: HuBERT's with norms after, wav2vec 2.0's with norms before
+    stable = {} if family == "hubert" else {"do_stable_layer_norm": True, "feat_extract_norm": "layer"}
+    architecture = Architecture(family, **TINY, **stable)
+    return Encoder(
+        f"random_{family}",
+        random_speech_transformer(architecture, seed),
+        content_key(repr(architecture), seed),
+        f"{model} is not in {folder}: a tiny {family} encoder with random weights stands in. {NO_MEANING} "
+        f"The published weights: make weights MODEL={model}",
+    )
+
+
+def _verify(model, folder):
+    """Digests of the weights; raises PretrainedError where they differ from what was pinned or fetched."""
+    digests = {file.name: file_digest(file) for file in weight_files(folder)}
+    pinned = read_json(folder / "source.json")["sha256"] if (folder / "source.json").exists() else {}
+    if not Path(model).is_dir():
+        pinned = pinned or PINNED.get(model, ("", {}))[1]
+    for name, digest in digests.items():
+        if pinned.get(name, digest) != digest:
+            raise PretrainedError(
+                f"{folder / name} is not the pinned file: sha256 {digest}, wanted {pinned[name]}. "
+                f"Delete the folder and say: make weights MODEL={model}"
+            )
+    return digests
+
+
+def fetch(model, *, revision=None):
+    """Download a checkpoint's safetensors weights and configuration, each checked by its sha256.
+
+    model : owner/name; revision : commit, branch or tag; None is the pinned commit, else the latest one
+    Returns the folder. A finished folder is verified and left. What was fetched is pinned in its source.json.
+    Raises PretrainedError where the revision has only pickled weights, for wrong checksums and without network.
+    """
+    folder = weights_folder(model)
+    if folder.exists():
+        _verify(model, folder)
+        return folder
+    commit, digests = PINNED.get(model, (None, {}))
+    if revision not in (None, commit) or not commit:
+        commit, digests = _ask_hub(model, revision or "main")
+    if not any(name.endswith(".safetensors") for name in digests):
+        pickles = "".join(
+            f" ({name}, sha256 {digest})" for name, digest in digests.items() if name.endswith(".bin")
+        )
+        raise PretrainedError(
+            f"{model} at {commit} has only pickled weights{pickles}, and unpickling runs whatever code the file "
+            f"holds; only safetensors are read. Convert them once, in an environment of your own: "
+            f"{conversion_command(model, folder, commit)}"
+        )
+    # not `atomic_path`: what came before a cut is taken up again
+    partial = folder.with_name(f".{folder.name}.part")
+    try:
+        for name, digest in digests.items():
+            url = f"{_hub()}/{model}/resolve/{commit}/{name}"
+            download_file(url, partial / name, checksum=f"sha256:{digest}" if digest else "")
+    except DownloadError as error:
+        raise PretrainedError(f"{error} {OFFLINE.format(place=folder)}") from error
+    found = {name: file_digest(partial / name) for name in digests}
+    write_json(partial / "source.json", {"model": model, "revision": commit, "sha256": found})
+    os.replace(partial, folder)
+    return folder
+
+
+def _hub():
+    return os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
+
+
+def _ask_hub(model, revision):
+    """The commit a revision stands for, and {file: sha256, or None for small files outside the large-file store}."""
+    url = f"{_hub()}/api/models/{model}/revision/{urllib.parse.quote(revision, safe='')}?blobs=true"
+    try:
+        with urllib.request.urlopen(url, timeout=30) as answer:
+            listing = json.load(answer)
+    except urllib.error.HTTPError as error:
+        raise PretrainedError(
+            f"{url} answers {error.code}: is {model!r} spelled right, and public?"
+        ) from error
+    except OSError as error:
+        raise PretrainedError(
+            f"{_hub()} cannot be reached ({error}). {OFFLINE.format(place=weights_folder(model))}"
+        ) from error
+    wanted = re.compile(
+        r"config\.json|preprocessor_config\.json|model(-\d+-of-\d+)?\.safetensors(\.index\.json)?"
+    )
+    files = {
+        entry["rfilename"]: (entry.get("lfs") or {}).get("sha256")
+        for entry in listing["siblings"]
+        if wanted.fullmatch(entry["rfilename"])
+    }
+    return listing["sha"], files
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(
+        prog="python -m ser_utils.systems.speech_transformer.pretrained", description=__doc__
+    )
+    parser.add_argument(
+        "model", help="owner/name on the hub, or a folder with config.json and model.safetensors"
+    )
+    parser.add_argument("--revision", help="commit, branch or tag; default: the pinned one")
+    given = parser.parse_args(arguments)
+    try:
+        folder = fetch(given.model, revision=given.revision)
+        encoder = load_encoder(given.model)
+    except (PretrainedError, CheckpointError) as error:
+        raise SystemExit(str(error)) from None
+    a = encoder.model.architecture
+    print(
+        f"{encoder.source}: {a.model_type}, {a.num_hidden_layers} layers, {a.hidden_size} wide, "
+        f"{encoder.model.count_params() / 1e6:.0f} M parameters → {folder}"
+    )
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    main()

@@ -1,0 +1,152 @@
+"""One function that runs independent tasks on the cores of this machine or on a Ray cluster."""
+
+import os
+import queue
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+
+from joblib import cpu_count
+from joblib.externals.loky.process_executor import BrokenProcessPool, ProcessPoolExecutor
+from tqdm.auto import tqdm
+
+ENGINES = ("local", "ray")
+ATTEMPTS = 3  # a task whose worker dies is tried again, but not for ever: it may be what kills the worker
+
+# One thread a task: sums in another order round differently, and the engines would then disagree.
+# A task that itself calls run_tasks stays in its process.
+WORKER_ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    "TF_NUM_INTRAOP_THREADS": "1",
+    "TF_NUM_INTEROP_THREADS": "1",
+    "SER_JOBS": "1",
+    "SER_ENGINE": "local",
+}
+
+
+class LostWorkerError(RuntimeError):
+    """A task's process died every time it was tried, most often for want of memory."""
+
+
+def run_tasks(function, tasks, *, jobs=None, engine=None, progress=None):
+    """Call `function(task)` for every task, side by side, and return the results in the tasks' order.
+
+    function : defined anywhere, a notebook cell included; has to seed itself
+    tasks : iterable of picklable objects; send a path or a feature store instead of a large array
+    jobs : int, worker processes on this machine; default $SER_JOBS, else one a core. With 1 everything
+        runs in this process. A Ray cluster runs as many tasks as it has cores.
+    engine : "local" (default) or "ray"; default $SER_ENGINE. Ray joins $RAY_ADDRESS or starts on this
+        machine; its nodes need to see the same files under the same paths.
+    progress : str, label of a progress bar; no bar without it
+
+    A worker that dies costs only the task it was at, which is tried again (3 attempts altogether).
+    An exception raised by `function` is a result of its own: it stops the run and is raised here.
+    """
+    engine = engine or os.environ.get("SER_ENGINE") or "local"
+    if engine not in ENGINES:
+        raise ValueError(f"engine should be one of {', '.join(ENGINES)}. Received: engine={engine!r}")
+    jobs = int(jobs or os.environ.get("SER_JOBS") or cpu_count())
+    if jobs < 1:
+        raise ValueError(f"jobs should be at least 1. Received: jobs={jobs}")
+    tasks = list(tasks)
+    with tqdm(total=len(tasks), desc=progress, disable=progress is None) as bar:
+        if engine == "ray":
+            return _run_on_ray(function, tasks, bar)
+        if jobs == 1 or len(tasks) < 2:
+            return [_tick(bar, function(task)) for task in tasks]
+        return _run_in_processes(function, tasks, min(jobs, len(tasks)), bar)
+
+
+def _tick(bar, result):
+    bar.update()
+    return result
+
+
+def _run_in_processes(function, tasks, jobs, bar):
+    # Pools of one process each: in a shared pool the death of one worker fails every running task.
+    started, free, stopping = [], queue.SimpleQueue(), threading.Event()
+
+    def new_worker():
+        watch = {"initializer": _leave_with, "initargs": (os.getpid(),)}
+        started.append(ProcessPoolExecutor(max_workers=1, env=WORKER_ENVIRONMENT, **watch))
+        return started[-1]
+
+    for _ in range(jobs):
+        free.put(new_worker())
+
+    def run(index):
+        worker = free.get()
+        try:
+            if stopping.is_set():
+                return None
+            for _ in range(ATTEMPTS):
+                try:
+                    return worker.submit(function, tasks[index]).result()
+                except BrokenProcessPool as error:
+                    if stopping.is_set():
+                        raise
+                    lost, worker = error, new_worker()
+            raise LostWorkerError(
+                f"task {index + 1} of {len(tasks)} lost its worker {ATTEMPTS} times, most often for want "
+                f"of memory. Try fewer workers at a time: SER_JOBS={max(1, jobs // 2)}"
+            ) from lost
+        except BaseException:
+            stopping.set()
+            raise
+        finally:
+            free.put(worker)
+
+    with ThreadPoolExecutor(jobs) as threads:
+        futures = [threads.submit(run, index) for index in range(len(tasks))]
+        try:
+            for future in as_completed(futures):
+                future.result()
+                bar.update()
+            return [future.result() for future in futures]
+        finally:
+            stopping.set()
+            for future in futures:
+                future.cancel()
+            for worker in started:
+                worker.shutdown(kill_workers=True)
+
+
+def _leave_with(parent):
+    """End this process soon after the one that started it, which may be killed without a word."""
+
+    def watch():
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _run_on_ray(function, tasks, bar):
+    try:
+        import ray
+    except ImportError as error:
+        raise ImportError("engine='ray' needs Ray: make setup-extras") from error
+    if not ray.is_initialized():
+        ray.init(log_to_driver=False, runtime_env=ray_environment())
+    remote = ray.remote(num_cpus=1, max_retries=ATTEMPTS - 1)(function)
+    references = [remote.remote(task) for task in tasks]
+    waiting = references
+    try:
+        while waiting:
+            done, waiting = ray.wait(waiting)
+            ray.get(done)
+            bar.update(len(done))
+        return ray.get(references)
+    except (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError) as error:
+        raise LostWorkerError(f"a task lost its worker {ATTEMPTS} times: {error}") from error
+    finally:
+        for reference in waiting:
+            ray.cancel(reference, force=True)
+
+
+def ray_environment():
+    """What every node is given: this package as it is here, one thread a task, the same backend."""
+    backend = {key: os.environ[key] for key in ("KERAS_BACKEND",) if key in os.environ}
+    return {"py_modules": [str(Path(__file__).parents[1])], "env_vars": WORKER_ENVIRONMENT | backend}

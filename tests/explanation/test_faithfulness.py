@@ -1,0 +1,346 @@
+import dataclasses
+
+import keras
+import librosa
+import numpy as np
+import pandas as pd
+import pytest
+from keras import ops
+from scipy.ndimage import gaussian_filter1d
+from sklearn.metrics import roc_auc_score
+
+from ser_utils.explanation import attribution as explain
+from ser_utils.explanation import faithfulness
+from ser_utils.explanation import figures as explanations
+from ser_utils.systems.feature_network import deep_cnn
+from ser_utils.systems.sigwavnet.wavelet import SigWavNet
+from ser_utils.training.fit import set_seed
+
+
+def linear(weights):
+    return lambda x: ops.sum(x * ops.convert_to_tensor(weights), axis=(1, 2))
+
+
+@pytest.fixture
+def weights():
+    return np.random.default_rng(0).normal(size=(6, 5)).astype("float32")
+
+
+@pytest.fixture
+def x():
+    return np.random.default_rng(1).normal(size=(1, 6, 5)).astype("float32")
+
+
+@pytest.fixture(scope="module")
+def planted():
+    """A network that learned which of three bands is loud for a moment, its clips, and where that moment is."""
+    rng = np.random.default_rng(0)
+    clips, labels, regions = [], np.arange(60) % 3, []
+    for label in labels:
+        clip, region = rng.normal(0, 0.3, (24, 12)).astype("float32"), np.zeros((24, 12), bool)
+        start = rng.integers(2, 16)
+        region[start : start + 6, 4 * label + 1 : 4 * label + 3] = True
+        decoy = rng.integers(2, 16)
+        clip[decoy : decoy + 6] += 1.0  # as loud, in all bands
+        clips.append(clip + 3 * region)
+        regions.append(region)
+    set_seed(0)
+    inputs, lengths = (
+        keras.Input((None, 12), name="features"),
+        keras.Input((), dtype="int32", name="n_frames"),
+    )
+    y = keras.layers.Reshape((-1, 12, 1))(inputs)
+    y = keras.layers.Conv2D(6, 3, padding="same", activation="relu", name="first")(y)
+    y = keras.layers.Conv2D(6, 3, padding="same", activation="relu", name="last")(y)
+    y = keras.layers.Reshape((-1, 72))(y)
+    y = keras.layers.GlobalMaxPooling1D()(y)
+    model = keras.Model([inputs, lengths], keras.layers.Dense(3, "softmax", name="classes")(y))
+    model.compile(keras.optimizers.Adam(0.01), "categorical_crossentropy", jit_compile=False)
+    n = np.full(60, 24, "int32")
+    model.fit([np.stack(clips), n], np.eye(3)[labels], epochs=40, batch_size=20, verbose=0)
+    subject = explain.Subject(model, 0.0, (4, 2), (2, 1), layer="last")
+    chosen = [(clips[i][None], int(labels[i])) for i in range(6)]
+    assert all(subject.predict(x).argmax() == label for x, label in chosen)
+    return subject, chosen, regions[:6], (clips, labels)
+
+
+def test_removing_what_matters_first_falls_fastest(weights, x):
+    score = linear(weights)
+    contribution = weights * x[0]
+    good = faithfulness.removal_curve(score, x, contribution[None], fill=0.0)
+    bad = faithfulness.removal_curve(score, x, -contribution[None], fill=0.0)
+    assert faithfulness.area(*good) < faithfulness.area(*bad)
+    kept = faithfulness.removal_curve(score, x, contribution[None], fill=0.0, keep=True)
+    assert kept[1][-1] == pytest.approx(good[1][0], rel=1e-5)
+
+
+def test_a_fifth_removed_or_left_alone_changes_a_linear_score_by_what_it_adds(weights, x):
+    class Linear:
+        def score(self, label, x):
+            return linear(weights)
+
+        def absence(self, x):
+            return np.zeros_like(x)
+
+    contribution = weights * x[0]
+    judged = faithfulness.judge(Linear(), x, 0, {"exact": contribution[None]}).iloc[0]
+    top = np.sort(contribution.ravel())[::-1][:6].sum()
+    assert judged["comprehensiveness"] == pytest.approx(top, rel=1e-4)
+    assert judged["sufficiency"] == pytest.approx(contribution.sum() - top, rel=1e-3)
+
+
+def test_what_stands_for_absence_may_differ_from_feature_to_feature(weights, x):
+    fill = np.arange(5, dtype="float32")
+    _, scores = faithfulness.removal_curve(linear(weights), x, x, fill=fill)
+    assert scores[-1] == pytest.approx((weights * fill).sum(), rel=1e-4)
+
+
+def test_sparseness_and_localisation_agree_with_known_cases():
+    assert faithfulness.sparseness(np.ones(100)) == pytest.approx(0, abs=1e-9)
+    assert faithfulness.sparseness(np.eye(1, 100)) == pytest.approx(0.99)
+    rng = np.random.default_rng(0)
+    region, values = rng.random((20, 20)) < 0.2, rng.random((20, 20)).round(1)
+    wanted = roc_auc_score(region.ravel(), values.ravel())
+    assert faithfulness.localisation(values, region) == pytest.approx(wanted)
+    assert faithfulness.localisation(region.astype(float), region) == 1
+    with pytest.raises(ValueError, match="0 inside"):
+        faithfulness.localisation(values, np.zeros_like(region))
+
+
+def test_maps_are_like_themselves_and_unlike_noise():
+    rng = np.random.default_rng(0)
+    one, other = rng.random((30, 40)), rng.random((30, 40))
+    assert faithfulness.rank_correlation(one, one**3) == pytest.approx(1)
+    assert abs(faithfulness.rank_correlation(one, other)) < 0.1
+    assert faithfulness.rank_correlation(one, np.ones_like(one)) == 0
+    assert faithfulness.structural_similarity(one, one) == pytest.approx(1)
+    assert faithfulness.structural_similarity(one, other) < 0.3
+
+
+def test_structural_similarity_is_the_published_formula():
+    rng = np.random.default_rng(1)
+    one, other = rng.random((9, 8)), rng.random((9, 8))
+    one[0, 0], one[0, 1], other[0, 0], other[0, 1] = 0, 1, 0, 1  # already between 0 and 1
+
+    def blurred(values):
+        return gaussian_filter1d(gaussian_filter1d(values, 1.5, axis=0), 1.5, axis=1)
+
+    def ssim_at(i, j):  # Wang et al. 2004, eq. 13, with weighted moments around one point
+        weight = np.zeros_like(one)
+        weight[i, j] = 1
+        w = blurred(weight)  # a symmetric kernel: how much each point counts there
+        a, b = (w * one).sum(), (w * other).sum()
+        var_a, var_b = (w * one**2).sum() - a**2, (w * other**2).sum() - b**2
+        both = (w * one * other).sum() - a * b
+        return (2 * a * b + 1e-4) * (2 * both + 9e-4) / ((a * a + b * b + 1e-4) * (var_a + var_b + 9e-4))
+
+    wanted = np.mean([ssim_at(i, j) for i, j in np.ndindex(one.shape)])
+    assert faithfulness.structural_similarity(one, other) == pytest.approx(wanted, rel=1e-6)
+
+
+def test_on_planted_cues_methods_find_the_truth_and_random_does_not(planted):
+    subject, clips, regions, _ = planted
+    rng, found = np.random.default_rng(0), []
+    for (x, label), region in zip(clips, regions, strict=True):
+        maps = explain.maps(subject, x, label) | {"energy": np.abs(x), "random": rng.random(x.shape)}
+        found.append({name: faithfulness.localisation(values, region) for name, values in maps.items()})
+    found = pd.DataFrame(found).mean()
+    assert found[["integrated_gradients", "occlusion"]].max() > 0.8
+    assert found["random"] == pytest.approx(0.5, abs=0.1)
+
+
+def test_a_randomised_model_fails_the_sanity_check_of_maps_that_see_it(planted):
+    subject, clips, _, _ = planted
+    rng = np.random.default_rng(0)
+    maps = [explain.maps(subject, x, label) | {"random": rng.random(x.shape)} for x, label in clips[:3]]
+    cascading, independent = faithfulness.randomisations(subject)
+    assert list(cascading) == ["classes", "last", "first"]
+    assert list(independent) == ["last", "first"], "the first of cascading is the last layer alone"
+    likeness = faithfulness.sanity(cascading | {"untouched": subject}, clips[:3], maps)
+    spearman = likeness.pivot(index="name", columns="method", values="spearman")
+    assert (spearman.loc["untouched"].drop("grad_cam") > 0.99).all(), "Grad-CAM may be 0 everywhere"
+    # 0.2 to 0.7 over eight seeds of the shuffling, on networks as TensorFlow and as JAX train them
+    assert spearman.loc["first", ["gradient", "smooth_grad"]].max() < 0.8
+    assert "random" not in spearman, "a map that sees no model has not been made again"
+    assert likeness.query("name == 'untouched'")["ssim"].min() > 0.99
+    assert (likeness["n"] == 3).all() and (likeness["likeness"] >= likeness["spearman"].abs() - 1e-9).all()
+
+
+def test_a_map_turned_upside_down_follows_the_other_model_too(planted):
+    subject, clips, _, _ = planted
+    upside = [{"up": clips[0][0], "down": 1 / (1 + np.abs(clips[0][0]))}]
+    same = dataclasses.replace(subject, more=lambda subject, x, label: {"up": lambda: x, "down": lambda: x})
+    found = faithfulness.sanity({"labels": same}, clips[:1], [explain.maps(subject, *clips[0]) | upside[0]])
+    found = found.set_index("method")
+    assert found.loc["down", "spearman"] == pytest.approx(-1)
+    assert found.loc["down", "likeness"] == pytest.approx(1) == found.loc["up", "likeness"]
+
+
+def test_faithful_maps_beat_chance_and_energy_and_the_verdict_says_so(planted):
+    subject, clips, regions, _ = planted
+    rng, judged, stable = np.random.default_rng(0), [], []
+    for number, ((x, label), _) in enumerate(zip(clips, regions, strict=True)):
+        maps = explain.maps(subject, x, label) | {"energy": np.abs(x), "random": rng.random(x.shape)}
+        judged.append(faithfulness.judge(subject, x, label, maps).assign(clip=number))
+        stable.append(faithfulness.stability(subject, x, label, maps, noise=0.02))
+    table = faithfulness.summarise(pd.concat(judged), n_resamples=200)
+    assert table.loc["integrated_gradients", "deletion_less_random_high"] < 0
+    assert table.loc["integrated_gradients", "deletion_less_energy_high"] < 0
+    assert "random" not in stable[0] and 0.5 < stable[0]["integrated_gradients"] <= 1
+    assert (table["clips"] == len(clips)).all()
+    table["likeness_randomised"] = np.where(table.index.isin(["energy", "random"]), np.nan, 0.1)
+    table["likeness_randomised_n"] = 6
+    verdict = faithfulness.verdicts(table)["verdict"]
+    assert verdict["integrated_gradients"] in ("trust", "with care")
+    assert verdict["energy"] == verdict["random"] == "do not trust"
+
+
+def test_noise_is_lowered_until_the_prediction_stays(planted):
+    subject, clips, _, _ = planted
+    heard, (x, label) = [], clips[0]
+
+    def remember(subject, x, label):
+        heard.append(x)
+        return {}
+
+    faithfulness.stability(dataclasses.replace(subject, more=remember), x, label, {"gradient": x}, noise=30.0)
+    assert subject.predict(heard[0]).argmax() == subject.predict(x).argmax()
+    assert np.abs(heard[0] - x).max() > 0
+
+
+def test_baselines_know_nothing_of_the_model(planted):
+    subject, clips, _, _ = planted
+    wide = dataclasses.replace(subject, silence=-1.0, spread=np.arange(12.0))
+    x, found = clips[0][0], faithfulness.baselines(wide, clips[0][0])
+    np.testing.assert_allclose(found["energy"], np.abs(x + 1) * np.arange(12), rtol=1e-5)
+    np.testing.assert_array_equal(found["random"], faithfulness.baselines(subject, x)["random"])
+
+
+def test_a_cue_lies_where_its_row_says():
+    cues = pd.DataFrame({"start_ms": [100.0], "end_ms": [200.0], "low_hz": [1000.0], "high_hz": [2000.0]})
+    region = faithfulness.cue_region(cues, 30, hop_s=0.016, n_mels=40, fmax=8000)
+    assert np.flatnonzero(region.any(axis=1)).tolist() == list(range(7, 13))
+    bands = librosa.mel_frequencies(42, fmin=0, fmax=8000)[1:-1][region.any(axis=0)]
+    assert 1000 <= bands.min() < 1100 and 1850 < bands.max() <= 2000
+
+
+def test_verdicts_follow_the_rules():
+    table = pd.DataFrame(
+        {
+            "localisation_less_energy_low": [0.1, 0.1, -0.1, np.nan, 0.1],
+            "likeness_randomised": [0.1, 0.9, 0.1, 0.1, np.nan],
+            "likeness_randomised_n": 5,
+            "deletion_less_random_high": [-1.0, -1.0, -0.2, 0.1, -1.0],
+        },
+        index=["good", "blind", "vague", "unfaithful", "untested"],
+    )
+    found = faithfulness.verdicts(table)
+    assert found["verdict"].tolist() == ["trust", "do not trust", "with care", "do not trust", "unknown"]
+    assert found.loc["vague", "failed"] == "finds the cue"
+    assert found.loc["unfaithful", "finds the cue"] is None
+
+
+def test_a_single_clip_can_refute_but_not_pass():
+    table = pd.DataFrame(
+        {
+            "likeness_randomised": [0.1, 0.7, 0.96, 0.1, 0.1],
+            "likeness_randomised_n": [1, 1, 1, 5, 5],
+            "stability": [0.9, 0.9, 0.9, 0.6, 0.9],
+            "stability_n": 1,
+            "deletion_less_random_high": -1.0,
+        },
+        index=["moves", "between", "stays", "trembles", "good"],
+    )
+    found = faithfulness.verdicts(table)
+    assert found["verdict"].tolist() == ["unknown", "unknown", "do not trust", "with care", "trust"]
+    assert found.loc["good", "is stable"] is None
+    assert (faithfulness.verdicts(table.drop(columns="likeness_randomised_n"))["verdict"] != "trust").all()
+
+
+def test_maps_that_know_nothing_of_a_model_are_not_trusted_whatever_they_pass():
+    table = pd.DataFrame({"deletion_less_random_high": [-1.0], "decoys_p": [0.01]}, index=["energy"])
+    found = faithfulness.verdicts(table).loc["energy"]
+    assert found["verdict"] == "do not trust" and found["failed"] == "follows the weights"
+
+
+def test_methods_are_compared_with_a_baseline_on_the_same_clips():
+    level = np.arange(8.0)  # clips differ far more than methods do
+    rows = [
+        {"clip": clip, "method": method, "localisation": level[clip] + more}
+        for clip in range(8)
+        for method, more in (("energy", 0.0), ("better", 0.1), ("mixed", 0.1 * (-1) ** clip))
+    ]
+    found = faithfulness.less(pd.DataFrame(rows), "localisation", "energy", n_resamples=200)
+    assert found.loc["better", "localisation_less_energy_low"] == pytest.approx(0.1)
+    assert found.loc["mixed", "localisation_less_energy_low"] < 0 and "energy" not in found.index
+    few = faithfulness.less(pd.DataFrame(rows[:12]), "localisation", "energy", n_resamples=200)
+    assert few["localisation_less_energy"].notna().all() and few.iloc[:, 1:].isna().all(axis=None)
+
+
+def test_intervals_hold_the_mean_and_the_sign_test_is_exact():
+    values = np.random.default_rng(0).normal(1, 1, 200)
+    mean, low, high = faithfulness.interval(values)
+    assert mean == pytest.approx(values.mean()) and low < mean < high
+    assert high - low == pytest.approx(2 * 1.96 * values.std() / np.sqrt(200), rel=0.1)
+    assert faithfulness.decoys_p([1, 1, 1, 1, 0]) == pytest.approx(6 / 32)
+    assert np.isnan(faithfulness.decoys_p([1, 1, 1, 1])), "four clips cannot show it"
+    assert np.isnan(faithfulness.interval([1.0, 2.0])[1:]).all()
+
+
+def test_a_likeness_below_zero_is_drawn():
+    likeness = pd.DataFrame(
+        {"panel": "a", "name": ["last", "first"], "method": "attention", "spearman": [0.1, -0.96]}
+    )
+    figure = explanations.cascade(likeness, {"a": ["last", "first"]})
+    assert figure.axes[0].get_ylim()[0] < -0.96
+
+
+def test_a_randomised_model_explains_differently(planted):
+    subject, clips, _, _ = planted
+    network, x = subject.model, clips[0][0]
+    copy = faithfulness.randomised(network, seed=1)
+    assert [w.shape for w in copy.get_weights()] == [w.shape for w in network.get_weights()]
+    assert [sorted(w.ravel()) for w in copy.get_weights()] == [
+        sorted(w.ravel()) for w in network.get_weights()
+    ]
+    other = dataclasses.replace(subject, model=copy)
+    before, after = (explain.gradient(one.score(0, x), x) for one in (subject, other))
+    assert faithfulness.rank_correlation(before, after) < 0.9
+    only_last = faithfulness.randomised(network, layers=faithfulness.weighted_layers(network)[:1])
+    np.testing.assert_array_equal(only_last.get_weights()[0], network.get_weights()[0])
+    with pytest.raises(ValueError, match="No layer nothing"):
+        faithfulness.randomised(network, layers=["nothing"])
+
+
+def test_shuffled_labels_are_learned_by_heart_by_a_new_network(planted, tmp_path):
+    subject, _, _, (clips, labels) = planted
+    scale = np.zeros(12, "float32"), np.ones(12, "float32")
+    options = {"scale": scale, "epochs": 3}
+    fitted = faithfulness.fit_shuffled_labels(tmp_path / "m.keras", subject.model, clips, labels, **options)
+    assert not np.allclose(fitted.model.get_weights()[0], subject.model.get_weights()[0])
+    assert fitted.history["accuracy"].iloc[-1] < 0.8, "labels dealt at random are not learned in three epochs"
+    again = faithfulness.fit_shuffled_labels(tmp_path / "m.keras", subject.model, clips, labels, **options)
+    assert again.seconds == fitted.seconds, "a finished model is opened"
+
+
+def test_the_network_of_05_can_be_randomised():
+    model = deep_cnn(3, 12, filters=(4, 4, 4, 4))
+    layers = faithfulness.weighted_layers(model)
+    assert layers[0] == "classes" and layers[-1] == "block_1"
+
+
+def test_a_network_on_waveforms_is_explained_and_randomised_as_a_whole():
+    set_seed(0)
+    model = SigWavNet(3, levels=2, gru_units=3, gru_layers=1, channels=3, wavelet="db2")
+    model.build()
+    n = model.minimum_samples + 200
+    x = np.random.default_rng(0).normal(size=(1, n)).astype("float32")
+    about = {"has_lengths": False, "log_probabilities": True}
+    subject = explain.Subject(model, 0.0, (n // 4,), (n // 4,), **about)
+    assert subject.predict(x).sum() == pytest.approx(1, abs=1e-4)
+    found = {"gradient": explain.gradient(subject.score(1, x), x)}
+    other = dataclasses.replace(subject, model=faithfulness.randomised(model))
+    again = explain.gradient(other.score(1, x), x)
+    assert again.shape == x.shape and faithfulness.rank_correlation(found["gradient"], again) < 0.99
+    hidden = explain.occlusion(subject.score(1, x), x, patch=subject.patch, stride=subject.stride, fill=0.0)
+    assert hidden.shape == x.shape

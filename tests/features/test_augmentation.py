@@ -1,0 +1,115 @@
+import numpy as np
+import pytest
+
+from ser_utils.features import augmentation as change
+
+RATE = 16_000
+
+
+def rng(seed=0):
+    return np.random.default_rng(seed)
+
+
+@pytest.fixture
+def tone():
+    return (0.3 * np.sin(2 * np.pi * 400 * np.arange(RATE) / RATE)).astype("float32")
+
+
+def pitch_of(signal):
+    spectrum = np.abs(np.fft.rfft(signal * np.hanning(len(signal))))
+    return spectrum.argmax() * RATE / len(signal)
+
+
+def test_noise_has_the_wanted_ratio(tone):
+    noisy = change.add_noise(tone, rng(), snr_db=(12, 12))
+    ratio = 10 * np.log10(np.mean(tone**2) / np.mean((noisy - tone) ** 2))
+    assert ratio == pytest.approx(12, abs=0.01)
+
+
+def test_pitch_moves_by_semitones_and_time_does_not(tone):
+    higher = change.shift_pitch(tone, RATE, rng(), semitones=(4, 4))
+    assert len(higher) == len(tone)
+    assert pitch_of(higher) == pytest.approx(400 * 2 ** (4 / 12), rel=0.01)
+
+
+def test_time_stretches_and_pitch_does_not(tone):
+    faster = change.stretch_time(tone, rng(), rate=(1.25, 1.25))
+    assert len(faster) == pytest.approx(len(tone) / 1.25, rel=0.01)
+    assert pitch_of(faster) == pytest.approx(400, rel=0.01)
+
+
+@pytest.mark.parametrize("seconds", [0.25, -0.25, 2.0, -2.0, 0.0])
+def test_a_shifted_clip_enters_late_or_leaves_early_without_wrapping(tone, seconds):
+    moved = change.shift_time(tone, RATE, rng(), seconds=(seconds, seconds))
+    n = round(abs(seconds) * RATE)
+    expected = np.concatenate([np.zeros(n), tone]) if seconds >= 0 else np.concatenate([tone, np.zeros(n)])
+    expected = expected[: len(tone)] if seconds >= 0 else expected[n:]
+    np.testing.assert_array_equal(moved, expected.astype("float32"))
+
+
+def test_gain_is_in_decibels(tone):
+    louder = change.change_gain(tone, rng(), gain_db=(6, 6))
+    np.testing.assert_allclose(louder, tone * 10 ** (6 / 20), rtol=1e-6)
+
+
+@pytest.mark.parametrize(("mask", "axis"), [(change.mask_bands, 1), (change.mask_frames, 0)])
+def test_a_mask_silences_one_run_and_leaves_the_rest(mask, axis):
+    spectrogram = rng().uniform(-80, 0, (60, 40))
+    masked = mask(spectrogram, rng(1), width=(5, 5))
+    silent = (masked != spectrogram).any(axis=1 - axis)
+    where = np.flatnonzero(silent)
+    assert len(where) == 5 and (np.diff(where) == 1).all()
+    assert (np.take(masked, where, axis=axis) == spectrogram.min()).all()
+    assert spectrogram.max() <= 0 and (masked[~silent] == spectrogram[~silent]).all() if axis == 0 else True
+
+
+def test_a_mask_never_swallows_more_than_there_is():
+    assert change.mask_bands(np.ones((9, 4)), rng(), width=(30, 30)).shape == (9, 4)
+    short = rng().normal(size=(8, 4))
+    masked = change.mask_frames(short, rng(), width=(50, 50))
+    assert (masked != short).any(axis=1).sum() <= 2
+
+
+def log_mel():
+    return np.clip(rng(3).normal(-40, 15, (120, 128)), -80, 0).astype("float32")
+
+
+def test_published_masks_are_as_loud_as_can_be():
+    for mask in (change.published_frequency_mask, change.published_time_mask):
+        masked = mask(log_mel(), rng())
+        touched = masked != log_mel()
+        assert (masked[touched] == 0).all() and touched.mean() > 0.05
+
+
+def test_published_noise_is_next_to_nothing():
+    assert np.abs(change.published_noise(log_mel(), rng()) - log_mel()).max() < 0.1
+
+
+def test_published_pitch_shift_keeps_the_bands_and_smears_their_levels():
+    shifted = change.published_pitch_shift(log_mel(), rng(4))
+    assert shifted.shape == (120, 128)
+    level = np.corrcoef(shifted.mean(axis=0), log_mel().mean(axis=0))[0, 1]
+    assert level > 0.5  # no band went where a pitch shift would have sent it
+
+
+def test_the_same_seed_gives_the_same_copy_and_another_another(tone):
+    def spectrogram_of(signal, rate):
+        return np.abs(np.fft.rfft(signal[: len(signal) // 400 * 400].reshape(-1, 400)))
+
+    names = [*change.WAVEFORM_CHANGES, *change.SPECTROGRAM_CHANGES]
+    one, same, other = (
+        change.artificial_clip(tone, RATE, spectrogram_of, names, seed=seed)
+        for seed in ((1, 2), (1, 2), (1, 3))
+    )
+    np.testing.assert_array_equal(one, same)
+    assert one.shape != other.shape or (one != other).any()
+    untouched = change.artificial_clip(tone, RATE, spectrogram_of, names, seed=0, probability=0)
+    np.testing.assert_array_equal(untouched, spectrogram_of(tone, RATE))
+    np.testing.assert_array_equal(
+        change.published_clip(log_mel(), seed=1), change.published_clip(log_mel(), seed=1)
+    )
+
+
+def test_an_unknown_change_is_refused(tone):
+    with pytest.raises(ValueError, match="noise, pitch shift.* Received: reverb"):
+        change.artificial_clip(tone, RATE, None, ["reverb"], seed=0)

@@ -1,0 +1,86 @@
+"""CNN-n-GRU: its sizes, clips of unequal length, saving and learning."""
+
+import keras
+import numpy as np
+import pytest
+
+from ser_utils.systems.sigwavnet.cnn_n_gru import CnnGru
+
+SMALL = {"classes": 3, "n": 5, "channels": 4, "gru_units": 5}
+
+
+def noise(*shape, seed=0):
+    return np.random.default_rng(seed).normal(size=shape).astype("float32")
+
+
+def built(**settings):
+    keras.utils.set_random_seed(0)
+    model = CnnGru(**(SMALL | settings))
+    model.build()
+    return model
+
+
+@pytest.mark.parametrize(
+    ("n", "widths"),
+    [(3, [8] * 2), (5, [4, 4, 8, 16]), (11, [4] * 3 + [8] * 2 + [16] * 3 + [32] * 2),
+     (18, [4] * 5 + [8] * 4 + [16] * 4 + [32] * 4)],
+)  # fmt: skip
+def test_every_n_has_its_convolutions_and_a_norm_each(n, widths):
+    model = built(n=n)
+    assert [layer.filters for layer in model.convolutions] == widths
+    assert len({id(norm) for norm in model.norms}) == len(widths) == n - 1
+    out = np.asarray(model(noise(2, model.minimum_samples + 500)))
+    np.testing.assert_allclose(np.exp(out).sum(axis=1), 1, atol=1e-5)
+
+
+@pytest.mark.parametrize("over_time", [False, True])
+@pytest.mark.parametrize("training", [False, True])
+def test_what_lies_beyond_a_clip_changes_nothing(over_time, training):
+    model = built(over_time=over_time)
+    clips, lengths = noise(2, 3000), np.array([3000, 2100])
+    other = clips.copy()
+    other[1, 2100:] = 7
+    one, two = (np.asarray(model((x, lengths), training=training)) for x in (clips, other))
+    np.testing.assert_allclose(one, two, atol=1e-5)
+    if not training:  # in training a batch is normalised together
+        np.testing.assert_allclose(one[1:], np.asarray(model(clips[1:, :2100])), atol=1e-5)
+
+
+def test_only_a_gru_over_time_hears_the_order():
+    clip = noise(1, 6000) * np.linspace(0, 2, 6000, dtype="float32")
+    averaged, sequence = built(), built(over_time=True)
+    assert averaged.count_params() == sequence.count_params()
+    assert np.abs(np.asarray(averaged(clip)) - np.asarray(sequence(clip))).max() > 1e-4
+
+
+def test_a_saved_model_opens_with_equal_outputs(tmp_path):
+    model, clip = built(mean=0.1, std=2.0), noise(2, 2000)
+    model.save(tmp_path / "model.keras")
+    opened = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_allclose(np.asarray(opened(clip)), np.asarray(model(clip)), atol=1e-6)
+
+
+@pytest.mark.slow
+def test_a_tiny_batch_is_learned_by_heart():
+    model, clips, truth = built(), noise(6, 1300), np.arange(6) % 3
+    model.compile(
+        keras.optimizers.Adam(0.01),
+        keras.losses.CategoricalFocalCrossentropy(from_logits=True),
+        jit_compile=False,
+    )
+    model.fit(
+        (clips, np.full(6, 1300, "int32")),
+        keras.utils.to_categorical(truth),
+        epochs=60,
+        batch_size=6,
+        verbose=0,
+    )
+    assert (np.asarray(model(clips)).argmax(axis=1) == truth).all()
+
+
+def test_wrong_sizes_are_named():
+    with pytest.raises(ValueError, match="n must be one of 3, 5, 11, 18. Received: n=7"):
+        CnnGru(classes=3, n=7)
+    model = built()
+    with pytest.raises(ValueError, match=f"at least {model.minimum_samples} samples"):
+        model(noise(1, model.minimum_samples - 1))

@@ -1,0 +1,76 @@
+"""The search: what is searched is what is used, and its best is what notebook 07 reads."""
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+
+from ser_utils.profiles import PROFILES, settings
+from ser_utils.systems.sigwavnet.search import SPACE, best_path, main, search_space, searched
+from ser_utils.systems.sigwavnet.training import build_network
+from ser_utils.workspace import Workspace, write_json
+
+
+@pytest.mark.parametrize("system", sorted(SPACE))
+@pytest.mark.parametrize("profile", PROFILES)
+def test_every_searched_setting_is_one_of_the_profile(system, profile):
+    assert set(search_space(system, profile)) <= set(settings(system, profile))
+
+
+def test_only_paper_searches_the_published_sizes():
+    assert search_space("sigwavnet", "paper")["gru_layers"] == ("choice", [3, 6, 9])
+    assert search_space("sigwavnet", "quick")["gru_layers"] == ("choice", [1])
+
+
+@pytest.mark.parametrize("system", sorted(SPACE))
+def test_the_learning_rate_and_weight_decay_searched_are_those_used(system):
+    chosen = settings(system, "smoke") | {
+        "learning_rate": 0.0123,
+        "weight_decay": 0.045,
+        "schedule": "constant",
+    }
+    optimizer = build_network(system, 3, chosen).optimizer
+    assert np.isclose(float(optimizer.learning_rate.numpy()), 0.0123)
+    assert optimizer.weight_decay == 0.045
+
+
+def test_sizes_searched_are_those_built():
+    chosen = settings("sigwavnet", "smoke") | {"levels": 4, "constraint": "PerFilter", "sharpness": 13.0}
+    model = build_network("sigwavnet", 3, chosen)
+    assert len(model.transform.trainable_weights) == 8 and len(model.branches) == 5
+    assert float(model.thresholds[0].alpha.numpy()) == 13.0
+    chosen = settings("cnn_n_gru", "smoke") | {"optimizer": "sgd", "dropout": 0.3, "gru_layers": 2}
+    model = build_network("cnn_n_gru", 3, chosen)
+    assert isinstance(model.optimizer, keras.optimizers.SGD)
+    assert model.drop.rate == 0.3 and len(model.grus) == 2
+
+
+def test_an_unknown_schedule_is_named():
+    with pytest.raises(ValueError, match="schedule must be one of step, cosine, constant"):
+        build_network("cnn_n_gru", 3, settings("cnn_n_gru", "smoke") | {"schedule": "linear"})
+
+
+def test_the_best_configuration_is_found_again(tmp_path):
+    workspace = Workspace("demo", "smoke", 0, tmp_path)
+    assert searched(workspace, "sigwavnet") == {}
+    write_json(best_path(workspace, "sigwavnet"), {"levels": 4})
+    assert searched(workspace, "sigwavnet") == {"levels": 4}
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ([], r"run notebook 00 first \(make 00 DATASET=demo"),
+        (["--profile", "fast"], "profile must be one of"),
+    ],
+)
+def test_the_command_says_in_a_line_what_is_missing(tmp_path, given, words):
+    with pytest.raises(SystemExit, match=words):
+        main(["--root", str(tmp_path), *given])
+
+
+def test_without_ray_it_says_how_to_get_it(tmp_path, monkeypatch):
+    Workspace(root=tmp_path).save_table(pd.DataFrame({"utterance_id": ["a"]}), "utterances")
+    monkeypatch.setattr("ser_utils.systems.sigwavnet.search.find_spec", lambda _: None)
+    with pytest.raises(SystemExit, match="make setup-extras"):
+        main(["--root", str(tmp_path)])

@@ -1,0 +1,158 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from ser_utils.corpora.loading import load_corpus
+from ser_utils.evaluation.metrics import score_predictions, unweighted_average_recall
+from ser_utils.evaluation.splits import audit_leakage, leaks_beyond, make_folds
+from ser_utils.features.audio import save_audio
+from ser_utils.systems import baselines
+from ser_utils.workspace import Workspace
+
+
+@pytest.fixture(scope="module")
+def table():
+    rows = [
+        (f"{s}{e}{t}", f"{s}", e, str(t))
+        for s in range(6)
+        for e in ("anger", "fear", "calm")
+        for t in range(4)
+    ]
+    made = pd.DataFrame(rows, columns=["utterance_id", "speaker", "emotion", "sentence"])
+    return made.assign(corpus="made_up", pcm_sha256=made["utterance_id"])
+
+
+@pytest.fixture(scope="module")
+def features(table):
+    random = np.random.default_rng(0)
+    cue = table["emotion"].map({"anger": 0, "fear": 1, "calm": 2}).to_numpy()[:, None]
+    return np.hstack(
+        [cue + 0.3 * random.standard_normal((len(table), 1)), random.standard_normal((len(table), 3))]
+    )
+
+
+def test_known_signals():
+    rate = 16_000
+    sine = np.sin(2 * np.pi * 440 * np.arange(rate) / rate).astype(np.float32)
+    assert baselines.duration(sine, rate).item() == 1.0
+    assert baselines.loudness(sine, rate)[0] == pytest.approx([-3.01, -3.01], abs=0.05)
+    assert baselines.loudness(0.1 * sine, rate)[0, 0] == pytest.approx(-23.01, abs=0.05)
+    assert baselines.mfcc_statistics(sine, rate).shape == (1, 80)
+    assert baselines.mfcc_statistics(sine[:400], rate).shape == (1, 80)
+
+
+@pytest.mark.parametrize("snr_db", [20, 10, 0])
+def test_noise_has_the_level_asked_for(snr_db):
+    signal = np.sin(np.arange(8000) / 7).astype(np.float32)
+    noisy = baselines.add_noise(signal, snr_db)
+    noise = noisy.astype(float) - signal
+    assert 10 * np.log10(np.mean(signal**2.0) / np.mean(noise**2)) == pytest.approx(snr_db, abs=0.01)
+    assert (baselines.add_noise(signal, snr_db) == noisy).all()
+
+
+def test_cross_validation_by_the_literal_way(table, features):
+    from sklearn.preprocessing import StandardScaler
+    from sklearn.svm import SVC
+
+    folds = make_folds(table, "speaker")
+    found, costs = baselines.cross_validate(features, table, folds)
+    assert found["emotion"].notna().all() and costs["parameters"] > 0
+    for speaker in table["speaker"].unique():
+        is_test = (table["speaker"] == speaker).to_numpy()
+        scaler = StandardScaler().fit(features[~is_test])
+        machine = SVC().fit(scaler.transform(features[~is_test]), table["emotion"][~is_test])
+        expected = machine.predict(scaler.transform(features[is_test]))
+        own = found.set_index("utterance_id").loc[table["utterance_id"][is_test], "prediction"]
+        assert list(own) == list(expected)
+    p = found.filter(regex="^p_")
+    assert list(p) == ["p_anger", "p_calm", "p_fear"]
+    np.testing.assert_allclose(p.sum(axis=1), 1)
+    assert (p.idxmax(axis=1).str[2:] == found["prediction"]).mean() > 0.95
+
+
+def test_chance_is_chance(table):
+    for protocol, folds in [("utterance", "holdout"), ("utterance", "5_fold"), ("speaker", None)]:
+        split = make_folds(table, protocol, folds=folds)
+        found, _ = baselines.cross_validate(np.zeros((len(table), 1)), table, split, model="chance")
+        assert unweighted_average_recall(found["emotion"], found["prediction"]) == pytest.approx(1 / 3)
+
+
+def test_two_classes_and_one(table, features):
+    two = (table["emotion"] != "calm").to_numpy()
+    part = table[two].reset_index(drop=True)
+    found, _ = baselines.cross_validate(features[two], part, make_folds(part, "speaker"))
+    assert score_predictions(found)["uar"] > 0.8 and list(found.filter(regex="^p_")) == ["p_anger", "p_fear"]
+    folds = make_folds(part, "speaker")
+    anger = part.loc[part["emotion"] == "anger", "utterance_id"]
+    lopsided = folds[(folds["role"] == "test") | folds["utterance_id"].isin(anger)]
+    found, _ = baselines.cross_validate(features[two], part, lopsided)
+    assert set(found["prediction"]) == {"anger"}
+
+
+def test_evaluate_writes_once_and_keeps_its_word(tmp_path, table, monkeypatch):
+    monkeypatch.setenv("SER_JOBS", "1")
+    random = np.random.default_rng(1)
+    paths = []
+    for row in table.itertuples():
+        level = {"anger": 0.9, "fear": 0.3, "calm": 0.1}[row.emotion]
+        paths.append(
+            save_audio(tmp_path / f"{row.utterance_id}.wav", level * random.uniform(-1, 1, 4000), 16_000)
+        )
+    table = table.assign(path=list(map(str, paths)))
+    workspace = Workspace("demo", "smoke", 0, tmp_path)
+    folds = baselines.evaluate(workspace, table, "loudness", "speaker")
+    name = f"baseline-loudness-speaker-{folds}"
+    assert folds == "leave_one_speaker_out"
+    assert score_predictions(workspace.load_table(f"predictions/{name}"))["uar"] == 1.0
+    assert leaks_beyond(workspace.load_table(f"audits/{name}"), "speaker") == ""
+    costs = (workspace.build / "costs" / f"{name}.json").read_text()
+    baselines.evaluate(workspace, table, "loudness", "speaker")
+    assert (
+        workspace.build / "costs" / f"{name}.json"
+    ).read_text() == costs  # measured once: nothing was redone
+    baselines.evaluate(workspace, table, "duration", "speaker")
+    blind = workspace.load_table(f"predictions/baseline-duration-speaker-{folds}")
+    assert score_predictions(blind)["uar"] == pytest.approx(1 / 3)
+
+
+def test_across_domains(table, features):
+    domain = np.where(table["speaker"] < "3", "left", "right")
+    shifted = features + 10 * (domain == "right")[:, None]
+    within = lambda rows: make_folds(rows, "speaker")  # noqa: E731
+    uar, common = baselines.across_domains(shifted, table, domain, within)
+    assert np.diag(uar).min() > 0.5 and uar.loc["left", "right"] == uar.loc["right", "left"] == pytest.approx(
+        1 / 3
+    )
+    assert (common == 3).all(axis=None)
+
+
+def test_openings_without_opensmile(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "opensmile", None)
+    assert not baselines.has_opensmile()
+    with pytest.raises(ImportError, match=r"ser-utils\[opensmile\]"):
+        baselines.opensmile_functionals(np.zeros(1600, np.float32), 16_000, name="eGeMAPSv02")
+    with pytest.raises(ValueError, match="must be one of chance, duration"):
+        baselines.load_features(None, None, "wavelets")
+
+
+@pytest.mark.slow
+@pytest.mark.real_data
+@pytest.mark.parametrize(
+    ("name", "model", "uar"),
+    [
+        ("emodb", "egemaps", 0.792),
+        ("emodb", "compare", 0.845),
+        ("aesdd", "egemaps", 0.416),
+        ("aesdd", "compare", 0.510),
+        ("ravdess", "egemaps", 0.467),
+        ("ravdess", "compare", 0.525),
+    ],
+)
+def test_opensmile_reproduces_what_was_measured(name, model, uar, data_dir, tmp_path):
+    pytest.importorskip("opensmile")
+    table = load_corpus(name, data_dir)
+    features = baselines.load_features(tmp_path, table, model)
+    folds = make_folds(table, "speaker", folds="emobox" if name == "ravdess" else "leave_one_speaker_out")
+    assert leaks_beyond(audit_leakage(folds, table), "speaker") == ""
+    found, _ = baselines.cross_validate(features, table, folds)
+    assert score_predictions(found, n_resamples=10)["uar"] == pytest.approx(uar, abs=0.01)

@@ -1,0 +1,189 @@
+import keras
+import numpy as np
+import pytest
+
+from ser_utils.systems.spectrogram_cnn import ConvolutionBlock, clip_cnn, image_cnn
+from ser_utils.training.fit import set_seed
+from ser_utils.training.folds import ClipBatches, UnweightedAverageRecall, clip_scale, resize_clip
+
+
+def clips_of(lengths, n_bands=16, seed=0):
+    rng = np.random.default_rng(seed)
+    return [rng.normal(size=(n, n_bands)).astype("float32") for n in lengths]
+
+
+def run(model, *inputs):
+    if keras.backend.backend() == "jax":  # operation by operation it would compile each of them
+        return model.predict_on_batch([inputs[0], inputs[1].astype("int32")])
+    return keras.ops.convert_to_numpy(model(list(inputs) if len(inputs) > 1 else inputs[0]))
+
+
+@pytest.fixture
+def model():
+    set_seed(0)
+    return clip_cnn(3, 16, filters=(4, 6, 8))
+
+
+def test_padding_never_changes_a_prediction(model):
+    clips = clips_of((14, 5))
+    alone = np.concatenate([run(model, clip[None], np.array([len(clip)])) for clip in clips[::-1]])
+    padded, n_frames = ClipBatches(clips, batch_size=2)[0][0]
+    wild = np.concatenate([padded, np.full((2, 7, 16), 99, "float32")], axis=1)
+    wild[0, n_frames[0] :] = np.nan
+    np.testing.assert_allclose(run(model, wild, n_frames), alone, atol=1e-6)
+
+
+def test_a_block_agrees_with_its_equation():
+    x = clips_of((6,), 8)[0][None, :, :, None]
+    block = ConvolutionBlock(2, batch_norm=False)
+    y, n = block(x, np.array([5], "int32"))
+    weights, bias = (keras.ops.convert_to_numpy(w) for w in block.weights)
+    padded = np.pad(x[0, :, :, 0], 1)
+    by_hand = np.array(
+        [
+            [np.tensordot(padded[t : t + 3, b : b + 3], weights[:, :, 0], 2) + bias for b in range(8)]
+            for t in range(6)
+        ]
+    )
+    by_hand = np.maximum(by_hand, 0)
+    by_hand[5:] = 0
+    pooled = by_hand.reshape(3, 2, 4, 2, 2).max(axis=(1, 3))
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(y)[0], pooled, atol=1e-5)
+    assert int(n[0]) == 3
+
+
+def test_a_saved_model_predicts_the_same(model, tmp_path):
+    clip, n = clips_of((9,))[0][None], np.array([9])
+    model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(run(again, clip, n), run(model, clip, n))
+
+
+def test_shapes():
+    assert image_cnn(5, 16, n_frames=32, filters=(2, 4, 4, 4)).output_shape == (None, 5)
+    assert (
+        len([layer for layer in clip_cnn(5, 16, filters=(2, 2, 2, 2)).layers if "block" in layer.name]) == 4
+    )
+
+
+@pytest.mark.parametrize("resized", [0, 16])
+def test_a_tiny_batch_can_be_learned_by_heart(resized):
+    set_seed(1)
+    clips, targets = clips_of((12, 12, 12, 12, 10, 10), 8), np.eye(3, dtype="float32")[[0, 1, 2, 0, 1, 2]]
+    model = image_cnn(3, 8, n_frames=16, dropout=0) if resized else clip_cnn(3, 8, dropout=0)
+    model.compile(
+        keras.optimizers.Adam(0.02),
+        "categorical_crossentropy",
+        metrics=[UnweightedAverageRecall(3)],
+        jit_compile="auto",
+    )
+    batches = ClipBatches(clips, targets, batch_size=6, shuffle=True, resized_frames=resized)
+    history = model.fit(batches, epochs=60, verbose=0).history
+    assert history["uar"][-1] == 1 and history["loss"][-1] < 0.3
+
+
+def test_batches_hold_every_clip_once_and_hardly_pad():
+    rng = np.random.default_rng(0)
+    clips = clips_of(rng.integers(20, 200, 100), 2)
+    batches = ClipBatches(clips, np.arange(100), batch_size=8, shuffle=True, seed=3)
+    seen, padded, real = [], 0, 0
+    for epoch in range(2):
+        for place in range(len(batches)):
+            (features, n_frames), targets = batches[place]
+            for row, n, i in zip(features, n_frames, targets, strict=True):
+                np.testing.assert_array_equal(row[:n], clips[i])
+                assert not row[n:].any()
+            seen += list(targets)
+            padded, real = padded + features.shape[0] * features.shape[1], real + n_frames.sum()
+        assert sorted(seen) == sorted(list(range(100)) * (epoch + 1))
+        batches.on_epoch_end()
+    assert seen[:100] != seen[100:]
+    allowed = 1.25 if batches.multiple == 1 else 1.6
+    assert padded < allowed * real
+
+
+def test_batches_depend_on_the_seed_and_the_epoch_alone():
+    def content(seed):
+        batches = ClipBatches(
+            clips_of(range(5, 25)),
+            batch_size=4,
+            shuffle=True,
+            seed=seed,
+            augment=lambda clip, rng: clip + rng.normal(),
+        )
+        batches.on_epoch_end()
+        return [batches[place][0][0] for place in range(len(batches))]
+
+    for one, two in zip(content(1), content(1), strict=True):
+        np.testing.assert_array_equal(one, two)
+    assert any(
+        one.shape != two.shape or (one != two).any() for one, two in zip(content(1), content(2), strict=True)
+    )
+
+
+def test_the_first_two_batches_tell_that_lengths_vary():
+    batches = ClipBatches(clips_of((9, 9, 8, 9)), batch_size=2, shuffle=True)
+    for _ in range(4):
+        shapes = {batches[place][0][0].shape[1] for place in range(2)}
+        assert len(shapes) == 2 or batches.multiple > 1
+        batches.on_epoch_end()
+
+
+def test_one_clip_a_batch_is_not_padded():
+    batches = ClipBatches(clips_of((7, 3, 5)), batch_size=1)
+    assert [batches[i][0][0].shape[1] for i in range(3)] == [3, 5, 7]
+
+
+def test_a_short_clip_is_padded_and_a_long_one_squeezed():
+    clip = np.arange(10, dtype="float32")[:, None]
+    assert resize_clip(clip, 12)[:, 0].tolist() == [*range(10), 0, 0]
+    np.testing.assert_allclose(resize_clip(clip, 4)[:, 0], [0, 3, 6, 9])
+
+
+@pytest.fixture
+def table():
+    import pandas as pd
+
+    names = {"utterance_id": list("abcd"), "corpus": ["x", "x", "x", "y"], "speaker": ["1", "1", "2", "1"]}
+    return pd.DataFrame(names)
+
+
+@pytest.mark.parametrize(
+    ("how", "fitted"),
+    [
+        ("training", {0: [0, 1, 3], 2: [0, 1, 3], 3: [0, 1, 3]}),
+        ("corpus", {0: [0, 1], 2: [0, 1], 3: [3]}),
+        ("speaker", {0: [0, 1], 2: [2], 3: [3]}),
+        ("utterance", {0: [0], 1: [1]}),
+    ],
+)
+def test_a_scale_is_fitted_on_what_it_says(how, fitted, table):
+    clips = clips_of((5, 6, 7, 8), 3)
+    mean, spread = clip_scale(clips, table, how, [True, True, False, True])
+    for clip, group in fitted.items():
+        together = np.concatenate([clips[i] for i in group])
+        np.testing.assert_allclose(mean[clip], together.mean(axis=0), atol=1e-5)
+        np.testing.assert_allclose(spread[clip], together.std(axis=0), atol=2e-3)
+
+
+def test_a_clips_own_scale_is_one_number(table):
+    clips = clips_of((5, 6, 7, 8), 3)
+    mean, spread = clip_scale(clips, table, "clip", [True] * 4)
+    np.testing.assert_allclose(mean[1], clips[1].mean(), atol=1e-5)
+    np.testing.assert_allclose(spread[1], clips[1].std(), atol=2e-3)
+
+
+def test_an_unknown_scale_and_a_corpus_without_training_are_refused(table):
+    clips = clips_of((5, 6, 7, 8), 3)
+    with pytest.raises(ValueError, match="training, corpus, speaker, utterance, clip. Received: 'all'"):
+        clip_scale(clips, table, "all", [True] * 4)
+    with pytest.raises(ValueError, match="No training clip to scale corpus 'y' by"):
+        clip_scale(clips, table, "corpus", [True, True, True, False])
+
+
+def test_the_metric_is_the_mean_recall_of_the_classes_that_occur():
+    metric = UnweightedAverageRecall(3)
+    truth, guess = np.eye(3)[[0, 0, 0, 2]], np.eye(3)[[0, 0, 1, 1]]
+    metric.update_state(truth[:2], guess[:2])
+    metric.update_state(truth[2:], guess[2:])
+    assert float(metric.result()) == pytest.approx((2 / 3 + 0) / 2)

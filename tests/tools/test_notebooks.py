@@ -1,0 +1,310 @@
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import jupytext
+import nbformat
+import papermill
+import pytest
+
+from ser_utils.workspace import Workspace
+from tests.conftest import REPOSITORY
+from tools import graph as make_graph
+from tools import notebooks
+
+NAMES = notebooks.names()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_script_and_notebook_are_equal(name):
+    wanted = nbformat.writes(notebooks.notebook_of(notebooks.SCRIPTS / f"{name}.py")) + "\n"
+    assert (notebooks.NOTEBOOKS / f"{name}.ipynb").read_text() == wanted, "run `make notebooks`"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_notebooks_keep_the_house_rules(name):
+    book = nbformat.read(notebooks.NOTEBOOKS / f"{name}.ipynb", as_version=4)
+    code = [cell for cell in book.cells if cell.cell_type == "code"]
+    assert not any(cell.outputs for cell in code)
+    assert book.cells[0].cell_type == "markdown" and "Question" in book.cells[0].source
+    assert max(len(cell.source.splitlines()) for cell in code[1:]) <= 30  # after the imports
+    known = papermill.inspect_notebook(str(notebooks.NOTEBOOKS / f"{name}.ipynb"))
+    given = {key: known[key]["default"] for key in ("dataset", "profile", "seed", "root")}
+    assert given == {"dataset": '"demo"', "profile": '"quick"', "seed": "0", "root": '""'}
+
+
+@pytest.fixture(scope="session")
+def smoke(tmp_path_factory):
+    """All notebooks over the demo corpus in profile smoke, by make, in a folder of their own."""
+    root = tmp_path_factory.mktemp("smoke")
+    return root, _make("reproduce", ROOT=root, PROFILE="smoke")
+
+
+def _make(*goals, **variables):
+    arguments = [f"{name}={value}" for name, value in variables.items()]
+    return subprocess.run(
+        ["make", "--no-print-directory", *goals, *arguments],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.notebook
+@pytest.mark.timeout(2700)
+def test_every_notebook_runs_from_nothing(smoke):
+    root, run = smoke
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "unknown parameter" not in (run.stdout + run.stderr).lower()
+    executed = sorted(path.stem for path in (root / "build/demo/smoke/seed_0/notebooks").glob("*.ipynb"))
+    assert executed == NAMES
+
+
+@pytest.mark.notebook
+def test_a_second_run_has_nothing_to_do_and_a_touched_notebook_runs_alone(smoke):
+    root, _ = smoke
+    again = _make("reproduce", ROOT=root, PROFILE="smoke")
+    assert again.returncode == 0 and "up to date" in again.stdout and "→" not in again.stdout
+    last = notebooks.NOTEBOOKS / f"{NAMES[-1]}.ipynb"
+    last.touch()
+    touched = _make("reproduce", ROOT=root, PROFILE="smoke")
+    assert re.findall(r"^(\d\d_\w+): ", touched.stdout, re.M) == [NAMES[-1]]
+
+
+@pytest.mark.notebook
+def test_a_script_runs_like_its_notebook(smoke, tmp_path):
+    script = (notebooks.SCRIPTS / "00_preprocess.py").read_text()
+    script = script.replace('profile = "quick"', 'profile = "smoke"').replace(
+        'root = ""', f'root = "{tmp_path}"'
+    )
+    (tmp_path / "script.py").write_text(script)
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "MPLBACKEND": "agg"}
+    run = subprocess.run(
+        [sys.executable, "script.py"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    assert (tmp_path / "build/demo/smoke/seed_0/utterances.parquet").exists()
+
+
+def test_a_failing_cell_is_named_with_its_heading(tmp_path, monkeypatch):
+    book = jupytext.reads(
+        '# %% [markdown]\n# # 99 · A question\n\n# %% tags=["parameters"]\ndataset = "demo"\nprofile = "quick"\nseed = 0\n'
+        'root = ""\n\n# %% [markdown]\n# ## The part that breaks\n\n# %%\nraise ValueError("no such thing")\n',
+        fmt="py:percent",
+    )
+    book.metadata = nbformat.from_dict(notebooks.KERNEL)
+    (tmp_path / "notebooks").mkdir()
+    nbformat.write(book, tmp_path / "notebooks" / "99_broken.ipynb")
+    monkeypatch.setattr(notebooks, "NOTEBOOKS", tmp_path / "notebooks")
+    with pytest.raises(
+        SystemExit, match=r"(?s)99_broken failed in cell 4 \(“The part that breaks”\): ValueError: no such"
+    ):
+        notebooks.run("99_broken", Workspace(root=tmp_path, profile="smoke"))
+    assert (tmp_path / "build/demo/smoke/seed_0/notebooks/99_broken.failed.ipynb").exists()
+    assert not (tmp_path / "build/demo/smoke/seed_0/notebooks/99_broken.ipynb").exists()
+
+
+def test_an_unknown_parameter_lists_those_there_are(tmp_path):
+    with pytest.raises(
+        SystemExit, match="00_preprocess: unknown parameter speed; it has dataset, profile, seed, root"
+    ):
+        notebooks.run("00_preprocess", Workspace(root=tmp_path, profile="smoke"), parameters=[("speed", "1")])
+
+
+@pytest.mark.parametrize(
+    ("variables", "words"),
+    [
+        ({"PROFILE": "fast"}, "profile must be one of smoke, quick, paper"),
+        ({"SEED": "one"}, "SEED must be an integer"),
+        ({"DATASET": "emobd", "PROFILE": "smoke"}, "No corpus is called 'emobd'. Accepted: demo, "),
+    ],
+)
+def test_make_says_what_is_accepted(variables, words, tmp_path):
+    run = _make("00", ROOT=tmp_path, **variables)
+    assert run.returncode != 0 and words in run.stdout + run.stderr
+
+
+def test_make_alone_explains():
+    text = _make().stdout
+    for word in ("setup", "reproduce", "check-data", "verify", "DATASET", "PROFILE", "SER_DATA_DIR"):
+        assert word in text
+
+
+def test_the_graph_notices_what_a_notebook_imports_and_is_set(monkeypatch, tmp_path):
+    script = notebooks.SCRIPTS / "01_autoencoder.py"
+    names = {path.stem for path in make_graph.imported_modules(script)}
+    assert {"autoencoder", "training", "workspace", "splits"} <= names and "vae" not in names
+    assert '"epochs"' in make_graph.settings_text(script.read_text(), "quick")
+
+
+@pytest.fixture
+def keys_of(tmp_path, monkeypatch):
+    """A copy of what the graph looks at, to change: a function that gives the key of each notebook."""
+    copy = tmp_path / "sources"
+    for folder in ("ser_utils", "notebooks"):
+        shutil.copytree(REPOSITORY / folder, copy / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(make_graph, "REPOSITORY", copy)
+    monkeypatch.setenv("SER_WEIGHTS_DIR", str(tmp_path / "weights"))
+
+    def keys(dataset="demo"):
+        rules = make_graph.rules(dataset, "smoke", "0", str(tmp_path), "")
+        return dict(re.findall(r"_NOTEBOOK\) (\d\d) --key (\w+)", rules))
+
+    return keys
+
+
+def test_what_a_notebook_reads_besides_runs_it_again_and_no_other(keys_of, tmp_path):
+    before = keys_of()
+    for path, again in (
+        ("build/demo/smoke/seed_0/search/sigwavnet_best.json", ["07", "09", "10"]),
+        ("weights/facebook--wav2vec2-base-960h/model.safetensors", ["08", "09", "10"]),
+        ("weights/somebody--else/model.safetensors", []),
+        ("sources/ser_utils/evaluation/published.csv", ["10"]),
+    ):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text("other")
+        after = keys_of()
+        assert [number for number in before if before[number] != after[number]] == again, path
+        before = after
+
+
+@pytest.mark.parametrize(
+    "head", ["path,speaker,emotion", "\ufeffpath,speaker,emotion", "path;speaker;emotion", " Path ,Speaker,Emotion"]
+)  # fmt: skip
+def test_the_graph_sees_recordings_as_tables_may_name_them(tmp_path, head):
+    comma = ";" if ";" in head else ","
+    table, recording, words = tmp_path / "t.csv", tmp_path / "a" / "1.wav", tmp_path / "emotions.csv"
+    table.write_text(f"{head}\n{comma.join(['a/1.wav', 's', 'anger'])}\n", "utf-8")
+    recording.parent.mkdir()
+    seen = [make_graph.corpus_listing(str(table))]
+    for path in (recording, words):
+        path.write_text("new")
+        seen.append(make_graph.corpus_listing(str(table)))
+    assert len(set(seen)) == 3
+
+
+def test_weights_beside_the_corpora_are_no_recordings(tmp_path, monkeypatch):
+    monkeypatch.setenv("SER_DATA_DIR", str(tmp_path))
+    for path in ("Audio_Speech/1.wav", "weights/facebook--some/model.safetensors"):
+        (tmp_path / path).parent.mkdir(parents=True)
+        (tmp_path / path).touch()
+    assert "1.wav" in make_graph.corpus_listing("ravdess")
+    assert "model" not in make_graph.corpus_listing("ravdess")
+
+
+def test_the_graph_and_the_workspace_agree_on_names(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a+b.csv").touch()
+    (tmp_path / "link.csv").symlink_to("a+b.csv")
+    own = (
+        "~/t.csv",
+        "t.csv",
+        "ravdess+t.csv",
+        "ravdess+~/t.csv",
+        "a+b.csv",
+        "link.csv",
+        "My Table.csv",
+        "x/",
+        "~",
+    )
+    for dataset in ("demo", "ravdess+emodb", *own):
+        space = Workspace(dataset)
+        assert make_graph.dataset_name(dataset) == space.name == Workspace(space.dataset).name
+    for dataset in ("~/t.csv", "t.csv"):
+        assert Workspace(dataset).dataset == str(tmp_path / "t.csv")
+    assert Workspace("ravdess+~/t.csv").dataset == f"ravdess+{tmp_path / 't.csv'}"
+    assert Workspace("a+b.csv").dataset == str(tmp_path / "a+b.csv")
+
+
+def test_the_kernel_looks_where_make_was_told_to(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SER_DATA_DIR", "corpora")
+    monkeypatch.setenv("SER_WEIGHTS_DIR", "weights")
+    monkeypatch.setattr(notebooks, "run", lambda *_, **__: None)
+    notebooks.main(["run", "00", "--root", str(tmp_path), "--profile", "smoke"])
+    assert os.environ["SER_DATA_DIR"] == str(tmp_path / "corpora")
+    assert os.environ["SER_WEIGHTS_DIR"] == str(tmp_path / "weights")
+
+
+# make ---------------------------------------------------------------------------------------------------------
+
+
+def _words(run, of):
+    """The words of the command that make would run."""
+    assert run.returncode == 0, run.stderr
+    return next(shlex.split(line) for line in run.stdout.splitlines() if of in line)
+
+
+def test_make_hands_on_names_with_spaces_and_quotes(tmp_path):
+    odd = "it's my data/t $b.csv"
+    assert odd in _words(_make("-n", "predict", FILE=odd), "ser_utils.predict")
+    assert odd in _words(_make("-n", "check-data", DATASET=odd), "ser_utils.corpora.check")
+    run = _words(_make("-n", "00", DATASET=odd, ROOT=tmp_path, SPEAKERS="a 'b'"), "tools.notebooks")
+    assert odd in run and "a 'b'" in run
+
+
+def test_make_cleans_and_serves_what_root_says(tmp_path):
+    assert _words(_make("-n", "clean", ROOT=tmp_path), "rm")[-1] == f"{tmp_path}/build"
+    assert f"{tmp_path}/build/site" in _words(_make("-n", "serve", ROOT=tmp_path), "http.server")
+    assert _words(_make("-n", "clean"), "rm")[-1] == "build"
+
+
+def test_make_refuses_spaces_in_root(tmp_path):
+    run = _make("-n", "00", ROOT=tmp_path / "a b")
+    assert run.returncode and "ROOT must have no spaces" in run.stderr and len(run.stderr.splitlines()) == 1
+
+
+def test_make_takes_jobs_and_engine_from_the_environment(monkeypatch):
+    def told(**variables):
+        return _make("--eval=told: ; @echo $$SER_JOBS $$SER_ENGINE", "told", **variables).stdout.split()
+
+    for name in ("SER_JOBS", "SER_ENGINE", "JOBS", "ENGINE"):
+        monkeypatch.delenv(name, raising=False)
+    assert told() == ["local"]
+    monkeypatch.setenv("SER_JOBS", "3")
+    monkeypatch.setenv("SER_ENGINE", "ray")
+    assert told() == ["3", "ray"] and told(JOBS=1, ENGINE="local") == ["1", "local"]
+
+
+@pytest.mark.parametrize(
+    ("there", "wanted"),
+    [
+        ([], ["uv venv", "requirements.lock"]),
+        ([".venv/bin/python"], ["requirements.lock"]),
+        ([".venv/bin/python", ".venv/lib/python3.12/site-packages/opensmile/a"], ["requirements-extras.lock"]),
+        ([".venv/lib/python3.12/site-packages/opensmile/a"], ["uv venv", "requirements-extras.lock"]),
+    ],
+    ids=["nothing there", "there", "there with extras", "broken, with extras"],
+)  # fmt: skip
+def test_setup_renews_what_is_there(tmp_path, monkeypatch, there, wanted):
+    """By a uv and a python that only tell what they are asked."""
+    shutil.copy(REPOSITORY / "Makefile", tmp_path)
+    told = tmp_path / "told"
+    for path in ("requirements.lock", "requirements-extras.lock", *there):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).touch()
+    made = f"[ $1 = venv ] && rm -rf .venv && mkdir -p .venv/bin && cp {tmp_path}/bin/python .venv/bin/; "
+    for path, does in (("bin/uv", made), ("bin/python", ""), (".venv/bin/python", "")):
+        if path.startswith("bin") or path in there:
+            (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / path).write_text(f'#!/bin/sh\n{does}echo {Path(path).name} "$@" >> {told}\n')
+            (tmp_path / path).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    run = subprocess.run(
+        ["make", "--no-print-directory", "setup", f"PYTHON={sys.executable}"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    lines = [line for line in told.read_text().splitlines() if line.startswith("uv")]
+    assert len(lines) == len(wanted) and all(w in line for w, line in zip(wanted, lines, strict=True))
+    assert "pip sync" in lines[-1] and (tmp_path / ".venv/.ready").exists()

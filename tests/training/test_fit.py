@@ -1,0 +1,62 @@
+import keras
+import numpy as np
+import pytest
+
+from ser_utils.training import fit as training
+
+
+def build():
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(4, "tanh"), keras.layers.Dense(1)])
+    model.compile("adam", "mse")
+    return model
+
+
+@pytest.fixture
+def data():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(60, 3)).astype("float32")
+    return (x[:40], x[:40, :1]), (x[40:], x[40:, :1])
+
+
+def fit(path, data, **changes):
+    options = {"key": "k", "seed": 1, "epochs": 6, "patience": 3, "batch_size": 8} | changes
+    return training.fit_or_load(path, build, data[0], validation=data[1], **options)
+
+
+def test_a_finished_model_is_opened_not_trained_again(tmp_path, data, monkeypatch):
+    first = fit(tmp_path / "m.keras", data)
+    monkeypatch.setattr(keras.Model, "fit", lambda *a, **k: pytest.fail("trained again"))
+    again = fit(tmp_path / "m.keras", data)
+    np.testing.assert_array_equal(
+        first.model.predict(data[0][0], verbose=0), again.model.predict(data[0][0], verbose=0)
+    )
+    assert first.history.equals(again.history) and first.seconds == again.seconds
+
+
+def test_same_seed_same_weights_other_seed_others(tmp_path, data):
+    weights = [
+        fit(tmp_path / f"{name}.keras", data, seed=seed).model.get_weights()[0]
+        for name, seed in zip("abc", (1, 1, 2), strict=True)
+    ]
+    np.testing.assert_array_equal(weights[0], weights[1])
+    assert not np.array_equal(weights[0], weights[2])
+
+
+def test_another_key_or_a_damaged_file_is_trained_again(tmp_path, data):
+    path = tmp_path / "m.keras"
+    first = fit(path, data)
+    assert len(fit(path, data, key="other", epochs=2).history) == 2
+    path.write_bytes(path.read_bytes()[:500])
+    np.testing.assert_array_equal(fit(path, data).model.get_weights()[0], first.model.get_weights()[0])
+
+
+def test_the_best_epoch_is_kept(tmp_path, data):
+    fitted = fit(tmp_path / "m.keras", data, epochs=30)
+    loss = fitted.model.evaluate(*data[1], verbose=0)
+    assert loss == pytest.approx(fitted.history["val_loss"].min(), rel=1e-4)
+
+
+def test_class_weights_balance_classes_and_ignore_absent_ones():
+    weights = training.class_weights(np.array([0, 0, 0, 2]), 3)
+    assert weights[0] * 3 == pytest.approx(weights[2]) == pytest.approx(2)
+    assert weights[1] == 0

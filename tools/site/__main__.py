@@ -1,0 +1,3 @@
+from tools.site import main
+
+main()
