@@ -8,5 +8,5 @@ corpora
 features
 workspace
 profiles
-names
+names locks progress
 """

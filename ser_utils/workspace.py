@@ -19,8 +19,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from ser_utils.locks import locked
 from ser_utils.names import dataset_name, dataset_parts, result_name
-from ser_utils.profiles import PROFILES
+from ser_utils.profiles import PROFILES, systems
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -295,9 +296,14 @@ class Workspace:
         notebook : str such as "01"; utterances : the utterance table used; settings : dict of hyperparameters
         What the same systems predicted under earlier settings, and was not saved again, is deleted: notebook 10
         would compare it as if it were of these.
-        The file's own profile and seed are those of 10, whose scores it stands for; until then the latest.
+        The file's own profile and seed are those of the notebook that makes the baselines, whose scores it stands
+        for; until then the latest.
         """
         self._delete_earlier()
+        with locked(self.folder().parents[1] / ".provenance.lock"):  # notebooks run side by side
+            return self._add_record(notebook, utterances, settings)
+
+    def _add_record(self, notebook, utterances, settings):
         path = self.results / "provenance.json"
         made = read_json(path) if path.exists() else {}
         known = {key: made[key] for key in ("profile", "seed") if key in made}
@@ -317,7 +323,8 @@ class Workspace:
             "python": platform.python_version(),
             "packages": {name: importlib.metadata.version(name) for name in _PACKAGES},
         }
-        stands_for = {key: entries.get("10", entries[notebook])[key] for key in ("profile", "seed")}
+        compared_by = systems()["baseline"].notebook
+        stands_for = {key: entries.get(compared_by, entries[notebook])[key] for key in ("profile", "seed")}
         record = {"dataset": self.dataset, **stands_for, "notebooks": entries}
         if self.dataset == "demo":
             record["note"] = "The demo corpus is synthetic: nothing here is a finding about people."

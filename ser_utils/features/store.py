@@ -7,9 +7,9 @@ from pathlib import Path
 import joblib
 import numpy as np
 import pandas as pd
-from tqdm.auto import tqdm
 
 from ser_utils.features.audio import load_audio, reduce_noise
+from ser_utils.progress import progress_bar
 from ser_utils.workspace import atomic_path, read_json, seal, sealed, write_json
 
 BATCH = 16  # utterances a worker takes at a time
@@ -140,7 +140,7 @@ def _write_rows(path, table, extract, sample_rate_hz, denoise, jobs, title):
     # the header's room does not depend on the number of rows: it is written last, over a first draft
     with open(path, "wb") as target, _workers(jobs, len(batches)) as parallel:
         results = parallel(work(batch, extract, sample_rate_hz, denoise) for batch in batches)
-        for arrays in tqdm(results, total=len(batches), desc=title, unit="batch", mininterval=1):
+        for arrays in progress_bar(results, total=len(batches), desc=title, unit="batch", mininterval=1):
             if not counts:
                 first = arrays[0]
                 _write_header(target, 0, first)

@@ -9,8 +9,8 @@ from pathlib import Path
 import keras
 import numpy as np
 import pandas as pd
-from tqdm.auto import tqdm
 
+from ser_utils.progress import progress_bar
 from ser_utils.workspace import atomic_path, content_key, seal, sealed
 
 
@@ -119,9 +119,7 @@ class Progress(keras.callbacks.Callback):
         self.title, self.epochs, self.watched = title, epochs, monitor
 
     def on_train_begin(self, logs=None):
-        self.bar = tqdm(
-            total=self.epochs, desc=self.title or "training", unit="epoch", mininterval=2, leave=False
-        )
+        self.bar = progress_bar(total=self.epochs, desc=self.title or "training", unit="epoch", mininterval=2)
 
     def on_epoch_end(self, epoch, logs=None):
         value = (logs or {}).get(self.watched, (logs or {}).get("loss", np.nan))

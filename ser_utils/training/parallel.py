@@ -4,44 +4,54 @@ import os
 import queue
 import threading
 import time
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
+from typing import Any
 
 from joblib import cpu_count
 from joblib.externals.loky.process_executor import BrokenProcessPool, ProcessPoolExecutor
-from tqdm.auto import tqdm
+
+from ser_utils.progress import progress_bar
 
 ENGINES = ("local", "ray")
 ATTEMPTS = 3  # a task whose worker dies is tried again, but not for ever: it may be what kills the worker
 
-# One thread a task: sums in another order round differently, and the engines would then disagree.
+# Sums in another order round differently. On one thread, a notebook's own process, its workers and Ray's agree.
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
+
 # A task that itself calls run_tasks stays in its process.
-WORKER_ENVIRONMENT = {
-    "OMP_NUM_THREADS": "1",
-    "TF_NUM_INTRAOP_THREADS": "1",
-    "TF_NUM_INTEROP_THREADS": "1",
-    "SER_JOBS": "1",
-    "SER_ENGINE": "local",
-}
+WORKER_ENVIRONMENT = ONE_THREAD | {"SER_JOBS": "1", "SER_ENGINE": "local"}
 
 
 class LostWorkerError(RuntimeError):
     """A task's process died every time it was tried, most often for want of memory."""
 
 
-def run_tasks(function, tasks, *, jobs=None, engine=None, progress=None):
+def run_tasks(
+    function: Callable[[Any], Any],
+    tasks: Iterable[Any],
+    *,
+    jobs: int | None = None,
+    engine: str | None = None,
+    progress: str | None = None,
+) -> list[Any]:
     """Call `function(task)` for every task, side by side, and return the results in the tasks' order.
 
-    function : defined anywhere, a notebook cell included; has to seed itself
-    tasks : iterable of picklable objects; send a path or a feature store instead of a large array
-    jobs : int, worker processes on this machine; default $SER_JOBS, else one a core. With 1 everything
-        runs in this process. A Ray cluster runs as many tasks as it has cores.
-    engine : "local" (default) or "ray"; default $SER_ENGINE. Ray joins $RAY_ADDRESS or starts on this
-        machine; its nodes need to see the same files under the same paths.
-    progress : str, label of a progress bar; no bar without it
+    Parameters
+    ----------
+    function : defined anywhere, a notebook cell included; it has to seed itself
+    tasks : picklable objects; send a path or a feature store instead of a large array
+    jobs : worker processes on this machine; default $SER_JOBS, else one a core. With 1 everything runs in this
+        process. A Ray cluster runs as many tasks as it has cores.
+    engine : "local" or "ray"; default $SER_ENGINE, else "local". Ray joins $RAY_ADDRESS or starts on this machine; its
+        nodes need to see the same files under the same paths.
+    progress : label of a progress bar; no bar without it
 
-    A worker that dies costs only the task it was at, which is tried again (3 attempts altogether).
-    An exception raised by `function` is a result of its own: it stops the run and is raised here.
+    Raises
+    ------
+    LostWorkerError : where a task's worker died 3 times; a worker that dies costs only the task it was at
+    Exception : what `function` raises stops the run and is raised here
     """
     engine = engine or os.environ.get("SER_ENGINE") or "local"
     if engine not in ENGINES:
@@ -50,7 +60,7 @@ def run_tasks(function, tasks, *, jobs=None, engine=None, progress=None):
     if jobs < 1:
         raise ValueError(f"jobs should be at least 1. Received: jobs={jobs}")
     tasks = list(tasks)
-    with tqdm(total=len(tasks), desc=progress, disable=progress is None) as bar:
+    with progress_bar(total=len(tasks), desc=progress, disable=progress is None) as bar:
         if engine == "ray":
             return _run_on_ray(function, tasks, bar)
         if jobs == 1 or len(tasks) < 2:
@@ -68,7 +78,7 @@ def _run_in_processes(function, tasks, jobs, bar):
     started, free, stopping = [], queue.SimpleQueue(), threading.Event()
 
     def new_worker():
-        watch = {"initializer": _leave_with, "initargs": (os.getpid(),)}
+        watch = {"initializer": leave_with, "initargs": (os.getpid(),)}
         started.append(ProcessPoolExecutor(max_workers=1, env=WORKER_ENVIRONMENT, **watch))
         return started[-1]
 
@@ -112,8 +122,13 @@ def _run_in_processes(function, tasks, jobs, bar):
                 worker.shutdown(kill_workers=True)
 
 
-def _leave_with(parent):
-    """End this process soon after the one that started it, which may be killed without a word."""
+def leave_with(parent: int) -> None:
+    """End this process soon after the one that started it, which may be killed without a word.
+
+    Parameters
+    ----------
+    parent : id of the process that started this one
+    """
 
     def watch():
         while os.getppid() == parent:
@@ -146,7 +161,7 @@ def _run_on_ray(function, tasks, bar):
             ray.cancel(reference, force=True)
 
 
-def ray_environment():
+def ray_environment() -> dict[str, Any]:
     """What every node is given: this package as it is here, one thread a task, the same backend."""
     backend = {key: os.environ[key] for key in ("KERAS_BACKEND",) if key in os.environ}
     return {"py_modules": [str(Path(__file__).parents[1])], "env_vars": WORKER_ENVIRONMENT | backend}

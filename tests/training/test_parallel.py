@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ser_utils.training.parallel import LostWorkerError, run_tasks
+from ser_utils.training.parallel import ONE_THREAD, LostWorkerError, run_tasks
 from ser_utils.workspace import REPOSITORY
 
 
@@ -109,6 +109,35 @@ def wait_for(condition, seconds=60):
 def test_workers_have_one_thread_and_start_no_workers_of_their_own():
     (jobs, threads, pid), _ = run_tasks(environment, range(2), jobs=2)
     assert (jobs, threads) == ("1", "1") and pid != os.getpid()
+
+
+TRAINED_TWICE = """
+import keras, numpy as np
+from ser_utils.training.fit import set_seed
+from ser_utils.training.parallel import run_tasks
+def train(seed):
+    set_seed(seed)
+    rng = np.random.default_rng(seed)
+    layers = [keras.layers.Conv2D(8, 3), keras.layers.Flatten(), keras.layers.Dense(7, "softmax")]
+    model = keras.Sequential([keras.Input((32, 32, 1)), *layers])
+    model.compile("adam", "categorical_crossentropy")
+    model.fit(rng.random((64, 32, 32, 1)), np.eye(7)[rng.integers(7, size=64)], epochs=3, verbose=0)
+    return [weights.tobytes() for weights in model.get_weights()]
+assert run_tasks(train, [0, 1], jobs=1) == run_tasks(train, [0, 1], jobs=2)
+"""
+
+
+def test_one_job_and_two_train_the_same_network_to_the_last_bit():
+    """As a notebook's kernel does, whose environment has one thread."""
+    run = subprocess.run(
+        [sys.executable, "-c", TRAINED_TWICE],
+        cwd=REPOSITORY,
+        env=os.environ | ONE_THREAD,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
 
 
 def test_jobs_and_engine_come_from_the_environment(monkeypatch):
