@@ -33,13 +33,14 @@ endif
 BUILD := $(if $(ROOT),$(call quoted,ROOT)/)build
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup setup-extras lock notebooks data check-data weights reproduce verify rescore tables lab site serve test test-faults test-all test-jax lint bench search predict advisories clean FORCE
+NUMBERS := $(sort $(foreach path,$(wildcard notebooks/[0-9][0-9]_*.ipynb),$(firstword $(subst _, ,$(notdir $(path))))))
+.PHONY: $(NUMBERS) help setup setup-extras lock notebooks data check-data weights reproduce verify rescore tables lab site serve test test-faults test-all test-jax lint bench search predict advisories clean
 
 help: ## print this
 	@echo "make reproduce DATASET=… PROFILE=… SEED=…    every figure, table and prototype sound of a corpus"
 	@echo
 	@awk -F ':.*## ' '/^[a-z0-9 -]+:.*## /{printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo "  00 … 10        one notebook, and those it reads"
+	@echo "  $(firstword $(NUMBERS)) … $(lastword $(NUMBERS))        one notebook, and those it reads; several: make 04 05"
 	@echo
 	@echo "DATASET (demo)   emodb, ravdess, aesdd …, several as a+b, or path/to/table.csv"
 	@echo "PROFILE (quick)  smoke: a minute or two each; quick: a laptop; paper: the published settings, ours where none are"
@@ -78,22 +79,17 @@ lock: ## renew requirements.lock from pyproject.toml (needs uv)
 
 # --- notebooks -----------------------------------------------------------------------------------------
 
-RUN_NOTEBOOK = $(BIN)/python -m tools.notebooks run $(WHICH) $(OWN)
 WHICH = --dataset $(call quoted,DATASET) --profile $(call quoted,PROFILE) --seed $(call quoted,SEED) --root $(call quoted,ROOT)
 OWN = $(if $(SPEAKERS),--where-known speakers $(call quoted,SPEAKERS)) $(if $(DENOISE),--where-known denoise $(call quoted,DENOISE))
-STEPS := $(sort $(patsubst notebooks/%,%,$(wildcard notebooks/[0-9][0-9]_*.ipynb)))
+REPRODUCE = $(BIN)/python -m tools.reproduce $(WHICH) $(OWN)
+ASKED := $(filter $(NUMBERS),$(MAKECMDGOALS))
 
-ifneq ($(filter reproduce 00 01 02 03 04 05 06 07 08 09 10,$(MAKECMDGOALS)),)
-GRAPH := $(shell $(PYTHON) -I -S tools/graph.py $(foreach v,DATASET PROFILE SEED ROOT,$(call quoted,$(v))) \
-  $(call quoted,SPEAKERS)/$(call quoted,DENOISE)/$(call quoted,STRICT)/$(call quoted,LABELS))
-ifeq ($(GRAPH),)
-$(error the order of the notebooks could not be worked out)
-endif
-include $(GRAPH)
-endif
+reproduce: setup ## every notebook, independent ones side by side; only what is not up to date
+	@$(REPRODUCE)
 
-reproduce: $(EXECUTED) ## every notebook, in order; only what is not done yet
-	@echo $(call quoted,DATASET)", profile $(PROFILE), seed $(SEED): everything is up to date."
+# several at once are one run: make 04 05
+$(NUMBERS): setup
+	@$(if $(filter $@,$(firstword $(ASKED))),$(REPRODUCE) $(ASKED),:)
 
 notebooks: setup ## write notebooks/*.ipynb from notebooks/scripts/*.py
 	@$(BIN)/python -m tools.notebooks sync

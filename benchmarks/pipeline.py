@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import resource
 import subprocess
 import tempfile
@@ -11,8 +10,11 @@ from pathlib import Path
 
 from benchmarks.measuring import BUSY, row, seconds_unit, tell
 from ser_utils.workspace import REPOSITORY, Workspace
-from tools import graph as make_graph
+from tools import graph
 from tools.notebooks import NOTEBOOKS, names
+from tools.reproduce import parameters_text
+
+NO_PARAMETERS = parameters_text([], {})
 
 
 def executed(name):
@@ -23,14 +25,18 @@ def executed(name):
 
 def finish(root):
     """Leave a root as a finished run of the present sources leaves it, as far as make looks. Returns its bytes."""
-    rules = make_graph.rules("demo", "smoke", "0", str(root), "///")
-    keys = dict(re.findall(r"RUN_NOTEBOOK\) (\d\d) --key (\w+)", rules))
-    folder, total = Workspace(root=root, profile="smoke").folder("notebooks"), 0
-    for name in names():
-        book = json.loads(executed(name).read_text("utf-8"))
-        book["metadata"]["made_from"] = keys[name[:2]]
-        total += (folder / f"{name}.ipynb").write_text(json.dumps(book), "utf-8")
+    steps, total = steps_in(root), 0
+    for step in steps.values():
+        book = json.loads(executed(step.name).read_text("utf-8"))
+        book["metadata"]["made_from"] = step.key
+        total += step.output.write_text(json.dumps(book), "utf-8")
     return total
+
+
+def steps_in(root):
+    """The notebooks of `make reproduce PROFILE=smoke ROOT=root`, whose folder is made."""
+    folder = Workspace(root=root, profile="smoke").folder("notebooks").parent
+    return graph.steps_of("demo", "smoke", folder, NO_PARAMETERS)
 
 
 def make(root, *arguments):
@@ -58,13 +64,10 @@ def measure(quick):
             raise SystemExit("a finished root was not taken for one: were sources changed meanwhile?")
         at = f"demo, profile smoke, {len(names())} notebooks of {megabytes:.0f} MB"
         yield row("make reproduce with nothing to do", at, min(done), seconds_unit(), at_most=3)
-        _, said = make(root, "-n", "-W", "notebooks/02_prototype_classifier.ipynb")
-        again = sorted(set(re.findall(r" (\d\d) --key", said)))
-        reading = {"02"}
-        for number, upstream in make_graph.READS.items():
-            reading |= {number} if reading & set(upstream) else set()
+        steps = steps_in(root)
+        again = graph.outdated(steps, changed=(NOTEBOOKS / "02_prototype_classifier.ipynb",))
         what = f"notebooks run again when 02 is changed ({', '.join(again)})"
-        yield row(what, at, len(again), "", at_most=len(reading))
+        yield row(what, at, len(again), "", at_most=1 + len(graph.readers(steps, "02")))
 
 
 if __name__ == "__main__":

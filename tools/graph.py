@@ -1,8 +1,9 @@
-"""What make has to know before it starts, from the standard library alone (it runs before anything is installed).
+"""The graph of the notebooks: what each is made from, and which have to be run again.
 
-Writes the make rules of one run to a file, whose path it prints: for every notebook, the code it imports and the notebooks it
-reads. Content decides beside time stamps: where a notebook, its code, its settings or the corpus differ from
-what the executed notebook was made from, it is run again whatever the clock says.
+A notebook's metadata declares which notebooks, settings and files it reads; the code it imports is found in its script.
+Content decides beside time stamps: where a notebook, its code, its settings or the corpus differ from what the executed
+notebook was made from, it is run again whatever the clock says. Only the standard library is imported, so that `make`
+knows within a second that there is nothing to do.
 """
 
 import ast
@@ -12,31 +13,16 @@ import hashlib
 import json
 import os
 import re
-import sys
+import tomllib
+from dataclasses import dataclass
 from pathlib import Path
 
+from ser_utils.names import CORPUS_NAMES, dataset_parts
+
 REPOSITORY = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(REPOSITORY))
-
-from ser_utils.names import CORPUS_NAMES, dataset_name, dataset_parts  # noqa: E402 -- found from any folder
-
-# Which executed notebooks a notebook reads; the rest of the house is reached through them.
-READS = {
-    "00": (),
-    "01": ("00",),
-    "02": ("01",),
-    "03": ("02",),
-    "04": ("00",),
-    "05": ("00",),
-    "06": ("00",),
-    "07": ("00",),
-    "08": ("00",),
-    "09": ("02", "05", "07", "08"),
-    "10": ("02", "04", "05", "06", "07", "08"),
-}
 
 
-def imported_modules(path, seen=None):
+def imported_modules(path: Path, seen: set[Path] | None = None) -> set[Path]:
     """Files of ser_utils that a Python file imports, directly or not."""
     seen = set() if seen is None else seen
     for module in _imports(path):
@@ -47,8 +33,8 @@ def imported_modules(path, seen=None):
 
 
 @functools.cache
-def _imports(path):
-    found = set()
+def _imports(path: Path) -> set[Path]:
+    modules = set()
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("ser_utils"):
             dotted = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
@@ -56,32 +42,52 @@ def _imports(path):
             dotted = [alias.name for alias in node.names if alias.name.startswith("ser_utils")]
         else:
             continue
-        places = [REPOSITORY / name.replace(".", "/") for name in dotted]
-        found |= {path for place in places for path in (place.with_suffix(".py"), place / "__init__.py")}
-    return {module for module in found if module.exists()}
+        # a module's import runs the packages above it
+        packages = {name.rsplit(".", n)[0] for name in dotted for n in range(name.count("."))}
+        places = [REPOSITORY / name.replace(".", "/") for name in {*dotted, *packages}]
+        modules |= {path for place in places for path in (place.with_suffix(".py"), place / "__init__.py")}
+    return {module for module in modules if module.exists()}
+
+
+def declared_by(notebook: Path) -> dict:
+    """What a notebook's own metadata says it is made from.
+
+    Returns
+    -------
+    dict with `reads`, numbers of executed notebooks (a notebook that says nothing reads 00); `settings`, tables of
+    ser_utils/profiles; `files`, names in FILES
+
+    Raises
+    ------
+    ValueError : for an unknown name in `files`; lists the accepted ones
+    """
+    declared = json.loads(notebook.read_text("utf-8"))["metadata"].get("graph", {})
+    declared = {"reads": ["00"], "settings": [], "files": []} | declared
+    if unknown := sorted(set(declared["files"]) - FILES.keys()):
+        raise ValueError(
+            f"{notebook.name}: files must be of {', '.join(FILES)}. Received: {', '.join(unknown)}"
+        )
+    return declared
 
 
 @functools.cache
-def settings_of(system, profile):
-    """One table of a profile, None where it is not there."""
-    return _profiles().get(system, {}).get(profile)
+def _toml(path: Path) -> dict:
+    return tomllib.loads(path.read_text("utf-8"))
 
 
-@functools.cache
-def _profiles():
-    import tomllib
-
-    paths = sorted((REPOSITORY / "ser_utils" / "profiles").glob("*.toml"))
-    return {name: table for path in paths for name, table in tomllib.loads(path.read_text("utf-8")).items()}
+def profile_files() -> dict[str, dict]:
+    """Content of each file of ser_utils/profiles."""
+    return {path.stem: _toml(path) for path in sorted((REPOSITORY / "ser_utils" / "profiles").glob("*.toml"))}
 
 
-def settings_text(script, profile):
-    """The hyperparameters a notebook asks for by name, as text."""
-    wanted = re.findall(r"""settings(?:_table)?\(["'](\w+)["']""", script)
-    return json.dumps([settings_of(name, profile) for name in wanted], sort_keys=True)
+def settings_text(tables: list[str], profile: str) -> str:
+    """The hyperparameters under these names, and what the systems beside them declare of themselves, as text."""
+    beside = [content for content in profile_files().values() if content.keys() & set(tables)]
+    chosen = {name: content[name].get(profile) for content in beside for name in tables if name in content}
+    return json.dumps([chosen, [content.get("system") for content in beside]], sort_keys=True)
 
 
-def corpus_listing(dataset):
+def corpus_listing(dataset: str) -> str:
     """Names, sizes and times of a dataset's files, as text; "" for the demo corpus, which is made."""
     if dataset == "demo":
         return ""
@@ -98,7 +104,7 @@ def corpus_listing(dataset):
     return "\n".join(map(listing, places))
 
 
-def listing(place):
+def listing(place: Path) -> str:
     """Names, sizes and times of a file, or of all files of a folder, as text."""
     files = sorted(Path(f, n) for f, _, names in os.walk(place) for n in names) if place.is_dir() else [place]
     lines = []
@@ -108,7 +114,7 @@ def listing(place):
     return "\n".join(lines)
 
 
-def named_by_table(path):
+def named_by_table(path: Path) -> list[Path]:
     """What a csv or tsv is read with, as `own_corpus` does: emotions.csv beside it and the recordings it names."""
     if path.suffix.lower() not in (".csv", ".tsv") or not path.is_file():
         return []
@@ -123,25 +129,62 @@ def named_by_table(path):
     return [path.with_name("emotions.csv"), *(path.parent / name for name in named if name)]
 
 
-def read_besides(script, profile, folder):
-    """What a notebook reads beside its corpus and other notebooks' results, as text, by the functions it calls.
+def searched_settings(profile: str, folder: Path) -> str:
+    """The best settings that `make search` found; folder : build/<dataset>/<profile>/seed_<n>."""
+    bests = sorted((folder / "search").glob("*_best.json"))
+    return "\n".join(f"{path.name} {path.read_text('utf-8')}" for path in bests)
 
-    folder : build/<dataset>/<profile>/seed_<n>
+
+def encoder_weights(profile: str, folder: Path) -> str:
+    """Which files of published weights there are of the profile's speech encoders."""
+    place = Path(os.environ.get("SER_WEIGHTS_DIR") or REPOSITORY / "data" / "weights").expanduser().resolve()
+    models = profile_files()["speech_transformer"]["speech_transformer"].get(profile, {}).get("models", [])
+    return "\n".join(listing(place / model.replace("/", "--")) for model in models)
+
+
+def published_scores(profile: str, folder: Path) -> str:
+    """The scores that the papers report."""
+    return (REPOSITORY / "ser_utils" / "evaluation" / "published.csv").read_text("utf-8")
+
+
+def all_systems(profile: str, folder: Path) -> str:
+    """What every system declares of itself."""
+    return json.dumps(
+        {name: content.get("system") for name, content in profile_files().items()}, sort_keys=True
+    )
+
+
+# What a notebook may read beside its corpus, its settings and other notebooks, by the name in its metadata
+FILES = {
+    "search": searched_settings,
+    "weights": encoder_weights,
+    "published": published_scores,
+    "systems": all_systems,
+}
+
+
+@dataclass(frozen=True)
+class Step:
+    """One notebook in one run.
+
+    Parameters
+    ----------
+    number, name : such as "04", "04_spectrogram_cnn"
+    reads : numbers of the notebooks whose results it reads
+    output : the executed notebook
+    sources : the notebook and the code that it imports
+    key : one name for the content of all it is made from
     """
-    found = []
-    if "searched(" in script:
-        bests = sorted((folder / "search").glob("*_best.json"))
-        found += [f"{path.name} {path.read_text('utf-8')}" for path in bests]
-    if "load_encoder(" in script:
-        place = Path(os.environ.get("SER_WEIGHTS_DIR") or REPOSITORY / "data" / "weights").expanduser()
-        models = (settings_of("speech_transformer", profile) or {}).get("models", [])
-        found += [listing(place.resolve() / model.replace("/", "--")) for model in models]
-    if "beside_published(" in script:
-        found.append((REPOSITORY / "ser_utils" / "evaluation" / "published.csv").read_text("utf-8"))
-    return "\n".join(found)
+
+    number: str
+    name: str
+    reads: tuple[str, ...]
+    output: Path
+    sources: tuple[Path, ...]
+    key: str
 
 
-def made_from(output):
+def made_from(output: Path) -> str:
     """The key an executed notebook carries, or ""."""
     try:
         return json.loads(output.read_text("utf-8"))["metadata"].get("made_from", "")
@@ -149,47 +192,69 @@ def made_from(output):
         return ""
 
 
-def rules(dataset, profile, seed, root, own):
-    """The make rules of one run, as text.
+def steps_of(dataset: str, profile: str, folder: Path, own: str = "") -> dict[str, Step]:
+    """All notebooks of one run by their numbers, each after those it reads.
 
+    Parameters
+    ----------
+    dataset, profile : of the run
+    folder : where it is written, build/<dataset>/<profile>/seed_<n>
     own : text of the notebooks' own parameters (SPEAKERS, DENOISE …), part of what a run is made from
     """
-    base = Path(root) if root else Path(".")
-    folder = base / "build" / dataset_name(dataset) / profile / f"seed_{seed}" / "notebooks"
     corpus = hashlib.sha256(corpus_listing(dataset).encode()).hexdigest()
-    lines, keys, outputs = [], {}, {}
-    scripts = sorted((REPOSITORY / "notebooks").glob("[0-9][0-9]_*.ipynb"))
-    for notebook in scripts:
-        number = notebook.stem[:2]
+    steps = {}
+    for notebook in sorted((REPOSITORY / "notebooks").glob("[0-9][0-9]_*.ipynb")):
+        declared = declared_by(notebook)
         script = notebook.parent / "scripts" / f"{notebook.stem}.py"
-        code = sorted(imported_modules(script))
-        upstream = [n for n in READS.get(number, ("00",)) if n in keys]
-        parts = [notebook.read_bytes(), *(path.read_bytes() for path in code)]
-        text = script.read_text("utf-8")
-        parts += [settings_text(text, profile).encode(), corpus.encode(), own.encode()]
-        parts.append(read_besides(text, profile, folder.parent).encode())
-        parts += [keys[n].encode() for n in upstream]
-        keys[number] = hashlib.sha256(b"\0".join(parts)).hexdigest()[:20]
-        outputs[number] = output = folder / f"{notebook.stem}.ipynb"
-        needs = [f"notebooks/{notebook.name}", *(str(path.relative_to(REPOSITORY)) for path in code)]
-        needs += [str(outputs[n]) for n in upstream]
-        changed = made_from(output) != keys[number]
-        lines.append(f"{output}: {' '.join(needs)}{' FORCE' if changed else ''} | setup")
-        lines.append(f"\t@$(RUN_NOTEBOOK) {number} --key {keys[number]}")
-        lines.append(f".PHONY: {number}\n{number}: {output}")
-    lines.append(f"EXECUTED := {' '.join(map(str, outputs.values()))}")
-    return "\n".join(lines) + "\n"
+        sources = (notebook, *sorted(imported_modules(script)))
+        reads = tuple(number for number in declared["reads"] if number in steps)
+        content = [path.read_bytes() for path in sources]
+        texts = [settings_text(declared["settings"], profile), corpus, own]
+        texts += [FILES[name](profile, folder) for name in declared["files"]]
+        texts += [steps[number].key for number in reads]
+        key = hashlib.sha256(b"\0".join([*content, *(text.encode() for text in texts)])).hexdigest()[:20]
+        output = folder / "notebooks" / notebook.name
+        steps[notebook.stem[:2]] = Step(notebook.stem[:2], notebook.stem, reads, output, sources, key)
+    return steps
 
 
-if __name__ == "__main__":
-    if sys.version_info < (3, 11):  # noqa: UP036 -- make may find an older python3 than the package asks for
-        sys.exit(
-            f"Python 3.11 to 3.13 is needed, this is {sys.version.split()[0]}. Say PYTHON=/path/to/python3.12"
-        )
-    run = sys.argv[1:]  # dataset, profile, seed, root, own
-    target = Path("build", f"graph-{hashlib.sha256(repr(run).encode()).hexdigest()[:12]}.mk")
-    target.parent.mkdir(exist_ok=True)
-    written = target.with_suffix(f".{os.getpid()}")  # another make may be reading the old one
-    written.write_text(rules(*run), "utf-8")
-    os.replace(written, target)
-    print(target)
+def outdated(steps: dict[str, Step], changed: tuple[Path, ...] = ()) -> list[str]:
+    """Numbers of the notebooks that have to be run again.
+
+    Those are the ones never executed, executed from other content, older than one of their sources, or that read such
+    a notebook.
+
+    changed : sources to be taken for newer than everything
+    """
+    stale = []
+    for step in steps.values():
+        inputs = [*step.sources, *(steps[number].output for number in step.reads)]
+        if (
+            not step.output.exists()
+            or made_from(step.output) != step.key
+            or set(changed) & set(step.sources)
+            or set(step.reads) & set(stale)
+            or max(path.stat().st_mtime_ns for path in inputs) > step.output.stat().st_mtime_ns
+        ):
+            stale.append(step.number)
+    return stale
+
+
+def readers(steps: dict[str, Step], number: str) -> set[str]:
+    """Numbers of all notebooks that read this one, directly or not."""
+    reached = {number}
+    for step in steps.values():
+        if reached & set(step.reads):
+            reached.add(step.number)
+    return reached - {number}
+
+
+def read_by(steps: dict[str, Step], number: str) -> set[str]:
+    """Numbers of all notebooks that this one reads, directly or not."""
+    return {upstream for upstream in steps if number in readers(steps, upstream)}
+
+
+def chain_length(steps: dict[str, Step], number: str) -> int:
+    """How many notebooks have to follow one another from this one to the end of the graph."""
+    following = [step.number for step in steps.values() if number in step.reads]
+    return 1 + max((chain_length(steps, follower) for follower in following), default=0)

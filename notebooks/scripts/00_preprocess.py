@@ -1,3 +1,10 @@
+# ---
+# jupyter:
+#   graph:
+#     reads: []
+#     settings: [prototype]
+# ---
+
 # %% [markdown]
 # # 00 · From recordings to log-mel segments
 #

@@ -1,3 +1,10 @@
+# ---
+# jupyter:
+#   graph:
+#     reads: ["00"]
+#     settings: [prototype]
+# ---
+
 # %% [markdown]
 # # 01 · An autoencoder that keeps the fine lines
 #

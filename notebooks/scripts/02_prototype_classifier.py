@@ -1,3 +1,10 @@
+# ---
+# jupyter:
+#   graph:
+#     reads: ["01"]
+#     settings: [prototype, prototype_classifier]
+# ---
+
 # %% [markdown]
 # # 02 · Deciding by likeness to learned prototypes
 #

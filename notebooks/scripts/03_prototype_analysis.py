@@ -1,3 +1,10 @@
+# ---
+# jupyter:
+#   graph:
+#     reads: ["02"]
+#     settings: [prototype_classifier]
+# ---
+
 # %% [markdown]
 # # 03 · Prototypes seen and heard
 #

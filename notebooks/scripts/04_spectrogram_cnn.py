@@ -1,3 +1,10 @@
+# ---
+# jupyter:
+#   graph:
+#     reads: ["00"]
+#     settings: [spectrogram_cnn]
+# ---
+
 # %% [markdown]
 # # 04 · Spectrogram CNNs: clips as they are, clips resized, clips made up
 #

@@ -1,3 +1,10 @@
+# ---
+# jupyter:
+#   graph:
+#     reads: ["00"]
+#     settings: [feature_network]
+# ---
+
 # %% [markdown]
 # # 05 · MFCC and log-mel networks, on one corpus or several
 #

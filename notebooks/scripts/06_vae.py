@@ -1,3 +1,10 @@
+# ---
+# jupyter:
+#   graph:
+#     reads: ["00"]
+#     settings: [vae]
+# ---
+
 # %% [markdown]
 # # 06 · A variational autoencoder of voice features
 #

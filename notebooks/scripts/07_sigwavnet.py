@@ -1,3 +1,11 @@
+# ---
+# jupyter:
+#   graph:
+#     reads: ["00"]
+#     settings: [sigwavnet, cnn_n_gru]
+#     files: [search]
+# ---
+
 # %% [markdown]
 # # 07 · SigWavNet: wavelets learned from the waveform
 #

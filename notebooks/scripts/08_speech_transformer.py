@@ -1,3 +1,11 @@
+# ---
+# jupyter:
+#   graph:
+#     reads: ["00"]
+#     settings: [speech_transformer]
+#     files: [weights]
+# ---
+
 # %% [markdown]
 # # 08 · Listening through HuBERT and wav2vec 2.0
 #

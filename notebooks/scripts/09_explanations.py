@@ -1,3 +1,11 @@
+# ---
+# jupyter:
+#   graph:
+#     reads: ["02", "05", "07", "08"]
+#     settings: [explanation, prototype_classifier, feature_network, sigwavnet, speech_transformer]
+#     files: [weights]
+# ---
+
 # %% [markdown]
 # # 09 · Which explanations deserve belief?
 #

@@ -1,3 +1,11 @@
+# ---
+# jupyter:
+#   graph:
+#     reads: ["02", "04", "05", "06", "07", "08"]
+#     settings: [comparison]
+#     files: [published, systems]
+# ---
+
 # %% [markdown]
 # # 10 · All systems, all protocols, one table
 #

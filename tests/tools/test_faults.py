@@ -61,7 +61,7 @@ def recordings(tmp_path):
 
 SLOW_STORE = """
 import time, pandas as pd
-from ser_utils.feature_store import build_store
+from ser_utils.features.store import build_store
 def slow(signal, rate):
     print("working", flush=True)
     time.sleep({pause})
@@ -102,7 +102,7 @@ def test_a_full_disk_is_an_error_and_leaves_what_was_there(recordings, tmp_path)
 
 TRAINING = """
 import keras, numpy as np, sys
-from ser_utils.training import fit_or_load
+from ser_utils.training.fit import fit_or_load
 class Tell(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None): print(epoch, flush=True)
 def build():
@@ -209,10 +209,51 @@ def test_an_interrupt_is_one_line(tmp_path):
     assert errors == "interrupted: finished work is kept; run the same command to go on.\n"
 
 
+@pytest.mark.slow
+@pytest.mark.notebook
+def test_an_interrupt_of_make_is_one_line_and_leaves_no_kernel(tmp_path):
+    running = subprocess.Popen(
+        [sys.executable, "-m", "tools.reproduce", "--profile", "smoke", "--root", str(tmp_path)],
+        cwd=REPOSITORY,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    folder = tmp_path / "build/demo/smoke/seed_0/notebooks"
+    while not list(folder.glob(".progress/*/*.json")):  # a kernel is at work
+        assert running.poll() is None
+        time.sleep(0.1)
+    (pid,) = {path.stem.split("-")[1] for path in folder.glob(".progress/00_preprocess/*.json")}
+    running.send_signal(signal.SIGINT)
+    _, errors = running.communicate(timeout=120)
+    assert running.returncode != 0
+    assert errors == "interrupted: finished work is kept; run the same command to go on.\n"
+    assert not os.path.exists(f"/proc/{pid}")
+    assert not (folder / "00_preprocess.ipynb").exists() and not list(folder.glob(".writing-*"))
+
+
+@pytest.mark.slow
+@pytest.mark.notebook
+def test_a_killed_make_takes_its_kernels_with_it(tmp_path):
+    command = [sys.executable, "-m", "tools.reproduce", "00", "--profile", "smoke", "--root", str(tmp_path)]
+    running = subprocess.Popen(command, cwd=REPOSITORY, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    folder = tmp_path / "build/demo/smoke/seed_0/notebooks"
+    while not (told := list(folder.glob(".progress/00_preprocess/*.json"))):
+        assert running.poll() is None
+        time.sleep(0.1)
+    running.kill()
+    running.wait()
+    end = time.monotonic() + 60
+    while os.path.exists(f"/proc/{told[0].stem.split('-')[1]}"):
+        assert time.monotonic() < end, "the kernel is still at work"
+        time.sleep(0.2)
+
+
 def test_two_runs_on_one_folder_take_turns(tmp_path):
     code = (
-        "import sys, time\nfrom tools.notebooks import _one_at_a_time\nfrom ser_utils.workspace import Workspace\n"
-        f"with _one_at_a_time(Workspace(root={str(tmp_path)!r}, profile='smoke')):\n"
+        "import sys, time\nfrom tools.notebooks import one_at_a_time\nfrom ser_utils.workspace import Workspace\n"
+        f"with one_at_a_time(Workspace(root={str(tmp_path)!r}, profile='smoke')):\n"
         "    print(time.monotonic(), flush=True); time.sleep(1); print(time.monotonic(), flush=True)\n"
     )
     both = [python(code, tmp_path) for _ in range(2)]
@@ -386,25 +427,17 @@ def test_a_recording_changed_after_its_features_were_made_is_made_again(own_corp
 
 
 @pytest.mark.parametrize("jump_s", [-10 * 365 * 86400, 10 * 365 * 86400])
-def test_make_goes_by_content_when_the_clock_has_jumped(tmp_path, monkeypatch, jump_s):
-    """A notebook executed "in the future" is run again when its settings changed, and rules stay in order."""
-
-    def rules(own):
-        lines = make_graph.rules("demo", "smoke", "0", str(tmp_path), own).splitlines()
-        return {line.split("/")[-1].split(":")[0]: line for line in lines if ".ipynb:" in line}
-
-    keys = dict(
-        re.findall(
-            r"_NOTEBOOK\) (\d\d) --key (\w+)", make_graph.rules("demo", "smoke", "0", str(tmp_path), "")
-        )
-    )
+def test_make_goes_by_content_when_the_clock_has_jumped(tmp_path, jump_s):
+    """A notebook executed "in the future" is run again when its settings changed, one from "the past" always."""
     folder = Workspace(root=tmp_path, profile="smoke").folder("notebooks")
+    steps = make_graph.steps_of("demo", "smoke", folder.parent)
     now = time.time() + jump_s
-    for name in notebooks.names():
-        (folder / f"{name}.ipynb").write_text(json.dumps({"metadata": {"made_from": keys[name[:2]]}}))
-        os.utime(folder / f"{name}.ipynb", (now, now))
-    assert not any("FORCE" in line for line in rules("").values())
-    assert all("FORCE" in line for line in rules("other speakers").values())
+    for step in steps.values():
+        step.output.write_text(json.dumps({"metadata": {"made_from": step.key}}))
+        os.utime(step.output, (now, now))
+    assert make_graph.outdated(steps) == ([] if jump_s > 0 else list(steps))
+    other = make_graph.steps_of("demo", "smoke", folder.parent, "other speakers")
+    assert make_graph.outdated(other) == list(steps)
 
 
 # nothing is executed ------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import nbformat
 import papermill
 import pytest
 
+from ser_utils.names import dataset_name
 from ser_utils.workspace import Workspace
 from tests.conftest import REPOSITORY
 from tools import graph as make_graph
@@ -63,6 +64,29 @@ def test_every_notebook_runs_from_nothing(smoke):
     assert "unknown parameter" not in (run.stdout + run.stderr).lower()
     executed = sorted(path.stem for path in (root / "build/demo/smoke/seed_0/notebooks").glob("*.ipynb"))
     assert executed == NAMES
+
+
+@pytest.mark.notebook
+@pytest.mark.parametrize("name", NAMES)
+def test_executed_notebooks_show_no_warnings_and_no_bars(smoke, name):
+    root, _ = smoke
+    book = nbformat.read(root / f"build/demo/smoke/seed_0/notebooks/{name}.ipynb", as_version=4)
+    outputs = [output for cell in book.cells if cell.cell_type == "code" for output in cell.outputs]
+    assert not [output for output in outputs if output.get("name") == "stderr"]
+    assert not [
+        output for output in outputs if "application/vnd.jupyter.widget-view+json" in output.get("data", {})
+    ]
+    assert "%|" not in "".join(output.get("text", "") for output in outputs)
+
+
+@pytest.mark.notebook
+def test_what_make_says_is_a_line_each_without_warnings_or_colours(smoke):
+    _, run = smoke
+    said = run.stdout + run.stderr
+    assert sorted(re.findall(r"^(\d\d_\w+): \d+ s → ", said, re.M)) == NAMES
+    assert "\x1b" not in said
+    for words in ("absl", "oneDNN", "retracing", "XNNPACK", "Warning", "Traceback"):
+        assert words not in said, words
 
 
 @pytest.mark.notebook
@@ -126,6 +150,7 @@ def test_an_unknown_parameter_lists_those_there_are(tmp_path):
     [
         ({"PROFILE": "fast"}, "profile must be one of smoke, quick, paper"),
         ({"SEED": "one"}, "SEED must be an integer"),
+        ({"JOBS": "0"}, "JOBS must be an integer of at least 1. Received: JOBS=0"),
         ({"DATASET": "emobd", "PROFILE": "smoke"}, "No corpus is called 'emobd'. Accepted: demo, "),
     ],
 )
@@ -140,11 +165,45 @@ def test_make_alone_explains():
         assert word in text
 
 
-def test_the_graph_notices_what_a_notebook_imports_and_is_set(monkeypatch, tmp_path):
+def test_the_graph_notices_what_a_notebook_imports_and_is_set():
     script = notebooks.SCRIPTS / "01_autoencoder.py"
     names = {path.stem for path in make_graph.imported_modules(script)}
     assert {"autoencoder", "training", "workspace", "splits"} <= names and "vae" not in names
-    assert '"epochs"' in make_graph.settings_text(script.read_text(), "quick")
+    declared = make_graph.declared_by(notebooks.NOTEBOOKS / "01_autoencoder.ipynb")
+    assert '"epochs"' in make_graph.settings_text(declared["settings"], "quick")
+    assert '"epoch_chosen_on_test"' in make_graph.settings_text(declared["settings"], "quick")
+
+
+STEPS = make_graph.steps_of("demo", "smoke", REPOSITORY / "build")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_notebook_declares_what_it_reads(name):
+    script = (notebooks.SCRIPTS / f"{name}.py").read_text()
+    declared = make_graph.declared_by(notebooks.NOTEBOOKS / f"{name}.ipynb")
+    asked = re.findall(r"""settings(?:_table)?\(["'](\w+)["']""", script)
+    assert set(asked) <= set(declared["settings"])
+    for call, kind in (
+        ("searched(", "search"),
+        ("load_encoder(", "weights"),
+        ("beside_published(", "published"),
+    ):
+        assert (call in script) == (kind in declared["files"]), call
+    made_by = set(re.findall(r"""made_by=["'](\d\d)["']""", script))
+    assert made_by <= make_graph.read_by(STEPS, name[:2])
+    assert set(declared["reads"]) <= {other[:2] for other in NAMES if other < name}
+
+
+def test_an_unknown_kind_of_file_is_refused_with_those_there_are(tmp_path):
+    book = nbformat.v4.new_notebook(metadata={"graph": {"files": ["weights", "weather"]}})
+    nbformat.write(book, tmp_path / "12_mine.ipynb")
+    with pytest.raises(ValueError, match="12_mine.ipynb: files must be of search, .*Received: weather"):
+        make_graph.declared_by(tmp_path / "12_mine.ipynb")
+
+
+def test_a_notebook_that_declares_nothing_reads_the_first(tmp_path):
+    nbformat.write(nbformat.v4.new_notebook(), tmp_path / "12_mine.ipynb")
+    assert make_graph.declared_by(tmp_path / "12_mine.ipynb")["reads"] == ["00"]
 
 
 @pytest.fixture
@@ -157,8 +216,8 @@ def keys_of(tmp_path, monkeypatch):
     monkeypatch.setenv("SER_WEIGHTS_DIR", str(tmp_path / "weights"))
 
     def keys(dataset="demo"):
-        rules = make_graph.rules(dataset, "smoke", "0", str(tmp_path), "")
-        return dict(re.findall(r"_NOTEBOOK\) (\d\d) --key (\w+)", rules))
+        steps = make_graph.steps_of(dataset, "smoke", tmp_path / "build" / dataset / "smoke" / "seed_0")
+        return {number: step.key for number, step in steps.items()}
 
     return keys
 
@@ -220,7 +279,7 @@ def test_the_graph_and_the_workspace_agree_on_names(tmp_path, monkeypatch):
     )
     for dataset in ("demo", "ravdess+emodb", *own):
         space = Workspace(dataset)
-        assert make_graph.dataset_name(dataset) == space.name == Workspace(space.dataset).name
+        assert dataset_name(dataset) == space.name == Workspace(space.dataset).name
     for dataset in ("~/t.csv", "t.csv"):
         assert Workspace(dataset).dataset == str(tmp_path / "t.csv")
     assert Workspace("ravdess+~/t.csv").dataset == f"ravdess+{tmp_path / 't.csv'}"
@@ -250,7 +309,7 @@ def test_make_hands_on_names_with_spaces_and_quotes(tmp_path):
     odd = "it's my data/t $b.csv"
     assert odd in _words(_make("-n", "predict", FILE=odd), "ser_utils.predict")
     assert odd in _words(_make("-n", "check-data", DATASET=odd), "ser_utils.corpora.check")
-    run = _words(_make("-n", "00", DATASET=odd, ROOT=tmp_path, SPEAKERS="a 'b'"), "tools.notebooks")
+    run = _words(_make("-n", "00", DATASET=odd, ROOT=tmp_path, SPEAKERS="a 'b'"), "tools.reproduce")
     assert odd in run and "a 'b'" in run
 
 
@@ -308,3 +367,9 @@ def test_setup_renews_what_is_there(tmp_path, monkeypatch, there, wanted):
     lines = [line for line in told.read_text().splitlines() if line.startswith("uv")]
     assert len(lines) == len(wanted) and all(w in line for w, line in zip(wanted, lines, strict=True))
     assert "pip sync" in lines[-1] and (tmp_path / ".venv/.ready").exists()
+
+
+def test_several_numbers_are_one_run(tmp_path):
+    run = _make("-n", "02", "05", ROOT=tmp_path)
+    lines = [line for line in run.stdout.splitlines() if "tools.reproduce" in line]
+    assert len(lines) == 1 and lines[0].endswith(" 02 05")
