@@ -14,10 +14,13 @@ DENOISE ?=
 STRICT ?=
 LABELS ?=
 
-PYTHON ?= python3
+# the first Python from 3.11 to 3.13 that is there
+PYTHON ?= $(shell for name in python3 python3.13 python3.12 python3.11; do \
+  $$name -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$name && break; done)
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+READY_TO_TEST := $(VENV)/.ready-dev
 
 export SER_JOBS := $(JOBS)
 export SER_ENGINE := $(ENGINE)
@@ -34,48 +37,71 @@ BUILD := $(if $(ROOT),$(call quoted,ROOT)/)build
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 NUMBERS := $(sort $(foreach path,$(wildcard notebooks/[0-9][0-9]_*.ipynb),$(firstword $(subst _, ,$(notdir $(path))))))
-.PHONY: $(NUMBERS) help setup setup-extras lock notebooks data check-data weights reproduce verify rescore tables lab site serve test test-faults test-all test-jax lint bench search predict advisories clean
+.PHONY: $(NUMBERS) help setup setup-dev setup-extras lock demo reproduce notebooks data check-data weights verify rescore tables lab site serve test test-faults test-all test-jax lint bench search predict advisories clean
 
 help: ## print this
-	@echo "make reproduce DATASET=… PROFILE=… SEED=…    every figure, table and prototype sound of a corpus"
+	@echo "Start here:"
 	@echo
-	@awk -F ':.*## ' '/^[a-z0-9 -]+:.*## /{printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo "  make demo          one system on made-up speech: pictures and sounds in a few minutes"
+	@echo "  make reproduce     every figure, table and prototype sound of a corpus"
+	@echo
+	@echo "The first command also installs everything into .venv. All commands:"
+	@echo
+	@awk -F ':.*## ' '/^[a-z0-9 -]+:.*## /{printf "  %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 	@echo "  $(firstword $(NUMBERS)) … $(lastword $(NUMBERS))        one notebook, and those it reads; several: make 04 05"
 	@echo
-	@echo "DATASET (demo)   emodb, ravdess, aesdd …, several as a+b, or path/to/table.csv"
-	@echo "PROFILE (quick)  smoke: a minute or two each; quick: a laptop; paper: the published settings, ours where none are"
-	@echo "SEED (0) JOBS (all cores) ENGINE (local or ray) ROOT (here) SPEAKERS (the profile's) DENOISE (0 or 1)"
-	@echo "STRICT=1 refuses a partial corpus; LABELS=all keeps every emotion of several corpora, not the shared ones"
-	@echo "SER_DATA_DIR (data/) is where corpora are looked for."
+	@echo "Choices are given as NAME=value, for example: make reproduce DATASET=emodb PROFILE=smoke"
+	@echo
+	@echo "  DATASET   demo (made-up speech) unless you say emodb, ravdess, aesdd …, several as a+b, or path/to/table.csv"
+	@echo "  PROFILE   quick (for a laptop) unless you say smoke (a first try: under a minute a notebook) or paper (the"
+	@echo "            published settings, and ours where none were published)"
+	@echo "  SEED      0 unless you say another; other seeds stay in build/ and join the tables as repeated runs"
+	@echo "  JOBS      how many processes run at once: all cores unless you say fewer; the scores are the same"
+	@echo "  ROOT      where everything is written: here unless you name a folder"
+	@echo "  ENGINE    local, or ray for a cluster (after make setup-extras)"
+	@echo "  SPEAKERS  those who get models of their own (notebooks 01 and 02); DENOISE=1 reduces noise first (notebook 00)"
+	@echo "  STRICT=1 refuses a corpus with missing files; LABELS=all keeps every emotion of several corpora"
+	@echo "  SER_DATA_DIR, an environment variable, is where corpora are looked for: data/ unless you set it"
 
 # --- environment ---------------------------------------------------------------------------------------
 
-# the extras' lock holds all of the other: where they are installed, they stay
-LOCK = $(if $(wildcard $(VENV)/lib/python3*/site-packages/opensmile),requirements-extras.lock,requirements.lock)
+# each longer lock holds all of requirements.lock; what is installed stays
+there = $(wildcard $(VENV)/lib/python3*/site-packages/$(1))
+LOCKS = requirements.lock $(if $(call there,pytest),requirements-dev.lock) $(if $(call there,opensmile),requirements-extras.lock)
+install = if command -v uv >/dev/null 2>&1; then \
+	    uv pip install -q --python $(BIN)/python --require-hashes -r $(1); \
+	  else $(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes --no-deps -r $(1); fi
 
-setup: $(READY) ## make .venv from the lock file, or renew it (with uv when there, else pip)
+setup: $(READY) ## install what notebooks need into .venv, or renew it (with uv when it is there, else pip)
 
-$(READY): requirements.lock $(LOCK)
-	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v <= (3, 13) else f"Python 3.11 to 3.13 is needed, $(PYTHON) is {v[0]}.{v[1]}. Say PYTHON=/path/to/python3.12")'
+$(READY): $(LOCKS)
+	@$(or $(PYTHON),python3) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v <= (3, 13) else f"You need Python 3.11 to 3.13. $(or $(PYTHON),python3) is {v[0]}.{v[1]}. Say PYTHON=/path/to/python3.12")'
 	@if command -v uv >/dev/null 2>&1; then \
 	  { $(BIN)/python -c '' 2>/dev/null || uv venv -q --clear --python "$$(command -v $(PYTHON))" $(VENV); } && \
-	  uv pip sync -q --python $(BIN)/python --require-hashes $(LOCK); \
+	  uv pip sync -q --python $(BIN)/python --require-hashes $(LOCKS); \
 	else \
 	  { $(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV); } && \
-	  $(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes --no-deps -r $(LOCK); \
+	  $(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes --no-deps $(LOCKS:%=-r %); \
 	fi
 	@$(BIN)/python -c 'import sysconfig, pathlib; pathlib.Path(sysconfig.get_path("purelib"), "ser_companion.pth").write_text(f"{pathlib.Path.cwd()}\n")'
 	@touch $@
 
-setup-extras: setup ## add the optional packages: openSMILE, Ray, hub client
-	@if command -v uv >/dev/null 2>&1; then uv pip install -q --python $(BIN)/python -r requirements-extras.lock; \
-	else $(BIN)/python -m pip install -q -r requirements-extras.lock; fi
+setup-dev: $(READY_TO_TEST) ## add what only tests need: pytest, JAX, Playwright, ruff
 
-lock: ## renew requirements.lock from pyproject.toml (needs uv)
-	uv pip compile pyproject.toml --extra test --universal --python-version 3.11 --fork-strategy fewest --generate-hashes \
-	  --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" --quiet -o requirements.lock
-	uv pip compile pyproject.toml --extra test --extra opensmile --extra ray --extra hub --universal --python-version 3.11 --fork-strategy fewest --generate-hashes \
-	  --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" --quiet -c requirements.lock -o requirements-extras.lock
+$(READY_TO_TEST): $(READY) requirements-dev.lock
+	@$(call install,requirements-dev.lock)
+	@touch $@
+
+setup-extras: setup ## add the optional packages: openSMILE, Ray, hub client
+	@$(call install,requirements-extras.lock)
+
+COMPILE = uv pip compile pyproject.toml --universal --python-version 3.11 --fork-strategy fewest --generate-hashes \
+  --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" --quiet
+
+lock: ## renew the three lock files from pyproject.toml (needs uv)
+	$(COMPILE) -o requirements.lock
+	$(COMPILE) --extra test -c requirements.lock -o requirements-dev.lock
+	$(COMPILE) --extra opensmile --extra ray --extra hub -c requirements.lock -o requirements-extras.lock
 
 # --- notebooks -----------------------------------------------------------------------------------------
 
@@ -90,6 +116,16 @@ reproduce: setup ## every notebook, independent ones side by side; only what is 
 # several at once are one run: make 04 05
 $(NUMBERS): setup
 	@$(if $(filter $@,$(firstword $(ASKED))),$(REPRODUCE) $(ASKED),:)
+
+# in a place of its own: results that ship are not replaced
+FIRST := build/first
+PAGE := $(FIRST)/03_prototype_analysis.html
+
+demo: setup ## the prototype paper alone, for one made-up voice: pictures and sounds in a few minutes
+	@$(BIN)/python -m tools.reproduce 03 --root $(FIRST) --where-known speakers 51
+	@$(BIN)/python -m nbconvert --log-level ERROR --to html --no-input --output-dir $(FIRST) $(FIRST)/build/demo/quick/seed_0/notebooks/03_prototype_analysis.ipynb
+	@echo "Look and listen: $(BIN)/python -m webbrowser -t $(PAGE)"
+	@echo "Each picture and sound is a file in $(FIRST)/prototypes/demo."
 
 notebooks: setup ## write notebooks/*.ipynb from notebooks/scripts/*.py
 	@$(BIN)/python -m tools.notebooks sync
@@ -131,26 +167,29 @@ site: setup ## build the static site into build/site
 serve: setup ## show the site at http://127.0.0.1:8000
 	@$(BIN)/python -m http.server --bind 127.0.0.1 --directory $(BUILD)/site 8000
 
-bench: setup ## measure speed and memory, side by side with the literal versions
+bench: setup-dev ## measure speed and memory, side by side with the literal versions
 	@$(BIN)/python -m benchmarks
 
 # --- tests ---------------------------------------------------------------------------------------------
 
-test: setup ## unit tests, notebooks in profile smoke, real recordings where SER_DATA_DIR has them
-	@$(BIN)/python -m pytest -q -m "not slow"
+# files of tests side by side; see tests/conftest.py
+PYTEST = $(BIN)/python -m pytest -q -n $(or $(JOBS),logical) --dist loadgroup --no-loadscope-reorder
 
-test-faults: setup ## kill, interrupt and race real runs; nothing may be lost (five minutes)
-	@$(BIN)/python -m pytest -q -m slow tests/tools/test_faults.py
+test: setup-dev ## unit tests, notebooks in profile smoke, real recordings where SER_DATA_DIR has them
+	@$(PYTEST) -m "not slow"
 
-test-all: setup test-jax ## everything, the slow tests and the JAX backend too
-	@$(BIN)/python -m pytest -q
+test-faults: setup-dev ## kill, interrupt and race real runs; nothing may be lost
+	@$(PYTEST) -m slow tests/tools/test_faults.py
+
+test-all: setup-dev test-jax ## everything, the slow tests and the JAX backend too
+	@$(PYTEST)
 
 MODEL_TESTS = tests/systems tests/explanation/test_attribution.py tests/training/test_fit.py
 
-test-jax: setup ## the tests of every model, on Keras's JAX backend
-	@KERAS_BACKEND=jax $(BIN)/python -m pytest -q -m "not notebook" $(MODEL_TESTS)
+test-jax: setup-dev ## the tests of every model, on Keras's JAX backend
+	@KERAS_BACKEND=jax $(PYTEST) -m "not notebook" $(MODEL_TESTS)
 
-lint: setup ## what ruff thinks
+lint: setup-dev ## check the code's form with ruff
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
 
 advisories: ## look up known vulnerabilities of everything in the lock file (needs uv and the network)

@@ -22,3 +22,12 @@ def data_dir():
     if not os.environ.get("SER_DATA_DIR"):
         pytest.skip("SER_DATA_DIR is not set: no real recordings here")
     return Path(os.environ["SER_DATA_DIR"]).resolve()
+
+
+def pytest_collection_modifyitems(items):
+    """Side by side, a file's tests stay together, since they share trained models; the longest wait comes first."""
+    items.sort(key=lambda item: "smoke" not in getattr(item, "fixturenames", ()))
+    for item in items:
+        if not item.get_closest_marker("xdist_group"):
+            name = "smoke" if "smoke" in getattr(item, "fixturenames", ()) else str(item.path)
+            item.add_marker(pytest.mark.xdist_group(name))

@@ -15,26 +15,45 @@ from tests.conftest import REPOSITORY
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
 
 
-def locked():
-    """Requirement lines of the lock that apply to this interpreter, name -> version."""
-    lines = re.findall(r"^([\w.-]+==.*?) ?\\$", (REPOSITORY / "requirements.lock").read_text(), re.M)
+LOCKS = {
+    "requirements.lock": [],
+    "requirements-dev.lock": ["test"],
+    "requirements-extras.lock": ["opensmile", "ray", "hub"],
+}
+
+
+def locked(name="requirements.lock"):
+    """Requirement lines of a lock that apply to this interpreter, name -> version."""
+    lines = re.findall(r"^([\w.-]+==.*?) ?\\$", (REPOSITORY / name).read_text(), re.M)
     requirements = [Requirement(line) for line in lines]
     here = [one for one in requirements if one.marker is None or one.marker.evaluate(default_environment())]
     return {one.name.lower().replace("_", "-"): str(one.specifier)[2:] for one in here}
 
 
-def test_the_lock_covers_every_dependency_with_hashes():
-    versions = locked()
-    for text in [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["test"]]:
-        one = Requirement(text)
-        if one.marker is None or one.marker.evaluate():
-            assert versions[one.name.lower()] in one.specifier, text
-    text = (REPOSITORY / "requirements.lock").read_text()
+@pytest.mark.parametrize("name", LOCKS)
+def test_the_lock_covers_every_dependency_with_hashes(name):
+    versions = locked(name)
+    optional = [text for extra in LOCKS[name] for text in PROJECT["optional-dependencies"][extra]]
+    for text in [*PROJECT["dependencies"], *optional]:
+        requirement = Requirement(text)
+        if requirement.marker is None or requirement.marker.evaluate():
+            assert versions[requirement.name.lower().replace("_", "-")] in requirement.specifier, text
+    text = (REPOSITORY / name).read_text()
     assert text.count("--hash=sha256:") >= len(re.findall(r"^[\w.-]+==", text, re.M))
 
 
+@pytest.mark.parametrize("name", list(LOCKS)[1:])
+def test_a_longer_lock_holds_all_of_the_readers_at_the_same_versions(name):
+    assert locked().items() <= locked(name).items()
+
+
+def test_readers_get_nothing_that_only_tests_need():
+    for tool in ("jax", "jaxlib", "playwright", "hypothesis", "ruff", "pytest"):
+        assert tool not in locked()
+
+
 def test_this_environment_is_the_lock():
-    for name, version in locked().items():
+    for name, version in locked("requirements-dev.lock").items():
         assert importlib.metadata.version(name) == version, name
 
 

@@ -336,37 +336,79 @@ def test_make_takes_jobs_and_engine_from_the_environment(monkeypatch):
     assert told() == ["3", "ray"] and told(JOBS=1, ENGINE="local") == ["1", "local"]
 
 
+def _tellers(folder, told, names, made=""):
+    """Programs that only tell what they are asked, as lines of the file `told`."""
+    for path in names:
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_text(
+            f'#!/bin/sh\n{made if path == "bin/uv" else ""}echo {Path(path).name} "$@" >> {told}\n'
+        )
+        (folder / path).chmod(0o755)
+
+
 @pytest.mark.parametrize(
     ("there", "wanted"),
     [
         ([], ["uv venv", "requirements.lock"]),
         ([".venv/bin/python"], ["requirements.lock"]),
-        ([".venv/bin/python", ".venv/lib/python3.12/site-packages/opensmile/a"], ["requirements-extras.lock"]),
-        ([".venv/lib/python3.12/site-packages/opensmile/a"], ["uv venv", "requirements-extras.lock"]),
+        ([".venv/bin/python", "pytest"], ["requirements.lock requirements-dev.lock"]),
+        ([".venv/bin/python", "opensmile"], ["requirements.lock requirements-extras.lock"]),
+        (["opensmile"], ["uv venv", "requirements.lock requirements-extras.lock"]),
     ],
-    ids=["nothing there", "there", "there with extras", "broken, with extras"],
-)  # fmt: skip
+    ids=["nothing there", "there", "there with tests", "there with extras", "broken, with extras"],
+)
 def test_setup_renews_what_is_there(tmp_path, monkeypatch, there, wanted):
     """By a uv and a python that only tell what they are asked."""
     shutil.copy(REPOSITORY / "Makefile", tmp_path)
     told = tmp_path / "told"
-    for path in ("requirements.lock", "requirements-extras.lock", *there):
+    installed = [f".venv/lib/python3.12/site-packages/{name}/a" for name in there if "/" not in name]
+    locks = [f"requirements{kind}.lock" for kind in ("", "-dev", "-extras")]
+    for path in (*locks, *installed):
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).touch()
     made = f"[ $1 = venv ] && rm -rf .venv && mkdir -p .venv/bin && cp {tmp_path}/bin/python .venv/bin/; "
-    for path, does in (("bin/uv", made), ("bin/python", ""), (".venv/bin/python", "")):
-        if path.startswith("bin") or path in there:
-            (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
-            (tmp_path / path).write_text(f'#!/bin/sh\n{does}echo {Path(path).name} "$@" >> {told}\n')
-            (tmp_path / path).chmod(0o755)
+    _tellers(tmp_path, told, ["bin/uv", "bin/python", *(path for path in there if "/" in path)], made)
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
     run = subprocess.run(
-        ["make", "--no-print-directory", "setup", f"PYTHON={sys.executable}"], cwd=tmp_path, capture_output=True, text=True, check=False
-    )  # fmt: skip
+        ["make", "--no-print-directory", "setup", f"PYTHON={sys.executable}"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert run.returncode == 0, run.stderr
     lines = [line for line in told.read_text().splitlines() if line.startswith("uv")]
     assert len(lines) == len(wanted) and all(w in line for w, line in zip(wanted, lines, strict=True))
-    assert "pip sync" in lines[-1] and (tmp_path / ".venv/.ready").exists()
+    assert "pip sync" in lines[-1] and lines[-1].endswith(wanted[-1]) and (tmp_path / ".venv/.ready").exists()
+
+
+@pytest.mark.parametrize(
+    ("versions", "chosen"),
+    [
+        ({"python3": "3, 12"}, "python3"),
+        ({"python3": "3, 9", "python3.11": "3, 11"}, "python3.11"),
+        ({"python3": "3, 14", "python3.13": "3, 13", "python3.11": "3, 11"}, "python3.13"),
+        ({"python3": "3, 14"}, ""),
+    ],
+)
+def test_make_finds_a_python_that_fits(tmp_path, versions, chosen):
+    for name, version in versions.items():
+        program = tmp_path / name  # runs the question asked of it with another version
+        program.write_text(
+            f'#!/bin/sh\nexec {sys.executable} -c "import sys; sys.version_info = ({version}, 0); $2"\n'
+        )
+        program.chmod(0o755)
+    for tool in ("sh", "echo"):
+        (tmp_path / tool).symlink_to(shutil.which(tool))
+    run = subprocess.run(
+        [shutil.which("make"), "-s", "--eval=told: ; @echo $(PYTHON)", "told"],
+        cwd=REPOSITORY,
+        env={"PATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.stdout.strip() == chosen, run.stderr
 
 
 def test_several_numbers_are_one_run(tmp_path):
