@@ -22,6 +22,7 @@ PARTS = {
     "training": "Training",
     "growth": "Growth",
     "pipeline": "Make",
+    "first_command": "The first command",
     "latency": "One recording",
     "speech_transformer": "Speech encoder",
     "waveforms": "Waveform networks",
