@@ -41,10 +41,10 @@ class Clone:
             raise SystemExit(f"make {' '.join(arguments)} failed")
         return time.perf_counter() - start, _cpu_of_children() - before, memory.stop() / 1e9
 
-    def size_gb(self):
-        """Disk space of .venv."""
+    def size(self):
+        """Disk space of .venv in GiB, as `du -h` tells it."""
         used = subprocess.run(["du", "-sk", self.path / ".venv"], check=True, capture_output=True, text=True)
-        return int(used.stdout.split()[0]) * 1024 / 1e9
+        return int(used.stdout.split()[0]) / 1024**2
 
     def costs(self):
         """Executed notebooks' names and their seconds of CPU time."""
@@ -62,7 +62,7 @@ def measure(quick):
         clone = Clone(Path(folder))
         seconds, *_ = clone.make("setup")
         yield row("make setup", "a fresh clone, packages from the index", seconds, "s")
-        yield row("size of .venv", "what notebooks need", clone.size_gb(), "GB", at_most=2.6)
+        yield row("size of .venv", "what notebooks need", clone.size(), "GiB", at_most=2.6)
         if quick:
             return
         yield row("make demo, after setup", AT, clone.make("demo")[0], "s", at_most=180)
