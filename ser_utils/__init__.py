@@ -8,5 +8,5 @@ corpora
 features
 workspace
 profiles
-names locks progress
+names locks progress tables
 """

@@ -7,7 +7,6 @@ knows within a second that there is nothing to do.
 """
 
 import ast
-import csv
 import functools
 import hashlib
 import json
@@ -18,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ser_utils.names import CORPUS_NAMES, dataset_parts
+from ser_utils.tables import CorpusError, files_behind
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -96,7 +96,7 @@ def corpus_listing(dataset: str) -> str:
     places = []
     for part in dataset_parts(dataset):
         if not CORPUS_NAMES.fullmatch(part):
-            places += [Path(part), *named_by_table(Path(part))]
+            places += named_by_table(Path(part))
         elif part in folders:
             places.append(folders[part])
         else:  # under another name: all that is there
@@ -115,18 +115,11 @@ def listing(place: Path) -> str:
 
 
 def named_by_table(path: Path) -> list[Path]:
-    """What a csv or tsv is read with, as `own_corpus` does: emotions.csv beside it and the recordings it names."""
-    if path.suffix.lower() not in (".csv", ".tsv") or not path.is_file():
-        return []
-    with open(path, newline="", encoding="utf-8-sig", errors="replace") as source:
-        head = source.readline()
-        source.seek(0)
-        comma = ";" if ";" in head and "," not in head else ","
-        rows = csv.reader(source, delimiter="\t" if path.suffix.lower() == ".tsv" else comma)
-        heading = [name.strip().lower() for name in next(rows, [])]
-        place = heading.index("path") if "path" in heading else len(heading)
-        named = [row[place].strip() for row in rows if len(row) > place]
-    return [path.with_name("emotions.csv"), *(path.parent / name for name in named if name)]
+    """What the reader's own corpus is read from, as the loader finds it; one line where its table is damaged."""
+    try:
+        return files_behind(path)
+    except CorpusError as error:
+        raise SystemExit(str(error)) from None
 
 
 def searched_settings(profile: str, folder: Path) -> str:

@@ -49,17 +49,15 @@ settings_table("prototype")
 # %% [markdown]
 # ## The corpus
 #
-# Every file is opened once. What cannot be used is left out and listed with its reason, never silently.
+# Every file is opened once. What cannot be used is left out and listed with its reason, never silently: the sums below
+# account for every file, and for every row of a table.
 
 # %%
 if dataset == "demo":
     make_demo_corpus(workspace.data_dir / "demo", seed=0)
 report = inspect_corpus(dataset, workspace.data_dir)
 utterances = report.table
-print(
-    report.announcement or "complete",
-    f"· {len(utterances)} utterances, {len(report.problems)} files left out",
-)
+print(report.announcement or "complete", report.account, sep="\n")
 report.problems
 
 # %% [markdown]

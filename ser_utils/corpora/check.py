@@ -6,14 +6,14 @@ python -m ser_utils.corpora.check NAME
 import argparse
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from ser_utils.corpora.loading import CorpusError, inspect_parts
+from ser_utils.corpora.loading import CorpusError, CorpusReport, inspect_parts
 from ser_utils.workspace import REPOSITORY, Workspace
 
 INDEX = REPOSITORY / "data" / "index"
@@ -22,92 +22,125 @@ QUIET = 0.001  # root mean square, 60 dB below full scale
 GIVES_AWAY = 0.2  # accuracy from the exact length alone, above that of always saying the commonest emotion
 
 
+def _nothing(*columns):
+    return field(default_factory=lambda: pd.DataFrame(columns=list(columns)))
+
+
 @dataclass(frozen=True)
 class CorpusCheck:
     """What was found of one corpus, or across several.
 
+    Attributes
+    ----------
+    title : which corpus, and where
+    verdict : in words
+    usable : whether it can be worked with
+    account : where every file and every row went, see `CorpusReport.account`
     present : utterance ids in use
-    n_missing : how many published files are not there; missing : which, where there is an index
+    n_missing : how many published files, or files that the reader's table names, are not there
+    missing : which, where there is an index or a table
     altered : path, what differs from the published index
-    unreadable : path, reason; unexpected : path, reason (outside the grammar, or never published)
+    unreadable : path, reason
+    unexpected : path, reason (outside the grammar, or never published)
     duplicated : paths (joined by " = ") of equal samples, speakers, emotions
+    speakers : who speaks, how often, with which gender and emotions, in words
     warnings : regularities that a model could use instead of the voice, in words
-    verdict : in words; usable : whether it can be worked with
     """
 
     title: str
-    present: list
-    n_missing: int
-    missing: list
-    altered: pd.DataFrame
-    unreadable: pd.DataFrame
-    unexpected: pd.DataFrame
-    duplicated: pd.DataFrame
-    warnings: list
-    verdict: str
-    usable: bool
+    verdict: str = ""
+    usable: bool = True
+    account: str = ""
+    present: list[str] = field(default_factory=list)
+    n_missing: int = 0
+    missing: list[str] = field(default_factory=list)
+    altered: pd.DataFrame = _nothing("path", "what")
+    unreadable: pd.DataFrame = _nothing("path", "reason")
+    unexpected: pd.DataFrame = _nothing("path", "reason")
+    duplicated: pd.DataFrame = _nothing("paths", "speakers", "emotions", "of_one_utterance")
+    speakers: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
 
 
 @cache
-def load_index(name):
-    """The published files of a corpus: utterance_id, bytes, sha256 of the file, pcm_sha256 of its samples.
+def load_index(name: str) -> pd.DataFrame | None:
+    """Load what was published of a corpus's files.
 
-    An empty cell is not known. Returns None where there is no index: only EmoDB, RAVDESS, TESS and CREMA-D have one.
+    Returns
+    -------
+    utterance_id, bytes, sha256 of the file, pcm_sha256 of its samples; an empty cell is not known. None where there is
+    no index: only EmoDB, RAVDESS, TESS and CREMA-D have one.
     """
     path = INDEX / f"{name}.csv.gz"
     return pd.read_csv(path, dtype=str, keep_default_na=False) if path.exists() else None
 
 
-def check_corpus(name, data_dir, *, cache=None, jobs=None):
+def check_corpus(
+    name: str, data_dir: str | Path, *, cache: Path | None = None, jobs: int | None = None
+) -> list[CorpusCheck]:
     """Check one corpus, or each of several and what they share.
 
-    Returns a list of CorpusCheck. Raises CorpusError only where a corpus is absent or unknown.
+    Raises
+    ------
+    CorpusError : only where a corpus is absent or unknown, or the reader's own cannot be understood
     """
     reports = inspect_parts(name, data_dir, cache=cache, jobs=jobs)
-    checks = [_check_one(report) for report in reports]
+    checks = [_check_report(report) for report in reports]
     if len(reports) > 1:
         checks.append(_check_between(reports))
     return checks
 
 
-def _check_one(report):
+def _check_report(report):
     corpus, files, problems = report.corpora[0], report.files, report.problems
     index = load_index(corpus.name)
-    named = problems["path"].isin(files["path"])
-    copies = problems["reason"].str.startswith("copy of ")
-    unreadable = problems[named & ~copies][["path", "reason"]]
-    unexpected = problems[~named][["path", "reason"]]
-    missing, altered = [], pd.DataFrame(columns=["path", "what"])
+    is_read = problems["path"].isin(files["path"])
+    is_absent = is_read & problems["path"].isin(files["path"][files["size"] < 0])
+    is_copy = problems["reason"].str.startswith("copy of ")
+    unexpected = problems.loc[~is_read, ["path", "reason"]]
+    missing, altered = files.loc[files["size"] < 0, "path"].tolist(), pd.DataFrame(columns=["path", "what"])
+    n_missing = len(missing) or max(0, corpus.n_files - files["utterance_id"].nunique()) * (not corpus.is_own)
     if index is not None:
         missing = sorted(set(index["utterance_id"]) - set(files["utterance_id"]))
-        altered = _find_altered(files, index)
+        n_missing, altered = len(missing), _find_altered(files, index)
         never = files[~files["utterance_id"].isin(index["utterance_id"])]
         unexpected = pd.concat([unexpected, never[["path"]].assign(reason="not among the published files")])
-    n_missing = (
-        len(missing) if index is not None else max(0, corpus.n_files - files["utterance_id"].nunique())
-    )
-    counted = problems["unusable"].sum() + len(altered)
+    n_bad = problems["unusable"].sum() + len(altered)
     n_files = len(report.table) + problems["unusable"].sum()
-    usable = len(report.table) > 0 and counted <= n_files / 10
-    if not usable:
-        verdict = f"not usable: {counted} of {n_files} files are unusable or altered, more than a tenth"
-    elif report.announcement:
-        verdict = f"usable, partial: {report.announcement}"
-    else:
-        verdict = "usable" + (", complete" if corpus.n_files else "")
+    usable = bool(len(report.table) > 0 and n_bad <= n_files / 10)
     return CorpusCheck(
         title=f"{corpus.title} in {report.folders[0]}",
+        verdict=_verdict(report, usable, f"{n_bad} of {n_files}"),
+        usable=usable,
+        account=report.account,
         present=report.table["utterance_id"].tolist(),
         n_missing=n_missing,
         missing=missing,
         altered=altered.reset_index(drop=True),
-        unreadable=unreadable.reset_index(drop=True),
+        unreadable=problems.loc[is_read & ~is_copy & ~is_absent, ["path", "reason"]].reset_index(drop=True),
         unexpected=unexpected.reset_index(drop=True),
         duplicated=find_duplicates(files),
-        warnings=find_regularities(files[~files["path"].isin(problems["path"])]),
-        verdict=verdict,
-        usable=bool(usable),
+        speakers=_describe_speakers(report.table),
+        warnings=[*report.notes, *find_regularities(files[~files["path"].isin(problems["path"])])],
     )
+
+
+def _verdict(report, usable, share):
+    if not usable:
+        return f"not usable: {share} files are unusable or altered, more than a tenth"
+    if report.announcement:
+        return f"usable, partial: {report.announcement}"
+    return "usable" + (", complete" if report.corpora[0].n_files else "")
+
+
+def _describe_speakers(table):
+    """A line for each speaker: gender, how many utterances, how many of each emotion."""
+    lines = []
+    for speaker, group in table.groupby("speaker"):
+        counts = ", ".join(f"{emotion} {count}" for emotion, count in group.groupby("emotion").size().items())
+        genders = ", ".join(sorted(set(group["gender"]) - {""})) or "gender not given"
+        lines.append(f"{speaker} ({genders}): {len(group)} utterances ({counts})")
+    return lines
 
 
 def _find_altered(files, index):
@@ -121,27 +154,41 @@ def _find_altered(files, index):
     return pd.DataFrame({"path": altered["path"], "what": what + " than published"})
 
 
-def find_duplicates(files):
-    """Files of equal samples: `paths` joined by " = ", `speakers`, `emotions`, and `of_one_utterance`."""
+def find_duplicates(files: pd.DataFrame) -> pd.DataFrame:
+    """Find files of equal samples.
+
+    Parameters
+    ----------
+    files : as in `CorpusReport.files`
+
+    Returns
+    -------
+    DataFrame with `paths` joined by " = ", `speakers`, `emotions`, and `of_one_utterance`
+    """
     read = files[files["pcm_sha256"] != ""]
-    rows = []
-    for _, group in read[read["pcm_sha256"].duplicated(keep=False)].groupby("pcm_sha256", sort=False):
-        rows.append(
-            {
-                "paths": " = ".join(sorted(group["path"])),
-                "speakers": ", ".join(sorted(set(group["speaker"]))),
-                "emotions": ", ".join(sorted(set(group["emotion"]))),
-                "of_one_utterance": group["utterance_id"].nunique() == 1,
-            }
-        )
+    rows = [
+        {
+            "paths": " = ".join(sorted(group["path"])),
+            "speakers": ", ".join(sorted(set(group["speaker"]))),
+            "emotions": ", ".join(sorted(set(group["emotion"]))),
+            "of_one_utterance": group["utterance_id"].nunique() == 1,
+        }
+        for _, group in read[read["pcm_sha256"].duplicated(keep=False)].groupby("pcm_sha256", sort=False)
+    ]
     table = pd.DataFrame(rows, columns=["paths", "speakers", "emotions", "of_one_utterance"])
     return table.sort_values("paths", ignore_index=True)
 
 
-def find_regularities(files):
-    """What in these files could take the place of the voice, in sentences; [] if nothing stands out.
+def find_regularities(files: pd.DataFrame) -> list[str]:
+    """Find what in these files could take the place of the voice.
 
-    files : as in CorpusReport.files, the usable ones
+    Parameters
+    ----------
+    files : as in `CorpusReport.files`, the usable ones
+
+    Returns
+    -------
+    sentences; none if nothing stands out
     """
     if files.empty:
         return []
@@ -169,22 +216,17 @@ def find_regularities(files):
     for fact, unit in (("sample_rate_hz", " Hz"), ("channels", " channel(s)")):
         counts = files[fact].value_counts()
         if len(counts) > 1:
-            said.append(
-                f"Files differ: {', '.join(f'{n} with {value}{unit}' for value, n in counts.items())}."
-            )
+            listed = ", ".join(f"{n} with {value}{unit}" for value, n in counts.items())
+            said.append(f"Files differ: {listed}.")
     long = files["duration_s"] > 10 * files["duration_s"].median()
     if long.any():
-        said.append(
-            f"{long.sum()} files are more than ten times as long as usual, e.g. {files['path'][long].iloc[0]}."
-        )
+        example = files["path"][long].iloc[0]
+        said.append(f"{long.sum()} files are more than ten times as long as usual, e.g. {example}.")
     return said
 
 
-def find_traps(report):
-    """What in a corpus, or several, could fool a model or its reader, in sentences.
-
-    report : a CorpusReport
-    """
+def find_traps(report: CorpusReport) -> list[str]:
+    """Find what in a corpus, or several, could fool a model or its reader; in sentences."""
     table, files = report.table, report.files
     said = []
     counts = table["emotion"].value_counts()
@@ -193,19 +235,19 @@ def find_traps(report):
             f"Classes differ in size: {counts.max()} of {counts.idxmax()}, {counts.min()} of {counts.idxmin()}. "
             f"Accuracy flatters whoever prefers the large ones; UAR does not."
         )
-    for corpus, part in table.groupby("corpus"):
-        texts = part.loc[part["sentence"] != "", "sentence"]
+    for corpus, utterances in table.groupby("corpus"):
+        texts = utterances.loc[utterances["sentence"] != "", "sentence"]
         if 0 < texts.nunique() <= 3:
             said.append(f"{corpus} has only {texts.nunique()} text(s): nothing is known of other words.")
-        alone = (part.groupby("sentence")["emotion"].transform("nunique") == 1) & (part["sentence"] != "")
-        if alone.sum() > len(part) / 10:
+        n_emotions = utterances.groupby("sentence")["emotion"].transform("nunique")
+        n_told = int(((n_emotions == 1) & (utterances["sentence"] != "")).sum())
+        if n_told > len(utterances) / 10:
             said.append(
-                f"In {corpus}, {alone.sum()} of {len(part)} utterances have a text that goes with one emotion alone."
+                f"In {corpus}, {n_told} of {len(utterances)} utterances have a text that goes with one emotion alone."
             )
-        if (n := part["speaker"].nunique()) < 5:
+        if (n := utterances["speaker"].nunique()) < 5:
             said.append(f"{corpus} has {n} speakers here: a speaker-independent score rests on {n} voices.")
-        lacking = sorted(set(counts.index) - set(part["emotion"]))
-        if lacking:
+        if lacking := sorted(set(counts.index) - set(utterances["emotion"])):
             said.append(
                 f"{corpus} has no {', '.join(lacking)}: there, the room tells what the emotion is not."
             )
@@ -238,28 +280,16 @@ def _check_between(reports):
     parts = [(report.corpora[0].name, report.files) for report in reports]
     files = pd.concat([part.assign(path=name + "/" + part["path"], corpus=name) for name, part in parts])
     shared = files.groupby("pcm_sha256")["corpus"].transform("nunique") > 1
-    nothing = pd.DataFrame(columns=["path", "reason"])
     return CorpusCheck(
-        title="Between them",
-        present=[],
-        n_missing=0,
-        missing=[],
-        altered=nothing,
-        unreadable=nothing,
-        unexpected=nothing,
+        "Between them",
         duplicated=find_duplicates(files[shared]),
         warnings=_find_loudness_by_corpus(files),
-        verdict="",
-        usable=True,
     )
 
 
-# for the command line -------------------------------------------------------------------------------------
-
-
-def describe(check, *, longest=10):
-    """A CorpusCheck as text, each list cut to `longest` lines."""
-    lines = [check.title, f"  {check.verdict}"] if check.verdict else [check.title]
+def describe(check: CorpusCheck, *, longest: int = 10) -> str:
+    """Write a CorpusCheck as text, each list cut to `longest` lines."""
+    lines = [check.title, *(f"  {line}" for line in [check.verdict, *check.account.splitlines()] if line)]
     lists = {
         "present": [],
         "missing": check.missing,
@@ -267,6 +297,7 @@ def describe(check, *, longest=10):
         "unreadable": [f"{path}: {reason}" for path, reason in check.unreadable.to_numpy()],
         "unexpected": [f"{path}: {reason}" for path, reason in check.unexpected.to_numpy()],
         "duplicated": [_describe_duplicate(row) for row in check.duplicated.to_dict("records")],
+        "speakers": check.speakers,
         "warnings": check.warnings,
     }
     for name, entries in lists.items():
@@ -279,15 +310,11 @@ def describe(check, *, longest=10):
 
 
 def _describe_duplicate(row):
-    notes = []
-    if ", " in row["speakers"]:
-        notes.append(f"under speakers {row['speakers']}")
-    if ", " in row["emotions"]:
-        notes.append(f"under emotions {row['emotions']}")
+    notes = [f"under {what} {row[what]}" for what in ("speakers", "emotions") if ", " in row[what]]
     return row["paths"] + (f" ({'; '.join(notes)})" if notes else "")
 
 
-def main(arguments=None):
+def main(arguments: list[str] | None = None) -> int:
     """Print what was found; returns 0 if everything is usable, else 1."""
     parser = argparse.ArgumentParser(
         prog="python -m ser_utils.corpora.check", description=__doc__.splitlines()[0]

@@ -138,12 +138,20 @@ PHONES = {
 BANDWIDTHS_HZ = np.array([80, 100, 140, 220, 300, 400, 500.0])
 
 
-def synthesise_utterance(speaker, emotion, sentence, *, seed=0):
+def synthesise_utterance(speaker: str, emotion: str, sentence: str, *, seed: int = 0) -> np.ndarray:
     """Synthesise one utterance of the demo corpus.
 
+    Parameters
+    ----------
     speaker, emotion, sentence : keys of SPEAKERS, EXPRESSIONS, SENTENCES
-    Returns float32 (n_samples,) at 16 kHz, 1-2 s, within (-1, 1); same arguments, same samples.
-    Raises ValueError for an unknown key.
+
+    Returns
+    -------
+    float32 (n_samples,) at 16 kHz, 1-2 s, within (-1, 1); same arguments, same samples
+
+    Raises
+    ------
+    ValueError : for an unknown key
     """
     choices = {
         "speaker": (speaker, SPEAKERS),
@@ -274,11 +282,16 @@ def _limit(signal):
     return (signal * min(1, 0.97 / np.abs(signal).max())).astype(np.float32)
 
 
-def make_demo_corpus(folder, *, seed=0):
+def make_demo_corpus(folder: str | Path, *, seed: int = 0) -> Path:
     """Write the demo corpus: 4 speakers x 7 emotions x 6 sentences as folder/wav/<EmoDB name>.wav, 16 bit.
 
-    A finished corpus of the same seed and code is kept, another one is replaced. Returns the folder.
-    Raises WorkspaceError if the folder holds anything else.
+    Returns
+    -------
+    the folder. A finished corpus of the same seed and code is kept, another one is replaced.
+
+    Raises
+    ------
+    WorkspaceError : if the folder holds anything else
     """
     return _write_corpus(folder, "demo", seed, _utterances(seed))
 
@@ -296,7 +309,7 @@ DECOY_BANDS_HZ = _bands_hz[1::2].tolist()
 PATCH_MS = 180
 
 
-def make_planted_corpus(folder, *, seed=0):
+def make_planted_corpus(folder: str | Path, *, seed: int = 0) -> Path:
     """Write a corpus in which one known patch of sound decides each label.
 
     The voices are the demo corpus's, but the emotion they speak with is unrelated to the label: all there is

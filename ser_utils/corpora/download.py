@@ -19,14 +19,14 @@ import urllib.request
 import zipfile
 import zlib
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from tqdm.auto import tqdm
 
 from ser_utils.corpora.check import load_index
+from ser_utils.corpora.facts.grammar import Files
 from ser_utils.corpora.loading import CorpusError, find_corpus, find_folder, inspect_parts
-from ser_utils.corpora.recordings import list_audio
+from ser_utils.corpora.sources import find_recordings
 from ser_utils.workspace import Workspace, file_digest, read_json, write_json
 
 BLOCK = 1 << 18
@@ -44,63 +44,23 @@ class BadArchive(DownloadError):
     """An archive that is damaged, or that does what a corpus does not."""
 
 
-@dataclass(frozen=True)
-class Archive:
-    """A zip of a whole corpus.
-
-    checksum : "md5:…" or "sha256:…" as its publisher documents it; "" where there is none: then the first
-        download's is recorded and later ones are held to it
-    steady : False where the server packs it anew each time, so that only the files inside can be checked
-    """
-
-    url: str
-    checksum: str = ""
-    steady: bool = True
-
-
-@dataclass(frozen=True)
-class Files:
-    """Single files, one per utterance of the committed index: {url}/{utterance_id}.wav, kept in `folder`."""
-
-    url: str
-    folder: str
-
-
-SOURCES = {
-    "emodb": Archive("http://emodb.bilderbar.info/download/download.zip"),
-    "ravdess": Archive(
-        "https://zenodo.org/records/1188976/files/Audio_Speech_Actors_01-24.zip?download=1",
-        "md5:bc696df654c87fed845eb13823edef8a",  # as the Zenodo record shows it
-    ),
-    "tess": Archive(
-        "https://borealisdata.ca/api/access/dataset/:persistentId/?persistentId=doi:10.5683/SP2/E8H2MF",
-        steady=False,
-    ),
-    # its git repository keeps recordings as large-file pointers; this is where they lead
-    "cremad": Files(
-        "https://media.githubusercontent.com/media/CheyneyComputerScience/CREMA-D/master/AudioWAV", "AudioWAV"
-    ),
-}
-BY_HAND = {
-    "aesdd": "Its authors publish it at {home} (a link at the foot of the page); "
-    "a re-publication under CC BY 4.0 is at https://huggingface.co/datasets/EdwardLin2023/AESDD.",
-    "savee": "Register at {home} (Download); the password comes by e-mail. AudioData.zip is what is needed.",
-    "emomatch": "Ask its authors, Esteban García Cuesta and colleagues, at the address given in {home}.",
-    "iemocap": "Ask the Signal Analysis and Interpretation Laboratory of USC for a release through the form at "
-    "https://sail.usc.edu/iemocap/iemocap_release.htm; it may not be passed on.",
-}
-
-
-# one file -------------------------------------------------------------------------------------------------
-
-
-def download_file(url, path, *, checksum="", progress=True):
+def download_file(url: str, path: str | Path, *, checksum: str = "", progress: bool = True) -> Path:
     """Download `url` to `path`, which appears only when it is whole.
 
-    checksum : "md5:…", "sha256:…" or "" for none
     A download that was cut off is taken up again where it stopped, from what lies in `<path>.part`, if the server
-    still has the same file. Each failure is tried again a few times. Returns the path.
-    Raises DownloadError if the server cannot be reached or refuses, the disk is full, or the checksum is wrong.
+    still has the same file. Each failure is tried again a few times.
+
+    Parameters
+    ----------
+    checksum : "md5:…", "sha256:…" or "" for none
+
+    Returns
+    -------
+    `path`
+
+    Raises
+    ------
+    DownloadError : if the server cannot be reached or refuses, the disk is full, or the checksum is wrong
     """
     path = Path(path)
     part = path.with_name(path.name + ".part")
@@ -211,41 +171,25 @@ def _hold_to(checksum, path, url):
         )
 
 
-# archives -------------------------------------------------------------------------------------------------
-
-
-def extract_zip(archive, folder):
+def extract_zip(archive: str | Path, folder: str | Path) -> None:
     """Unpack the files of a zip into an empty or new `folder`.
 
-    Raises BadArchive, before anything is written, if the archive is damaged or holds a link, a path that leaves
-    the folder, or far more than its size allows;
-    DownloadError if the disk is full.
+    Raises
+    ------
+    BadArchive : before anything is written, if the archive is damaged or holds a link, a path that leaves the folder,
+        or far more than its size allows
+    DownloadError : if the disk is full
     """
     folder = Path(folder)
     try:
         with zipfile.ZipFile(archive) as packed:
             members = [member for member in packed.infolist() if not member.filename.endswith("/")]
-            names = [PurePosixPath(member.filename.replace("\\", "/")) for member in members]
-            folders = {PurePosixPath(), *(parent for name in names for parent in name.parents)}
-            for member, name in zip(members, names, strict=True):
-                if name in folders:
-                    raise BadArchive(
-                        f"{archive} is not unpacked: {member.filename!r} is a folder, and a file too."
-                    )
-                if (
-                    name.is_absolute()
-                    or ".." in name.parts
-                    or ":" in name.parts[0]
-                    or "\0" in member.filename
-                ):
-                    raise BadArchive(
-                        f"{archive} is not unpacked: {member.filename!r} leads out of its folder."
-                    )
-                if stat.S_ISLNK(member.external_attr >> 16):
-                    raise BadArchive(f"{archive} is not unpacked: {member.filename!r} is a link.")
             total = sum(member.file_size for member in members)
+            faults = [*_find_faults(members)]
             if total > MOST_INFLATED * os.path.getsize(archive) + BLOCK:
-                raise BadArchive(f"{archive} is not unpacked: it would inflate to {total / 1e6:.0f} MB.")
+                faults.append(f"it would inflate to {total / 1e6:.0f} MB")
+            if faults:
+                raise BadArchive(f"{archive} is not unpacked: {faults[0]}.")
             if damaged := packed.testzip():
                 raise zipfile.BadZipFile(f"{damaged!r} is damaged")
             folder.mkdir(parents=True, exist_ok=True)
@@ -264,13 +208,30 @@ def extract_zip(archive, folder):
         raise BadArchive(f"{archive} is no whole zip ({error}). Run again.") from error
 
 
-# corpora --------------------------------------------------------------------------------------------------
+def _find_faults(members):
+    """What the members of a zip do that those of a corpus do not."""
+    names = [PurePosixPath(member.filename.replace("\\", "/")) for member in members]
+    folders = {PurePosixPath(), *(parent for name in names for parent in name.parents)}
+    for member, name in zip(members, names, strict=True):
+        if name in folders:
+            yield f"{member.filename!r} is a folder, and a file too"
+        elif name.is_absolute() or ".." in name.parts or ":" in name.parts[0] or "\0" in member.filename:
+            yield f"{member.filename!r} leads out of its folder"
+        elif stat.S_ISLNK(member.external_attr >> 16):
+            yield f"{member.filename!r} is a link"
 
 
-def download_corpus(name, data_dir, *, progress=True):
+def download_corpus(name: str, data_dir: str | Path, *, progress: bool = True) -> str:
     """Bring a corpus to data_dir/name; what is there and as published is left alone.
 
-    Returns one sentence about what was done. Raises DownloadError, or CorpusError for an unknown name.
+    Returns
+    -------
+    one sentence about what was done
+
+    Raises
+    ------
+    DownloadError : if it does not come, or has to be asked for
+    CorpusError : for an unknown name
     """
     corpus = find_corpus(name)
     if name == "demo":
@@ -278,15 +239,14 @@ def download_corpus(name, data_dir, *, progress=True):
     data_dir = Path(data_dir)
     if is_complete(name, data_dir):
         return f"{corpus.title} is complete in {find_folder(corpus, data_dir)}: nothing to do."
-    if name not in SOURCES:
+    if corpus.source is None:
         raise DownloadError(
-            f"{corpus.title} cannot be downloaded without asking. {BY_HAND[name].format(home=corpus.home)}\n"
+            f"{corpus.title} cannot be downloaded without asking. {corpus.how_to_get}\n"
             f"Put it so that its recordings are {data_dir / corpus.layout}, then: make check-data DATASET={name}\n"
             f"Licence: {corpus.licence}. Please cite: {corpus.citation}"
         )
-    source = SOURCES[name]
-    get = _download_files if isinstance(source, Files) else _download_archive
-    get(corpus, source, data_dir, progress)
+    download = _download_files if isinstance(corpus.source, Files) else _download_archive
+    download(corpus, corpus.source, data_dir, progress)
     report = inspect_parts(name, data_dir)[0]
     return (
         f"{corpus.title}: {len(report.table)} recordings in {report.folders[0]}"
@@ -295,7 +255,7 @@ def download_corpus(name, data_dir, *, progress=True):
     )
 
 
-def is_complete(name, data_dir):
+def is_complete(name: str, data_dir: str | Path) -> bool:
     """Whether all published utterances of a corpus are there and readable."""
     try:
         report = inspect_parts(name, data_dir)[0]
@@ -310,7 +270,7 @@ def _download_archive(corpus, source, data_dir, progress):
     record = kept / "checksums.json"
     recorded = read_json(record) if record.exists() else {}
     if not archive.exists():
-        checksum = source.checksum or (recorded.get(source.url, "") if source.steady else "")
+        checksum = source.checksum or (recorded.get(source.url, "") if source.is_steady else "")
         download_file(source.url, archive, checksum=checksum, progress=progress)
     # on the same disk as the corpus, so that files are moved and never half copied
     with tempfile.TemporaryDirectory(prefix=".unpacking-", dir=data_dir) as unpacked:
@@ -326,7 +286,7 @@ def _download_archive(corpus, source, data_dir, progress):
                 target = folder / path.relative_to(unpacked)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 os.replace(path, target)
-    if source.steady and not source.checksum:
+    if source.is_steady and not source.checksum:
         write_json(record, {source.url: f"sha256:{file_digest(archive)}"} | recorded)
     archive.unlink()
 
@@ -336,7 +296,7 @@ def _refuse_altered(corpus, folder, url):
     index = load_index(corpus.name)
     published = dict(zip(index["utterance_id"], index["sha256"], strict=True)) if index is not None else {}
     altered, n_known = [], 0
-    for path in list_audio(folder):
+    for path in find_recordings(folder).recordings:
         try:
             utterance = corpus.utterance(Path(path).as_posix())["utterance_id"]
         except ValueError:
@@ -388,7 +348,7 @@ def _download_files(corpus, source, data_dir, progress):
         print(failure, file=sys.stderr)
 
 
-def main(arguments=None):
+def main(arguments: list[str] | None = None) -> int:
     """Download what NAME stands for; returns 0 if it is there then, else 1."""
     parser = argparse.ArgumentParser(
         prog="python -m ser_utils.corpora.download", description=__doc__.splitlines()[0]

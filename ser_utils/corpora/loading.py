@@ -7,28 +7,29 @@ from pathlib import Path
 
 import pandas as pd
 
-from ser_utils.corpora.facts import CORPORA, EMODB, EMOTIONS, Corpus, CorpusError, GrammarError
-from ser_utils.corpora.own import UNKNOWN, is_own, read_own
-from ser_utils.corpora.recordings import list_audio, printable, read_recordings
+from ser_utils.corpora.facts import CORPORA, EMOTIONS, Corpus, CorpusError, GrammarError
+from ser_utils.corpora.own import is_own, read_own
+from ser_utils.corpora.people import UNKNOWN, speaker_key
+from ser_utils.corpora.recordings import read_recordings
+from ser_utils.corpora.sources import (
+    NO_ROW,
+    LeftOut,
+    Source,
+    find_meant,
+    find_recordings,
+    is_unread,
+    unread_files,
+)
+from ser_utils.features.audio import UNREADABLE
+from ser_utils.tables import CLOSED
 
 __all__ = ["COLUMNS", "CORPORA", "EMOTIONS", "CorpusError", "CorpusReport", "inspect_corpus", "load_corpus"]
 
-COLUMNS = [
-    "utterance_id",
-    "corpus",
-    "path",
-    "speaker",
-    "gender",
-    "language",
-    "emotion",
-    "emotion_native",
-    "intensity",
-    "sentence",
-    "sample_rate_hz",
-    "duration_s",
-    "sha256",
-    "pcm_sha256",
-]
+COLUMNS = (
+    "utterance_id corpus path speaker gender language emotion emotion_native intensity sentence sample_rate_hz "
+    "duration_s sha256 pcm_sha256"
+).split()
+VARYING = r"\b\d+ |[:;(].*|(?<=copy) of .*| under the name of .*"
 SHORTEST_S = 0.1  # one segment of the prototype paper
 
 
@@ -36,11 +37,19 @@ SHORTEST_S = 0.1  # one segment of the prototype paper
 class CorpusReport:
     """A corpus as found.
 
+    Attributes
+    ----------
     table : the utterance table
-    problems : path, reason of every file left out, and `unusable`: whether that speaks against the corpus
-    announcement : what the reader has to know, as "339 of 535 files, 4 of 7 emotions"; "" if there is nothing
-    corpora : the Corpus of each part; folders : where it was found
+    problems : `path`, `reason` of everything left out; `unusable`: whether that speaks against the corpus; `is_file`,
+        `is_row`: whether it is among the files found, and among the rows of the reader's table
+    announcement : what of it is missing, as "339 of 535 files, 4 of 7 emotions"; "" if nothing is
+    corpora : the Corpus of each part
+    folders : where each was found
     files : what was read of each file (see `recordings.read_recordings`), with `utterance_id, speaker, emotion`
+    n_files : recordings found
+    n_rows : rows of the reader's own tables; 0 where there are none
+    others : what other files there are, in words
+    notes : how it was understood, where that is not plain
     """
 
     table: pd.DataFrame
@@ -49,29 +58,76 @@ class CorpusReport:
     corpora: tuple[Corpus, ...]
     folders: tuple[Path, ...]
     files: pd.DataFrame
+    n_files: int
+    n_rows: int = 0
+    others: str = ""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def account(self) -> str:
+        """Where every file and every row of a table went, a line for each: their sums agree."""
+        lines = [self._account_of("files found", self.n_files, "is_file")]
+        if self.n_rows:
+            lines.append(self._account_of("rows", self.n_rows, "is_row"))
+        if self.others:
+            lines.append(f"besides, files that are no recordings: {self.others}")
+        return "\n".join(lines)
+
+    def _account_of(self, what, n_found, column):
+        left_out = self.problems[self.problems[column]]
+        # a reason goes on with a number, a file or what to do: what comes before that is its kind
+        kinds = left_out["reason"].str.removeprefix(UNREADABLE).str.replace(VARYING, "", regex=True)
+        counts = kinds.str.strip().value_counts()
+        because = ", because: " + "; ".join(f"{kind} ({count})" for kind, count in counts.items())
+        n_used = len(self.table) if column == "is_file" else self.n_rows - len(left_out)
+        return f"{n_found} {what}: {n_used} used, {len(left_out)} left out{because if len(counts) else ''}"
 
 
-def load_corpus(name, data_dir, *, strict=None, labels=None):
-    """The utterance table of a corpus.
+def load_corpus(
+    name: str, data_dir: str | Path, *, strict: bool | None = None, labels: str | None = None
+) -> pd.DataFrame:
+    """Load the utterance table of a corpus.
 
-    name : one of CORPORA, "demo", the path of your own (see `own_corpus.read_own`), or several joined by "+"
+    Parameters
+    ----------
+    name : one of CORPORA, "demo", the path of your own (see `own.read_own`), or several joined by "+"
     data_dir : folder in which corpora are looked for
     strict : refuse a partial corpus; None asks the environment variable STRICT
     labels : of several corpora, keep the emotions that all have ("shared") or every one ("all"); None asks the
         environment variable LABELS, and is "shared" without it
-    Returns a table of COLUMNS sorted by utterance_id; in its `attrs`, `announcement` says what is missing,
-    `left_out` counts the files not used, and `sample_rate_hz` is the one rate to bring everything to.
-    Raises CorpusError as `inspect_corpus` does.
+
+    Returns
+    -------
+    A table of COLUMNS sorted by utterance_id; in its `attrs`, `announcement` says what is missing, `left_out` counts
+    what is not used, and `sample_rate_hz` is the one rate to bring everything to.
+
+    Raises
+    ------
+    CorpusError : as `inspect_corpus` does
     """
     return inspect_corpus(name, data_dir, strict=strict, labels=labels).table
 
 
-def inspect_corpus(name, data_dir, *, strict=None, labels=None, cache=None, jobs=None):
+def inspect_corpus(
+    name: str,
+    data_dir: str | Path,
+    *,
+    strict: bool | None = None,
+    labels: str | None = None,
+    cache: Path | None = None,
+    jobs: int | None = None,
+) -> CorpusReport:
     """Read every file of a corpus, or of several; what has not changed since is not read again.
 
-    cache, jobs : as in `recordings.read_recordings`; the rest as in `load_corpus`
-    Returns a CorpusReport. Raises CorpusError if a corpus is unknown or absent, if more than a tenth of it is
-    unusable, or if it is partial and `strict`.
+    Parameters
+    ----------
+    name, data_dir, strict, labels : as in `load_corpus`
+    cache, jobs : as in `recordings.read_recordings`
+
+    Raises
+    ------
+    CorpusError : if a corpus is unknown or absent, if more than a tenth of it is unusable, if it is partial and
+        `strict`, or if parts of several share a person or a recording
     """
     reports = inspect_parts(name, data_dir, cache=cache, jobs=jobs)
     for report in reports:
@@ -83,14 +139,13 @@ def inspect_corpus(name, data_dir, *, strict=None, labels=None, cache=None, jobs
                 f"{report.corpora[0].title} in {report.folders[0]} is partial ({report.announcement}), which "
                 f"STRICT=1 refuses. make check-data DATASET={report.corpora[0].name} lists what is missing."
             )
-    report = (
-        reports[0] if len(reports) == 1 else _join(reports, labels or os.environ.get("LABELS") or "shared")
-    )
+    labels = labels or os.environ.get("LABELS") or "shared"
+    report = reports[0] if len(reports) == 1 else _join(reports, labels)
     rate = common_rate(report.table)
-    others = int((report.table["sample_rate_hz"] != rate).sum())
-    if others:
-        resampled = f"{others} of {len(report.table)} files are resampled to {rate} Hz"
-        report = replace(report, announcement="; ".join(filter(None, [report.announcement, resampled])))
+    notes = list(report.notes)
+    if n_others := int((report.table["sample_rate_hz"] != rate).sum()):
+        notes.append(f"{n_others} of {len(report.table)} files are resampled to {rate} Hz")
+    report = replace(report, announcement="; ".join(filter(None, [report.announcement, *notes])))
     report.table.attrs = {
         "announcement": report.announcement,
         "left_out": len(report.problems),
@@ -99,19 +154,22 @@ def inspect_corpus(name, data_dir, *, strict=None, labels=None, cache=None, jobs
     return report
 
 
-def inspect_parts(name, data_dir, *, cache=None, jobs=None):
-    """A CorpusReport of each corpus in `name`, however bad it is; raises CorpusError only where one is absent."""
-    names = [name] if is_own(name) and Path(name).expanduser().exists() else name.split("+")
-    return [_inspect_one(part, Path(data_dir).absolute(), cache, jobs) for part in names]
+def inspect_parts(
+    name: str, data_dir: str | Path, *, cache: Path | None = None, jobs: int | None = None
+) -> list[CorpusReport]:
+    """Inspect each corpus in `name`, however bad it is; raises CorpusError only where one is absent."""
+    is_one = is_own(name) and Path(name).expanduser().exists()
+    names = [name] if is_one else name.split("+")
+    return [_inspect_part(part, Path(data_dir).absolute(), cache, jobs) for part in names]
 
 
-def common_rate(table):
-    """The rate, Hz, to bring an utterance table to: each corpus's most common one, the lowest of these."""
+def common_rate(table: pd.DataFrame) -> int:
+    """Choose the rate, Hz, to bring an utterance table to: each corpus's most common one, the lowest of these."""
     return int(table.groupby("corpus")["sample_rate_hz"].agg(lambda rates: rates.mode().min()).min())
 
 
-def find_corpus(name):
-    """The Corpus called `name`; raises CorpusError naming the accepted ones."""
+def find_corpus(name: str) -> Corpus:
+    """Find the Corpus called `name`; raises CorpusError naming the accepted ones."""
     if name == "demo":
         return _demo_corpus()
     if name not in CORPORA:
@@ -126,23 +184,25 @@ def _demo_corpus():
     from ser_utils.corpora.demo import SPEAKERS
 
     speakers = {speaker: voice.gender for speaker, voice in SPEAKERS.items()}
-    demo = replace(EMODB, name="demo", title="the synthetic demo corpus", layout="demo/wav/*.wav")
+    demo = replace(CORPORA["emodb"], name="demo", title="the synthetic demo corpus", layout="demo/wav/*.wav")
     return replace(demo, n_files=0, speakers=speakers, language="", sentences={}, folders=())
 
 
-def find_folder(corpus, data_dir):
-    """The folder of `corpus` under `data_dir`, by any of its names; raises CorpusError."""
+def find_folder(corpus: Corpus, data_dir: str | Path) -> Path:
+    """Find the folder of a corpus under `data_dir`, by any of its names; raises CorpusError."""
     data_dir = Path(data_dir)
     if data_dir.is_dir():
         entries = [entry for entry in sorted(data_dir.iterdir()) if entry.is_dir()]
-        found = {re.sub(r"[^a-z0-9]", "", entry.name.lower()): entry for entry in reversed(entries)}
+        folders = {re.sub(r"[^a-z0-9]", "", entry.name.lower()): entry for entry in reversed(entries)}
         for name in (corpus.name, *corpus.folders):
-            if name in found:
-                return found[name]
+            if name in folders:
+                return folders[name]
     raise _absent(corpus, data_dir, "the folder is not there")
 
 
 def _absent(corpus, data_dir, what):
+    if corpus.is_own:
+        return CorpusError(f"{corpus.layout}: none of it can be used; {what}.")
     return CorpusError(
         f"{corpus.title}: expected {corpus.n_files or 'its'} recordings as {data_dir / corpus.layout}, but {what}. "
         f"To get it: make data DATASET={corpus.name}; if you have it already, put it there or say with "
@@ -150,58 +210,82 @@ def _absent(corpus, data_dir, what):
     )
 
 
-def _inspect_one(name, data_dir, cache, jobs):
+def find_source(name: str, data_dir: Path) -> Source:
+    """Find the files of one corpus, without opening a recording; raises CorpusError if it is absent or unclear."""
     if is_own(name):
-        corpus, folder, paths = read_own(name)
-    else:
-        corpus = find_corpus(name)
-        folder = find_folder(corpus, data_dir)
-        paths = list_audio(folder)
-    named, problems = _read_names(corpus, folder, paths)
-    files = read_recordings(folder, list(named), cache=cache, jobs=jobs)
-    table, unusable = _sort_out(corpus, folder, files, named)
-    problems = pd.DataFrame(problems + unusable, columns=["path", "reason", "unusable"])
+        return read_own(name)
+    corpus = find_corpus(name)
+    folder = find_folder(corpus, data_dir)
+    return Source(corpus, folder, find_recordings(folder))
+
+
+def _inspect_part(name, data_dir, cache, jobs):
+    source = find_source(name, data_dir)
+    corpus, folder, found = source.corpus, source.folder, source.found
+    facts_of, misnamed = _read_names(corpus, folder, found.recordings)
+    files = read_recordings(folder, list(facts_of), cache=cache, jobs=jobs)
+    table, unusable = _sort_out(corpus, folder, _with_hints(corpus, folder, files), facts_of)
+    problems = pd.DataFrame([*found.left_out, *misnamed, *unusable], columns=LeftOut._fields)
     problems = problems.sort_values("path", ignore_index=True)
+    there = set(map(os.path.normpath, found.files))
+    problems["is_file"] = [os.path.normpath(path) in there for path in problems["path"]]
+    problems["is_row"] = [source.n_rows > 0 and reason != NO_ROW for reason in problems["reason"]]
+    problems = problems.astype(dict.fromkeys(("unusable", "is_file", "is_row"), bool))
     if table.empty and not problems["unusable"].any():
-        raise _absent(
-            corpus, data_dir, f"there are {len(paths)} audio files in {folder}, none of them its own"
-        )
+        n_files = len(found.recordings)
+        raise _absent(corpus, data_dir, f"there are {n_files} audio files in {folder}, none of them its own")
     for fact in ("utterance_id", "speaker", "emotion"):
-        files[fact] = [named[path][fact] for path in files["path"]]
-    return CorpusReport(table, problems, _announce(corpus, table), (corpus,), (folder,), files)
+        files[fact] = [facts_of[path][fact] for path in files["path"]]
+    return CorpusReport(
+        table,
+        problems,
+        _announce(corpus, table, int(problems["reason"].str.startswith(CLOSED).sum())),
+        (corpus,),
+        (folder,),
+        files,
+        n_files=len(found.files),
+        n_rows=source.n_rows,
+        others=found.others,
+        notes=source.notes,
+    )
 
 
 def _read_names(corpus, folder, paths):
     """What the names say: {path: facts}, and the problems of the others."""
     codes = corpus.find_codes(folder) if corpus.find_codes else None
-    named, problems = {}, []
+    facts_of, problems = {}, []
     for path in paths:
-        if printable(path) != path:
-            problems.append(
-                (printable(path), "its name is not UTF-8, or holds line breaks or the like", True)
-            )
-            continue
         try:
-            named[path] = corpus.utterance(Path(path).as_posix(), codes)
+            facts_of[path] = corpus.utterance(Path(path).as_posix(), codes)
         except GrammarError as error:
-            problems.append((path, str(error), not error.foreign))
-    return named, problems
+            problems.append(LeftOut(path, str(error), not error.foreign))
+    return facts_of, problems
 
 
-def _sort_out(corpus, folder, files, named):
+def _with_hints(corpus, folder, files):
+    """The files with reasons that say what to do, where the reader's table names what is not there or not read."""
+    reasons = dict(unread_files(files["path"]))
+    absent = [path for path in files["path"][files["size"] < 0] if corpus.is_own and path not in reasons]
+    for path in absent[:20]:  # who errs in one path, errs in all of them
+        if meant := find_meant(folder, path):
+            reasons[path] = f"No such file; but there is {meant!r}: write the path like this"
+    return files.assign(reason=[reasons.get(*pair) for pair in files[["path", "reason"]].to_numpy()])
+
+
+def _sort_out(corpus, folder, files, facts_of):
     """The utterance table, and the problems of the files that are not in it."""
     rows, problems, first_of = [], [], {}
     # of a corpus packed twice into one archive, the copy nearest to the top is used
     for file in sorted(files.to_dict("records"), key=lambda file: (file["path"].count(os.sep), file["path"])):
-        facts = named[file["path"]]
+        facts = facts_of[file["path"]]
         duration_ms = file["duration_s"] * 1000
         if facts["utterance_id"] in corpus.broken:
             problems.append((file["path"], file["reason"] or "published without speech in it", False))
         elif file["reason"]:
-            problems.append((file["path"], file["reason"], True))
+            problems.append((file["path"], file["reason"], not is_unread(file["path"])))
         elif file["duration_s"] < SHORTEST_S:
-            wanted = f"{duration_ms:.0f} ms long; one segment is {SHORTEST_S * 1000:.0f} ms"
-            problems.append((file["path"], wanted, True))
+            reason = f"{duration_ms:.0f} ms long; one segment is {SHORTEST_S * 1000:.0f} ms"
+            problems.append((file["path"], reason, True))
         elif (first := first_of.setdefault(facts["utterance_id"], file)) is not file:
             same = first["pcm_sha256"] == file["pcm_sha256"]
             what = "copy of" if same else "another recording under the name of"
@@ -223,23 +307,29 @@ def _refuse_mostly_unusable(report):
         raise CorpusError(
             f"{corpus.title} in {report.folders[0]}: {len(unusable)} of {n_files} files are unusable, more than a "
             f"tenth.{examples}\n"
-            f"make check-data DATASET={corpus.name} lists them all."
+            f"make check-data DATASET={corpus.layout if corpus.is_own else corpus.name} lists them all."
         )
 
 
-def _announce(corpus, table):
-    if set(table["speaker"]) == {UNKNOWN}:
-        return "speakers unknown, taken as one"
-    if len(table) >= corpus.n_files - len(corpus.broken):
-        return ""
-    parts = [f"{len(table)} of {corpus.n_files} files"]
-    for what, there, published in (
-        ("emotions", table["emotion"].nunique(), len(corpus.emotions)),
-        ("speakers", table["speaker"].nunique(), len(corpus.speakers)),
-    ):
-        if there < published:
-            parts.append(f"{there} of {published} {what}")
-    return ", ".join(parts)
+def _announce(corpus, table, n_closed):
+    """What is missing of a corpus: folders, files, emotions, speakers; and who is unknown or there twice."""
+    sentences = [f"{n_closed} folders cannot be read"] if n_closed else []
+    if len(table) < corpus.n_files - len(corpus.broken):
+        sentences.append(f"{len(table)} of {corpus.n_files} files")
+        for what, n_present, n_published in (
+            ("emotions", table["emotion"].nunique(), len(corpus.emotions)),
+            ("speakers", table["speaker"].nunique(), len(corpus.speakers)),
+        ):
+            if n_present < n_published:
+                sentences.append(f"{n_present} of {n_published} {what}")
+    is_unknown = table["speaker"] == UNKNOWN
+    if is_unknown.any():
+        of_some = "" if is_unknown.all() else f" of {is_unknown.sum()} of {len(table)} files"
+        sentences.append(f"speakers{of_some} unknown, taken as one")
+    n_doubled = int((table.groupby("pcm_sha256")["speaker"].nunique() > 1).sum())
+    if n_doubled and corpus.is_own:
+        sentences.append(f"{n_doubled} recordings stand under more than one speaker")
+    return ", ".join(sentences)
 
 
 def _join(reports, labels):
@@ -248,9 +338,13 @@ def _join(reports, labels):
         raise CorpusError(f"labels must be shared or all. Received: labels={labels!r}")
     names = [report.corpora[0].name for report in reports]
     if len(set(names)) < len(names):
-        raise CorpusError(f"Each corpus may be there once. Received: {'+'.join(names)}")
-    parts = list(zip(names, reports, strict=True))
-    tables = [_named_after(name, report.table) for name, report in parts]
+        raise CorpusError(
+            f"Each corpus may be there once, under a name of its own. Received: {'+'.join(names)}. "
+            f"Two tables of one name need two names."
+        )
+    _refuse_shared(reports)
+    named = list(zip(names, reports, strict=True))
+    tables = [_named_after(name, report.table) for name, report in named]
     table = pd.concat(tables).sort_values("utterance_id", ignore_index=True)
     present = [set(part["emotion"]) for part in tables]
     kept = set.intersection(*present) if labels == "shared" else set.union(*present)
@@ -258,23 +352,53 @@ def _join(reports, labels):
         raise CorpusError(
             f"{'+'.join(names)}: fewer than two emotions are in all of them. LABELS=all keeps all."
         )
-    said = [f"{name}: {report.announcement}" for name, report in parts if report.announcement]
+    said = [f"{name}: {report.announcement}" for name, report in named if report.announcement]
     listed = ", ".join(emotion for emotion in EMOTIONS if emotion in kept)
-    more = set.union(*present) - kept
     said.append(
         f"the {len(kept)} emotions that {'all' if labels == 'shared' else 'any'} of them have: {listed}"
     )
-    if more:
-        lost = int(table["emotion"].isin(more).sum())
-        said.append(f"{lost} files of {', '.join(sorted(more))} left out, as not all have them")
+    problems = [_named_after(name, report.problems) for name, report in named]
+    dropped = table[~table["emotion"].isin(kept)]
+    if len(dropped):
+        others = ", ".join(sorted(set(dropped["emotion"])))
+        said.append(f"{len(dropped)} files of {others} left out, as not all have them")
+        own_names = {report.corpora[0].name for report in reports if report.n_rows}
+        rows = {"path": dropped["path"], "reason": dropped["emotion"] + ": not all corpora have it"}
+        flags = {"unusable": False, "is_file": True, "is_row": dropped["corpus"].isin(own_names)}
+        problems.append(pd.DataFrame(rows | flags))
     return CorpusReport(
         table[table["emotion"].isin(kept)].reset_index(drop=True),
-        pd.concat([_named_after(name, report.problems) for name, report in parts], ignore_index=True),
+        pd.concat(problems, ignore_index=True),
         "; ".join(said),
         tuple(report.corpora[0] for report in reports),
         tuple(report.folders[0] for report in reports),
-        pd.concat([_named_after(name, report.files) for name, report in parts], ignore_index=True),
+        pd.concat([_named_after(name, report.files) for name, report in named], ignore_index=True),
+        n_files=sum(report.n_files for report in reports),
+        n_rows=sum(report.n_rows for report in reports),
+        others="; ".join(f"{name}: {report.others}" for name, report in named if report.others),
+        notes=tuple(f"{name}: {note}" for name, report in named for note in report.notes),
     )
+
+
+def _refuse_shared(reports):
+    """Raise CorpusError if a person of the reader's own, or a recording, is in two parts: it would become two."""
+    seen, heard = {}, {}
+    for report in reports:
+        corpus = report.corpora[0]
+        for speaker in corpus.speakers if corpus.is_own else ():
+            other, spelling = seen.setdefault(speaker_key(speaker), (corpus, speaker))
+            if other is not corpus and speaker != UNKNOWN:
+                raise CorpusError(
+                    f"{other.title} and {corpus.title} both have a speaker {spelling!r} ({speaker!r}). If that is one "
+                    f"person, put all rows into one table; if not, give the two people different ids."
+                )
+        for samples, path in report.table[["pcm_sha256", "path"]].to_numpy():
+            other, first = heard.setdefault(samples, (corpus, path))
+            if other is not corpus and (other.is_own or corpus.is_own):
+                raise CorpusError(
+                    f"{other.title} and {corpus.title} share a recording, whose speaker would count as two people: "
+                    f"{first} and {path}."
+                )
 
 
 def _named_after(corpus, table):

@@ -1,15 +1,21 @@
-"""The reader's own recordings as a corpus: a table, a folder per emotion, or an audformat database."""
+"""The reader's own recordings as a corpus: a table, a tree of folders, an audformat database or a Kaldi folder."""
 
-import contextlib
 import hashlib
 import os
 import re
-from pathlib import Path
+import unicodedata
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
-from ser_utils.corpora.facts import CORPORA, EMOTIONS, Corpus, CorpusError
-from ser_utils.corpora.recordings import list_audio
+from ser_utils.corpora.audformat import read_audformat
+from ser_utils.corpora.facts import CORPORA, EMOTIONS, Corpus, CorpusError, GrammarError
+from ser_utils.corpora.folders import is_split, read_folders
+from ser_utils.corpora.people import GENDER_OF_WORD, UNKNOWN, is_missing, settle_people
+from ser_utils.corpora.recordings import printable
+from ser_utils.corpora.sources import LeftOut, Source, find_named, find_recordings
+from ser_utils.tables import read_kaldi, read_table
 
 # Words for the canonical emotions, as people write them.
 WORDS = {
@@ -19,119 +25,194 @@ WORDS = {
     "disgust": "disgusted",
     "fear": "fearful afraid scared anxiety anxious",
     "happiness": "happy joy joyful",
-    "neutral": "none neutrality",
+    "neutral": "neutrality",
     "sadness": "sad",
     "surprise": "surprised",
 }
 EMOTION_OF_WORD = {word: noun for noun, words in WORDS.items() for word in (noun, *words.split())}
-FACTS = ("utterance_id", "speaker", "gender", "language", "emotion", "intensity", "sentence")
-UNKNOWN = "unknown"  # the speaker, where a folder does not say
+FACTS = ("speaker", "emotion", "gender", "language", "sentence", "intensity", "utterance_id")
 NAME = re.compile(r"\w[\w .+@-]{0,63}")  # becomes part of a file name
+WHOLE_FILE = re.compile(r"(0 days?,? ?)?[0:.]*")  # how tables say that a part starts with its file
 
 
-def is_own(name):
+def is_own(name: str) -> bool:
     """Whether `name` is a path rather than the name of a corpus."""
     if not name.strip() or name in CORPORA or name == "demo":
         return False
-    return "/" in name or Path(name).suffix.lower() in (".csv", ".tsv", ".parquet") or Path(name).is_dir()
+    return bool(re.search(r"[/\\]", name) or Path(name).suffix or os.path.exists(name))
 
 
-def read_own(name):
-    """A Corpus made from the reader's own recordings.
+def read_own(name: str) -> Source:
+    """Read who says what with which emotion in the reader's own recordings.
 
-    name : path of a table (csv, tsv, parquet) with columns `path, speaker, emotion` and any of `gender, language,
-        intensity, sentence, utterance_id`, paths being relative to the table; of a folder whose recordings lie
-        under emotion/, speaker/emotion/ or emotion/speaker/; or of an audformat database (a folder with db.yaml)
-    Returns the Corpus, the folder its paths start from, and the paths.
-    Raises CorpusError for rows that are incomplete or twice there, or emotion words that are not known;
-    a file emotions.csv beside the recordings, `word,emotion`, says what such words mean ("" leaves them out).
+    Parameters
+    ----------
+    name : path of a table (see `tables.read_table`) with columns `path, speaker, emotion` and any of `gender, language,
+        intensity, sentence, utterance_id`, paths being relative to the table; of a folder whose recordings lie under
+        emotion/, speaker/emotion/ or emotion/speaker/; of an audformat database (a folder with db.yaml); or of a
+        Kaldi folder (wav.scp, utt2spk, utt2emo; spk2gender, text)
+
+    Raises
+    ------
+    CorpusError : for rows that are incomplete or there twice, people or folders that can be read in two ways, or
+        emotion words that are not known. A file emotions.csv beside the recordings, `word,emotion`, says what such
+        words mean ("" leaves them out).
     """
     place = Path(name).expanduser().absolute()
     if not place.exists():
         raise CorpusError(
             f"{name} is not there. A dataset is a corpus's name, or the path of a table or folder."
         )
-    if place.is_file():
-        folder, rows = place.parent, _read_table(place)
-    elif (place / "db.yaml").exists():
-        folder, rows = place, _read_audformat(place)
-    else:
-        folder, rows = place, None
-    words = EMOTION_OF_WORD | _read_words(folder)
-    if rows is None:
-        rows = _read_folders(place, words)
-    rows = rows.reset_index(drop=True)
-    _refuse_incomplete(place, rows)
-    rows["code"] = rows["emotion"].str.strip().str.lower()
+    folder = place if place.is_dir() else place.parent
+    own_words = _read_words(folder)
+    words = EMOTION_OF_WORD | own_words
+    rows, found, n_rows, notes = _read_rows(place, words)
+    is_gap = rows["emotion"].map(is_missing) & ~rows["emotion"].str.lower().isin(own_words)
+    if (place / "db.yaml").exists() and not is_gap.all():
+        reason = "no emotion: the database does not label it"
+        found.left_out.extend(LeftOut(path, reason, False) for path in rows["path"][is_gap])
+        rows, is_gap = rows[~is_gap], is_gap[~is_gap]
+    _refuse_incomplete(place, rows, is_gap)
+    rows = settle_people(place, rows.assign(code=rows["emotion"].str.lower()))
     _refuse_unknown_words(place, rows, words)
-    return _as_corpus(place, rows, words), folder, rows["path"].tolist()
+    n_wanted = (n_rows or len(found.files)) - sum(words[code] == "" for code in rows["code"])
+    corpus = _as_corpus(place, rows, words, n_wanted)
+    return Source(corpus, folder, replace(found, recordings=rows["path"].tolist()), n_rows, notes)
 
 
-def _as_corpus(place, rows, words):
-    genders = rows.groupby("speaker")["gender"].first()
-    keys = ["utterance_id", "speaker", "code", "sentence", "intensity", "language"]
+def _read_rows(place, words):
+    """Rows, files, how many rows a table has, and notes on how they were understood."""
+    if (place / "db.yaml").exists():
+        rows = _with_names(read_audformat(place))
+    elif (place / "wav.scp").exists():
+        rows = _rows_of_kaldi(place)
+    elif place.is_dir():
+        found = find_recordings(place)
+        rows, notes = _rows_of_folders(place, found.recordings, words)
+        return rows, found, 0, notes
+    else:
+        rows = _rows_of_table(place)
+    return rows, find_named(place if place.is_dir() else place.parent, rows["path"]), len(rows), ()
+
+
+def _as_corpus(place, rows, words, n_files):
+    keys = ["utterance_id", "speaker", "gender", "code", "sentence", "intensity", "language"]
     known = dict(zip(rows["path"], rows[keys].to_dict("records"), strict=True))
-    called = re.sub(r"[^a-z0-9]+", "_", place.stem.lower()).strip("_") or "own"
+    stem = place.name.removesuffix(".gz").rpartition(".")[0] or place.name
+    called = re.sub(r"[^a-z0-9]+", "_", stem.lower()).strip("_") or "own"
     return Corpus(
         name=called + "_own" if called in CORPORA else called,
         title=place.name,
         language="",
-        n_files=0,
-        speakers=genders.to_dict(),
+        n_files=n_files,
+        speakers=dict(zip(rows["speaker"], rows["gender"], strict=True)),
         emotion_of_code={code: words[code] for code in rows["code"].unique()},
-        parse=lambda path: known[str(path)],
+        parse=lambda path: dict(known[str(path)]),
         layout=str(place),
         licence="the reader's own",
-        citation="",
-        home="",
+        is_own=True,
     )
 
 
-# the three forms ------------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def _named(path, form="a table"):
-    """Turn what reading a damaged file raises into a CorpusError that names it."""
-    try:
-        yield
-    except UnicodeDecodeError as error:
-        raise CorpusError(f"{path} is not UTF-8 (byte {error.start}): save it as UTF-8.") from error
-    except (OSError, ValueError) as error:
-        raise CorpusError(f"{path} cannot be read as {form}: {error}") from error
-
-
-def _read_table(place):
-    with _named(place):
-        if place.suffix.lower() == ".parquet":
-            table = pd.read_parquet(place)
-        else:
-            with place.open(encoding="utf-8-sig") as lines:
-                head = lines.readline()
-            comma = ";" if ";" in head and "," not in head else ","
-            comma = "\t" if place.suffix.lower() == ".tsv" else comma
-            table = pd.read_csv(place, sep=comma, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    table.columns = [str(column).strip().lower() for column in table.columns]
-    missing = [column for column in ("path", "speaker", "emotion") if column not in table]
-    if missing:
+def _rows_of_table(place):
+    table = read_table(place)
+    columns = {meaning: table.column(meaning) for meaning in ("path", *FACTS, "start", "end")}
+    if missing := [meaning for meaning in ("path", "speaker", "emotion") if columns[meaning] is None]:
+        hint = (
+            f" Its database is read as a whole: DATASET={place.parent}."
+            if (place.parent / "db.yaml").exists()
+            else ""
+        )
         raise CorpusError(
             f"{place} needs columns path, speaker, emotion. Missing: {', '.join(missing)}; "
-            f"received {', '.join(table.columns)}."
+            f"received {', '.join(table.columns)}.{hint}"
         )
-    return _text(table)
-
-
-def _text(table):
-    """`path` and FACTS as stripped text, "" where unknown, ids made where there are none."""
-    rows = pd.DataFrame(index=table.index)
-    for column in ("path", *FACTS):
-        column_of = table[column] if column in table else pd.Series("", index=table.index)
-        rows[column] = column_of.astype(object).where(column_of.notna(), "").astype(str).str.strip()
-    gender = rows["gender"].str.lower()
-    rows["gender"] = gender.replace(
-        {"f": "female", "w": "female", "woman": "female", "m": "male", "man": "male"}
+    rows = pd.DataFrame(
+        {meaning: cells for meaning, cells in columns.items() if cells}, index=list(table.rows)
     )
-    rows["path"] = rows["path"].map(lambda path: Path(path).as_posix() if path else "")
+    for row, start, end in rows.reindex(columns=["start", "end"], fill_value="").itertuples():
+        if not WHOLE_FILE.fullmatch(start) or not is_missing(end):
+            raise CorpusError(
+                f"{place}: row {row} labels a part of a file ({start} to {end}); only whole files are read."
+            )
+    return _with_names(rows)
+
+
+def _rows_of_kaldi(place):
+    emotions = next(
+        (values for name in ("utt2emo", "utt2emotion") if (values := read_kaldi(place, name))), None
+    )
+    speakers, paths = read_kaldi(place, "utt2spk"), read_kaldi(place, "wav.scp")
+    if emotions is None or not speakers:
+        raise CorpusError(
+            f"{place} needs wav.scp, utt2spk and utt2emo, each with an utterance and its fact in a line."
+        )
+    if (place / "segments").exists():
+        raise CorpusError(f"{place / 'segments'} cuts recordings into parts; only whole files are read.")
+    if command := next((path for path in paths.values() if path.endswith("|")), None):
+        raise CorpusError(
+            f"{place / 'wav.scp'}: {command!r} is a command, which is not run. Name a recording instead."
+        )
+    rows = (
+        pd.DataFrame({"path": paths, "speaker": speakers, "emotion": emotions})
+        .rename_axis("utterance_id")
+        .fillna("")
+    )
+    gender_of, text_of = read_kaldi(place, "spk2gender"), read_kaldi(place, "text")
+    rows["gender"] = [gender_of.get(speaker, "") for speaker in rows["speaker"]]
+    rows["sentence"] = [text_of.get(utterance, "") for utterance in rows.index]
+    return _with_names(rows.reset_index(), numbered=False).assign(named=list(map(repr, rows.index)))
+
+
+def _rows_of_folders(place, paths, words):
+    """Rows, and notes; raises CorpusError with the name of a known corpus where that explains more."""
+    if not paths:
+        raise CorpusError(f"{place} holds no recordings. Wanted: {place}/<emotion>/*.wav.")
+    known = _known_corpus(paths)
+    hint = known and CorpusError(
+        f"{place} holds files named as those of {known.title}, whose names say more than its folders: "
+        f"DATASET={known.name}, with SER_DATA_DIR the folder in which they are {known.layout}."
+    )
+    try:
+        rows = _with_names(read_folders(place, paths, words), numbered=False)
+    except CorpusError as error:
+        raise hint or error from error
+    if hint and (set(rows["speaker"]) == {UNKNOWN} or not rows["emotion"].str.lower().isin(words).all()):
+        raise hint
+    splits = sorted({folder for path in paths for folder in Path(path).parts[:-1] if is_split(folder)})
+    notes = (f"folders {', '.join(splits)} are taken together, and not for speakers",) if splits else ()
+    return rows, notes
+
+
+def _known_corpus(paths):
+    """The corpus after whose grammar nearly all files are named, or None."""
+    sample = paths[:: max(1, len(paths) // 100)]
+    for corpus in CORPORA.values():
+        if len(sample) > 3 and sum(_is_of(corpus, path) for path in sample) > 0.9 * len(sample):
+            return corpus
+    return None
+
+
+def _is_of(corpus, path):
+    try:
+        facts = corpus.parse(PurePosixPath(path))
+    except GrammarError:
+        return False
+    return facts["speaker"] in corpus.speakers and facts.get("code") in {None, *corpus.emotion_of_code}
+
+
+def _with_names(rows, *, numbered=True):
+    """Rows of stripped text with all FACTS, "" where unknown, ids, and `named`: what an error calls each row."""
+    rows = rows.reindex(columns=["path", *FACTS], fill_value="").map(str.strip)
+    if not numbered or isinstance(rows.index, pd.RangeIndex):
+        rows.index = range(2, len(rows) + 2)  # as a spreadsheet counts them: the heading is row 1
+    rows["path"] = [PurePosixPath(path).as_posix() if path else "" for path in rows["path"]]
+    rows["named"] = [
+        f"row {row} ({path!r})" if numbered else repr(path) for row, path in rows["path"].items()
+    ]
+    gender = rows["gender"].str.lower()
+    rows["gender"] = ["" if is_missing(word) else GENDER_OF_WORD.get(word, word) for word in gender]
+    rows["speaker"] = rows["speaker"].mask(rows["speaker"].str.lower() == UNKNOWN, UNKNOWN)
     rows["utterance_id"] = rows["utterance_id"].where(rows["utterance_id"] != "", rows["path"].map(_name_of))
     return rows
 
@@ -145,142 +226,62 @@ def _name_of(path):
     return f"{plain}-{hashlib.sha256(path.encode(errors='replace')).hexdigest()[:8]}".lstrip("-")
 
 
-def _read_folders(place, words):
-    rows = []
-    for path in list_audio(place):
-        parts = Path(path).parts[:-1]
-        emotions = [part for part in parts if part.strip().lower() in words]
-        others = [part for part in parts if part not in emotions]
-        # one level that is no known word is an emotion word to be explained
-        emotion = emotions[-1] if emotions else parts[-1] if parts else ""
-        speaker = others[0] if emotions and others else UNKNOWN
-        rows.append({"path": path, "speaker": speaker, "emotion": emotion})
-    if not rows:
-        raise CorpusError(f"{place} holds no recordings. Wanted: {place}/<emotion>/*.wav.")
-    return _text(pd.DataFrame(rows))
-
-
-def _read_audformat(place):
-    """Tables of whole files, joined by file; columns by the name of their scheme."""
-    header = _read_header(place)
-    joined = pd.DataFrame()
-    for name, about in _mapping(place, "tables", header.get("tables")).items():
-        table = _read_audformat_table(place, name)
-        if table is None or "file" not in table:
-            continue
-        if "start" in table:
-            raise CorpusError(f"{place}: table {name!r} labels parts of files; only whole files are read.")
-        if "columns" not in (about := _mapping(place, f"table {name!r}", about)):
-            raise CorpusError(f"{place / 'db.yaml'}: table {name!r} has no columns.")
-        columns = _mapping(place, f"columns of table {name!r}", about["columns"])
-        schemes = {
-            key: str(_mapping(place, f"column {key!r}", column).get("scheme_id") or key)
-            for key, column in columns.items()
-        }
-        table = table.set_index("file").rename(columns=schemes)
-        joined = joined.combine_first(table.loc[~table.index.duplicated(), ~table.columns.duplicated()])
-    missing = [column for column in ("emotion", "speaker") if column not in joined]
-    if missing:
-        raise CorpusError(f"{place}: no table of db.yaml has a column of scheme {' or '.join(missing)}.")
-    joined = joined.rename_axis("path").reset_index().rename(columns={"transcription": "sentence"})
-    people = _speaker_facts(place, header)
-    for fact in ("gender", "language"):
-        if fact not in joined:
-            joined[fact] = [people.get(str(speaker), {}).get(fact, "") for speaker in joined["speaker"]]
-    return _text(joined[joined["emotion"].notna() & (joined["emotion"] != "")])
-
-
-def _read_header(place):
-    import yaml
-
-    path = place / "db.yaml"
-    with _named(path, "YAML"):
-        try:
-            header = yaml.safe_load(path.read_text("utf-8"))
-        except (yaml.YAMLError, RecursionError) as error:
-            raise ValueError(error) from error
-    if not header:
-        raise CorpusError(f"{path} is empty.")
-    return _mapping(place, "the whole of it", header)
-
-
-def _mapping(place, what, value):
-    """A part of db.yaml that maps names to facts, {} where there is none; raises CorpusError for anything else."""
-    if not isinstance(value, dict | None):
-        raise CorpusError(f"{place / 'db.yaml'}: {what} must map names to facts. Received: {value!r:.60}")
-    return value or {}
-
-
-def _read_audformat_table(place, name):
-    """A table of text, with missing values as such, or None where there is none."""
-    path = place / f"db.{name}.parquet"
-    if path.exists():
-        with _named(path):
-            table = pd.read_parquet(path)
-            return (table if "file" in table else table.reset_index()).astype("string")
-    path = path.with_name(f"db.{name}.csv")
-    if path.exists():
-        with _named(path):
-            return pd.read_csv(path, dtype="string", keep_default_na=False, na_values=[""])
-    return None  # also where only a pickle is there, which is not opened: it may run code
-
-
-def _speaker_facts(place, header):
-    schemes = _mapping(place, "schemes", header.get("schemes"))
-    labels = _mapping(place, "scheme 'speaker'", schemes.get("speaker")).get("labels") or {}
-    if isinstance(labels, str):  # the name of a table beside it
-        table = _read_audformat_table(place, labels)
-        if table is None:
-            return {}
-        return table.fillna("").drop_duplicates(table.columns[0]).set_index(table.columns[0]).to_dict("index")
-    if not isinstance(labels, dict):
-        return {}
-    # audformat does not say what a label leads to: a word, or nothing, tells no fact
-    return {str(key): facts for key, facts in labels.items() if isinstance(facts, dict)}
-
-
 def _read_words(folder):
     path = folder / "emotions.csv"
     if not path.exists():
         return {}
-    with _named(path):
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", index_col=False)
-    if list(table.columns[:2]) != ["word", "emotion"]:
+    table = read_table(path)
+    if table.columns[:2] != ["word", "emotion"]:
         raise CorpusError(f"{path} needs the columns word,emotion. Received: {','.join(table.columns)}")
-    wrong = sorted(set(table["emotion"]) - {*EMOTIONS, ""})
-    if wrong:
+    emotion_of_word, row_of = {}, {}
+    for row, (word, emotion, *_) in table.rows.items():
+        word, emotion = word.strip().lower(), emotion.strip()
+        if word in emotion_of_word:
+            raise CorpusError(
+                f"{path}: rows {row_of[word]} and {row} both say what {word!r} means. Keep one of them."
+            )
+        emotion_of_word[word], row_of[word] = emotion, row
+    if wrong := sorted(set(emotion_of_word.values()) - {*EMOTIONS, ""}):
         raise CorpusError(f"{path}: unknown emotion {', '.join(wrong)}. Accepted: {', '.join(EMOTIONS)}.")
-    return dict(zip(table["word"].str.strip().str.lower(), table["emotion"], strict=True))
+    return emotion_of_word
 
 
-# refusals -------------------------------------------------------------------------------------------------
-
-
-def _refuse_incomplete(place, rows):
+def _refuse_incomplete(place, rows, has_no_emotion):
     if rows.empty:
         raise CorpusError(f"{place} names no recordings.")
-    safe = rows["utterance_id"].map(lambda text: bool(NAME.fullmatch(text)))
-    nice = rows["speaker"].map(lambda text: text == "" or bool(NAME.fullmatch(text)))
+    safe = rows["utterance_id"].map(_is_name)
+    nice = rows["speaker"].map(lambda text: is_missing(text) or _is_name(text))
     named = rows["path"] != ""
     twice = rows["path"].map(os.path.normpath).duplicated(keep=False) & named
     faults = {
         "no path": ~named,
-        "no speaker": rows["speaker"] == "",
-        "no emotion": rows["emotion"] == "",
+        "no speaker": rows["speaker"].map(is_missing),
+        "no emotion": has_no_emotion,
+        "a path with line breaks or the like": rows["path"].map(printable) != rows["path"],
         "a path that is named twice": twice,
         "an utterance_id that is there twice": rows["utterance_id"].duplicated(keep=False) & named & ~twice,
         "a speaker that cannot be part of a file name": ~nice,
         "an utterance_id that cannot be part of a file name": ~safe & named,
     }
-    found = [f"{what}: {_name_rows(rows[where])}" for what, where in faults.items() if where.any()]
-    if found:
-        raise CorpusError(f"{place} is not used as it is.\n  " + "\n  ".join(found))
+    said = []
+    for fault, where in faults.items():
+        if where.any():
+            column = fault.removeprefix("no ")
+            texts = sorted({*rows.loc[where, column]} - {""}) if column in ("speaker", "emotion") else []
+            meaning = f" ({', '.join(map(repr, texts))} stands for a missing value)" if texts else ""
+            said.append(f"{fault}: {_list_rows(rows[where])}{meaning}")
+    if said:
+        raise CorpusError(f"{place} is not used as it is.\n  " + "\n  ".join(said))
 
 
-def _name_rows(rows):
-    # as a spreadsheet counts them: the heading is row 1
-    named = [f"row {index + 2} ({path!r})" for index, path in rows["path"].head(10).items()]
-    return ", ".join(named) + (f" and {len(rows) - 10} more" if len(rows) > 10 else "")
+def _is_name(text):
+    # accents and vowel signs that are letters of their own are no \w
+    composed = unicodedata.normalize("NFC", text)
+    return bool(NAME.fullmatch("".join(a for a in composed if not unicodedata.category(a).startswith("M"))))
+
+
+def _list_rows(rows):
+    return ", ".join(rows["named"].head(10)) + (f" and {len(rows) - 10} more" if len(rows) > 10 else "")
 
 
 def _refuse_unknown_words(place, rows, words):

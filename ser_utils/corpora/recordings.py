@@ -11,7 +11,13 @@ import pandas as pd
 from ser_utils.features.audio import UNREADABLE, AudioError, read_samples
 from ser_utils.workspace import REPOSITORY, atomic_path, file_digest
 
-SUFFIXES = frozenset(".wav .flac .ogg .oga .opus .mp3 .aif .aiff .aifc .au .caf .w64 .mp4".split())
+SUFFIXES = frozenset(
+    ".wav .wave .bwf .rf64 .w64 .flac .ogg .oga .opus .mp3 .aif .aiff .aifc .au .snd .caf .sph .nist".split()
+)
+# sound and film that people have beside it, and that libsndfile does not read
+LEFT_OUT = frozenset(
+    ".m4a .m4b .mp4 .aac .3gp .webm .mkv .mka .mov .avi .amr .awb .wma .wmv .ac3 .ape .wv .mpc .ra .spx .shn".split()
+)
 KEYS = ["path", "size", "changed_ns"]
 UNREAD = {
     "reason": "",

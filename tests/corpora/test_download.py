@@ -5,6 +5,7 @@ import os
 import shutil
 import threading
 import zipfile
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
@@ -14,15 +15,14 @@ import soundfile
 from ser_utils.corpora import check as corpus_check
 from ser_utils.corpora import download, recordings
 from ser_utils.corpora.download import (
-    Archive,
     BadArchive,
     DownloadError,
-    Files,
     download_corpus,
     download_file,
     extract_zip,
     main,
 )
+from ser_utils.corpora.facts.grammar import Archive, Files
 from ser_utils.corpora.loading import CORPORA, CorpusError, load_corpus
 
 CONTENT = np.random.default_rng(0).bytes(600_000)
@@ -270,8 +270,11 @@ def published(server, tmp_path, monkeypatch):
         )
     monkeypatch.setattr(corpus_check, "INDEX", index)
     monkeypatch.setattr(recordings, "REPOSITORY", tmp_path / "repository")
-    monkeypatch.setitem(download.SOURCES, "emodb", Archive(f"{server.url}/emodb.zip"))
-    monkeypatch.setitem(download.SOURCES, "cremad", Files(f"{server.url}/cremad", "AudioWAV"))
+    for name, source in (
+        ("emodb", Archive(f"{server.url}/emodb.zip")),
+        ("cremad", Files(f"{server.url}/cremad", "AudioWAV")),
+    ):
+        monkeypatch.setitem(CORPORA, name, replace(CORPORA[name], source=source))
     corpus_check.load_index.cache_clear()
     yield tmp_path / "data"
     corpus_check.load_index.cache_clear()
@@ -364,6 +367,7 @@ def test_the_exit_status_tells_whether_it_is_there(published, capsys):
 
 
 def test_documented_checksums_are_of_a_known_kind():
-    for source in download.SOURCES.values():
-        assert isinstance(source, Files) or source.checksum.split(":")[0] in ("", "md5", "sha256")
-    assert set(download.SOURCES) | set(download.BY_HAND) == set(CORPORA)
+    for corpus in CORPORA.values():
+        source = corpus.source
+        assert not isinstance(source, Archive) or source.checksum.split(":")[0] in ("", "md5", "sha256")
+        assert bool(source) != bool(corpus.how_to_get), "downloaded, or asked for"

@@ -62,7 +62,6 @@ SUSTAINED_S = 1.2
 OF_NO_INTEREST = re.compile(
     r"it/s\]|^WARNING: All log messages before absl|^[IW]\d{4} \d\d"
 )  # on standard error
-ANYBODY_MAY_SHARE = re.compile(r"CC0|CC BY 4\.0")  # in a corpus's licence
 
 
 # text -----------------------------------------------------------------------------------------------------
@@ -196,7 +195,7 @@ def find_recordings(root, dataset):
 
     Empty where the licence of the corpus does not let anybody pass them on, or where they are not at hand.
     """
-    free = (name == "demo" or (name in CORPORA and ANYBODY_MAY_SHARE.search(CORPORA[name].licence))
+    free = (name == "demo" or (name in CORPORA and CORPORA[name].may_be_shared)
             for name in dataset.split("+"))  # fmt: skip
     if all(free):
         for profile in reversed(PROFILES):

@@ -4,14 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ser_utils.corpora.facts import CORPORA
 from ser_utils.evaluation.splits import HOP_MS
-
-# The speakers whose prototypes the paper shows
-PUBLISHED_SPEAKERS = {
-    "emodb": ("09", "10", "13", "15"),
-    "ravdess": ("06", "07", "17", "20"),
-    "emomatch": ("07", "29", "35", "37"),
-}
 
 
 @dataclass(frozen=True)
@@ -108,7 +102,8 @@ def choose_speakers(table, chosen="", *, most=None):
     if unknown := [speaker for speaker in asked if speaker not in there]:
         raise ValueError(f"No speaker {', '.join(unknown)} here. There are: {', '.join(there)}.")
     corpora = set(table["corpus"])
-    published = PUBLISHED_SPEAKERS.get(next(iter(corpora)), ()) if len(corpora) == 1 else ()
+    corpus = CORPORA.get(next(iter(corpora))) if len(corpora) == 1 else None
+    published = corpus.shown_speakers if corpus else ()
     if asked or set(published) & set(there):
         return asked or [speaker for speaker in published if speaker in there]
     if not most or len(there) <= most:

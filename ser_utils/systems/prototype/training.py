@@ -8,15 +8,13 @@ import keras
 import numpy as np
 import pandas as pd
 
-from ser_utils.corpora.loading import EMOTIONS
+from ser_utils.corpora.loading import CORPORA, EMOTIONS
 from ser_utils.systems.prototype.autoencoder import build_autoencoder
 from ser_utils.systems.prototype.classifier import PrototypeClassifier, build_prototype_classifier
 from ser_utils.systems.prototype.segments import Scale
 from ser_utils.training.fit import Fitted, code_of, fit_or_load
 from ser_utils.workspace import content_key
 
-# One prototype per phoneme and emotion, as published; elsewhere a profile's setting
-PHONEMES = {"emodb": 45, "ravdess": 44, "emomatch": 24}
 # Settings a classifier's weights depend on
 SHAPING = (
     "n_prototypes", "distance", "similarity_weight", "start", "learning_rate", "batch_size", "epochs", "patience",
@@ -132,7 +130,8 @@ def fit_classifier(path, train, watched, n_classes, chosen, *, seed=0, title="",
 def n_prototypes_per_class(table, elsewhere):
     """Prototypes a class gets: the phonemes of the corpus's language where the paper names them, else `elsewhere`."""
     corpora = set(table["corpus"])
-    return PHONEMES.get(next(iter(corpora)), elsewhere) if len(corpora) == 1 else elsewhere
+    corpus = CORPORA.get(next(iter(corpora))) if len(corpora) == 1 else None
+    return (corpus and corpus.n_phonemes) or elsewhere
 
 
 @dataclass(frozen=True)
