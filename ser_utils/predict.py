@@ -1,22 +1,29 @@
 """A recording of one's own: probabilities of emotions, the part of it they rest on, and what they do not mean."""
 
 import argparse
+import math
 import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from ser_utils.corpora.loading import CORPORA, EMOTIONS
-from ser_utils.features.audio import AudioError, load_audio, resample
+from ser_utils.corpora import CORPORA, EMOTIONS
+from ser_utils.features.audio import HEARD_DB, AudioError, block_power, hear, heard_seconds, load_with_remark
 from ser_utils.profiles import settings
 from ser_utils.workspace import MissingResult, Workspace, WorkspaceError, sealed
 
 MODELS = ("deep_cnn_log_mel", "deep_cnn_mfcc", "cnn_bilstm_log_mel", "cnn_bilstm_mfcc")
 SHORTEST_S = 0.25
-WINDOW_S = 0.25  # of the explanation
+PIECE_S = (
+    10.0  # longer recordings are heard in pieces: memory and time then grow with the length, not its square
+)
+WINDOW_S = 0.25  # of the explanation, where there is one piece
+MOST_WINDOWS = 40  # that a report shows
+FAR_LONGER = 2  # times the longest training clip
 MEANING = (
     "What these numbers do not mean: they do not say what this person feels. The model learned how actors sound "
     "when asked to play an emotion; it must choose among the emotions above, whatever it hears, music and coughs "
@@ -29,96 +36,185 @@ MEANING = (
 class Prediction:
     """What a model says about one recording.
 
-    probabilities : Series, emotion → probability, most probable first, summing to one
-    windows : table `start_s, end_s, support`: by how much the log-odds of the first emotion fall when this window
-        is silenced, mean over the networks
-    tested : dict of scores on speakers the networks had not heard (see `metrics.score_predictions`), chance
+    Parameters
+    ----------
+    probabilities : emotion → probability, most probable first, summing to one
+    windows : table `start_s, end_s, support`: by how much the log-odds of the first emotion fall when this window is
+        silenced, mean over the networks; for a recording heard in pieces, by how much the log-odds of each piece are
+        above those of the whole
+    tested : scores on speakers the networks had not heard (see `metrics.score_predictions`), and chance
     n_networks : how many were averaged, one per fold
+    n_pieces : in how many the recording was heard
+    remark : what is unusual about the recording, in words; "" for nothing
     """
 
     probabilities: pd.Series
     windows: pd.DataFrame
     tested: dict
     n_networks: int
+    n_pieces: int = 1
+    remark: str = ""
 
 
-def predict_emotion(workspace, signal, sample_rate, model="deep_cnn_log_mel"):
+@dataclass(frozen=True)
+class Network:
+    """One trained network, and the scale its training clips had.
+
+    Parameters
+    ----------
+    model : keras.Model of (frames (1, n_frames, n_features), n_frames (1,)) → probabilities (1, n_classes)
+    mean, spread : (n_features,)
+    """
+
+    model: Any
+    mean: np.ndarray
+    spread: np.ndarray
+
+    def inputs(self, frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """What the model is given for frames (n_frames, n_features)."""
+        return ((frames - self.mean) / self.spread)[None].astype("float32"), np.array([len(frames)], "int32")
+
+    def probabilities(self, frames: np.ndarray, is_one_of_many: bool = False) -> np.ndarray:
+        """Probabilities (n_classes,) for frames (n_frames, n_features); compiled if more of that length follow."""
+        from keras import ops
+
+        if is_one_of_many:
+            return self.model.predict_on_batch(list(self.inputs(frames)))[0]
+        return ops.convert_to_numpy(self.model(list(self.inputs(frames)), training=False))[0]
+
+    def falls(self, frames: np.ndarray, label: int, width: int) -> np.ndarray:
+        """By how much the log-odds of a class fall when `width` frames around each are silenced, (n_frames,)."""
+        from ser_utils.explanation.attribution import class_score, occlusion
+
+        x, n_frames = self.inputs(frames)
+        patch, score = (width, x.shape[2]), class_score(self.model, label, n_frames)
+        return occlusion(score, x, patch=patch, stride=patch, fill=x[0].min(axis=0))[0, :, 0]
+
+
+def predict_emotion(
+    workspace: Workspace, signal: np.ndarray, sample_rate: int, model: str = "deep_cnn_log_mel"
+) -> Prediction:
     """Ask the networks that notebook 05 trained without some of the speakers, and average what they say.
 
-    signal : float32 (n_samples,); sample_rate : Hz, any; model : one of MODELS
-    Returns a Prediction. Raises MissingResult if notebook 05 has not run, ValueError for an unknown model or a
-    recording shorter than SHORTEST_S.
+    A recording longer than PIECE_S is heard in pieces, whose probabilities are averaged by their length.
+
+    Parameters
+    ----------
+    workspace : where notebook 05 wrote
+    signal : float32 (n_samples,)
+    sample_rate : Hz, any
+    model : one of MODELS
+
+    Returns
+    -------
+    Prediction
+
+    Raises
+    ------
+    MissingResult : if notebook 05 has not run
+    ValueError : for an unknown model, or a recording that is silent or, without the silence around the voice, shorter
+        than SHORTEST_S
     """
     if model not in MODELS:
         raise ValueError(f"model must be one of {', '.join(MODELS)}. Received: model={model!r}")
-    if len(signal) < SHORTEST_S * sample_rate:
-        raise ValueError(
-            f"a recording of {len(signal) / sample_rate:.2f} s is too short: at least {SHORTEST_S} s are wanted"
-        )
+    chosen = settings("feature_network", workspace.profile)
+    rate = chosen["sample_rate_hz"]
+    signal = hear(np.asarray(signal, np.float32)[:, None], sample_rate, rate)
+    if (heard := heard_seconds(signal, rate)) < SHORTEST_S:
+        length = f"a recording of {len(signal) / rate:.2f} s, {heard:.2f} s of it sound,"
+        raise ValueError(f"{length} is too short: at least {SHORTEST_S} s are needed")
     predictions = _predictions_of(workspace, model)
     folds = f"folds/feature_network-speaker-{predictions.split('-')[-1]}"  # a folder may keep earlier ones
     tested = workspace.load_table(predictions, "05")
-    networks = _load_networks(workspace, model, workspace.load_table(folds, "05"))
+    networks, longest = _load_networks(workspace, model, workspace.load_table(folds, "05"))
+    classes = [emotion for emotion in EMOTIONS if f"p_{emotion}" in tested]
 
-    import keras  # the errors above should not wait for it
+    bounds, n_silent = _cut(signal, chosen)
+    p, windows = _listen(networks, signal, bounds, chosen, "mfcc" if model.endswith("mfcc") else "log_mel")
+    ranked = pd.Series(p / p.sum(), classes).sort_values(ascending=False)
+    remark = _describe_length(
+        len(signal) / rate, longest * chosen["hop_length"] / rate, len(bounds), n_silent
+    )
+    return Prediction(ranked, windows, _tested(tested, len(classes)), len(networks), len(bounds), remark)
+
+
+def _cut(signal, chosen):
+    """Where each piece to be heard starts and ends, in samples, and how many are left out since they are silent."""
     import librosa
 
-    from ser_utils.explanation.attribution import class_score, occlusion
+    first, last, rate = 0, len(signal), chosen["sample_rate_hz"]
+    if chosen["trim_db"]:  # as in training, but here one wants to know where the voice begins
+        grid = {"frame_length": chosen["n_fft"], "hop_length": chosen["hop_length"]}
+        first, last = librosa.effects.trim(signal, top_db=chosen["trim_db"], **grid)[1]
+    n_pieces = math.ceil((last - first) / (PIECE_S * rate))
+    step = math.ceil((last - first) / n_pieces)
+    bounds = [(start, min(start + step, last)) for start in range(first, last, step)]
+    power = np.array([block_power(signal[start:end], rate).max() for start, end in bounds])
+    loud = power >= power.max() * 10 ** (-HEARD_DB / 10)
+    return [bound for bound, is_loud in zip(bounds, loud, strict=True) if is_loud], int((~loud).sum())
+
+
+def _listen(networks, signal, bounds, chosen, kind):
+    """Probabilities (n_classes,) of the whole, and the table of windows they rest on."""
+    from tqdm import tqdm
+
     from ser_utils.features.frames import clip_frames
 
-    chosen = settings("feature_network", workspace.profile)
-    signal = resample(signal, sample_rate, chosen["sample_rate_hz"])
-    sample_rate = chosen["sample_rate_hz"]
-    kind = "mfcc" if model.endswith("mfcc") else "log_mel"
-    grid = {k: chosen[k] for k in ("n_mels", "n_fft", "hop_length", "n_mfcc", "deltas")}
-    first, last = 0, len(signal)
-    if chosen["trim_db"]:  # as in training, but here one wants to know where the voice begins
-        how = {
-            "top_db": chosen["trim_db"],
-            "frame_length": chosen["n_fft"],
-            "hop_length": chosen["hop_length"],
-        }
-        first, last = librosa.effects.trim(signal, **how)[1]
-    signal = signal[first:last]
-    frames = clip_frames(signal, sample_rate, kind=kind, **grid)
-    n_frames = np.array([len(frames)], "int32")
-    scaled = [((frames - mean) / spread)[None].astype("float32") for _, mean, spread in networks]
-    p = np.mean(
-        [keras.ops.convert_to_numpy(network([x, n_frames], training=False))[0]
-         for (network, _, _), x in zip(networks, scaled, strict=True)], axis=0,
-    )  # fmt: skip
-    classes = [emotion for emotion in EMOTIONS if f"p_{emotion}" in tested]
-    width = min(len(frames), max(1, round(WINDOW_S * sample_rate / chosen["hop_length"])))
-    falls = [
-        occlusion(class_score(network, int(p.argmax()), n_frames), x, patch=(width, x.shape[2]),
-                  stride=(width, x.shape[2]), fill=x[0].min(axis=0))[0, :, 0]
-        for (network, _, _), x in zip(networks, scaled, strict=True)
-    ]  # fmt: skip
+    rate, hop = chosen["sample_rate_hz"], chosen["hop_length"]
+    grid = {key: chosen[key] for key in ("n_mels", "n_fft", "hop_length", "n_mfcc", "deltas")}
+    said = []
+    for start, end in tqdm(bounds, desc=f"{len(networks)} networks listen", unit="piece", mininterval=1):
+        frames = clip_frames(signal[start:end], rate, kind=kind, **grid)
+        answers = [network.probabilities(frames, len(bounds) > 1) for network in networks]
+        said.append(np.mean(answers, axis=0))
+    lengths = np.array([end - start for start, end in bounds])
+    p = np.average(said, axis=0, weights=lengths)
+    if len(bounds) > 1:
+        start_s, end_s = np.array(bounds).T / rate
+        support = _log_odds(np.array(said), p.argmax()) - _log_odds(p, p.argmax())
+        return p, pd.DataFrame({"start_s": start_s, "end_s": end_s, "support": support})
+    width = min(len(frames), max(1, round(WINDOW_S * rate / hop)))
+    falls = np.mean([network.falls(frames, int(p.argmax()), width) for network in networks], axis=0)
     starts = np.arange(0, len(frames), width)
-    seconds = chosen["hop_length"] / sample_rate
-    windows = pd.DataFrame(
-        {
-            "start_s": first / sample_rate + starts * seconds,
-            "end_s": np.minimum(first / sample_rate + (starts + width) * seconds, last / sample_rate),
-            "support": [np.mean([fall[i : i + width].mean() for fall in falls]) for i in starts],
-        }
-    )
-    ranked = pd.Series(p / p.sum(), classes).sort_values(ascending=False)
-    return Prediction(ranked, windows, _tested(tested, len(classes)), len(networks))
+    first, last = np.array(bounds[0]) / rate
+    ends = np.minimum(first + (starts + width) * hop / rate, last)
+    support = [falls[start : start + width].mean() for start in starts]
+    return p, pd.DataFrame({"start_s": first + starts * hop / rate, "end_s": ends, "support": support})
+
+
+def _log_odds(p, label):
+    return np.log(p[..., label]) - np.log(p.sum(axis=-1) - p[..., label])
+
+
+def _describe_length(seconds, longest_s, n_pieces, n_silent):
+    """What to say of a recording far longer than anything the networks learned from; "" otherwise."""
+    said = []
+    if seconds > FAR_LONGER * longest_s:
+        said.append(
+            f"This recording is {seconds:.1f} s long, far longer than anything the networks learned from (at most "
+            f"{longest_s:.1f} s): what they say of it is less certain than the test below suggests."
+        )
+    if n_pieces > 1:
+        said.append(
+            f"It was heard in {n_pieces} pieces; the probabilities are their mean, and hide what changes."
+        )
+    if n_silent:
+        said.append(f"{n_silent} more pieces are silent and were left out.")
+    return " ".join(said)
 
 
 def _predictions_of(workspace, model):
-    found = sorted((workspace.build / "predictions").glob(f"feature_network-{model}-speaker-*.parquet"))
-    if not found:
+    paths = sorted((workspace.build / "predictions").glob(f"feature_network-{model}-speaker-*.parquet"))
+    if not paths:
         raise MissingResult(
             f"No model was trained for {workspace.dataset}, profile {workspace.profile}, seed {workspace.seed}: "
-            f"make 05 DATASET={workspace.dataset} PROFILE={workspace.profile} SEED={workspace.seed} trains it."
+            f"{workspace.command('05')} trains it."
         )
-    return f"predictions/{found[0].stem}"
+    return f"predictions/{paths[0].stem}"
 
 
 def _load_networks(workspace, model, folds):
-    """The network of each fold with the mean and spread of its training frames: a list of triples."""
+    """The Network of each fold, and how many frames the longest training clip has."""
     import keras
 
     from ser_utils.features.store import load_store
@@ -127,14 +223,11 @@ def _load_networks(workspace, model, folds):
 
     kind = "mfcc" if model.endswith("mfcc") else "log_mel"
     store = load_store(workspace.build / "features" / "feature_network" / kind)
-    paths = [
-        workspace.build / "models" / f"feature_network-{model}-speaker-{n}.keras"
-        for n in folds["fold"].unique()
-    ]
+    models = workspace.build / "models"
+    paths = [models / f"feature_network-{model}-speaker-{fold}.keras" for fold in folds["fold"].unique()]
     if store is None or any(sealed(path) is None for path in paths):
         raise MissingResult(
-            f"A model of {workspace.build} is gone or damaged: make 05 DATASET={workspace.dataset} PROFILE={workspace.profile} "
-            f"SEED={workspace.seed} makes it again."
+            f"A model of {workspace.build} is gone or damaged: {workspace.command('05')} makes it again."
         )
     networks = []
     for path, (_, rows) in zip(paths, folds.groupby("fold", sort=False), strict=True):
@@ -142,8 +235,9 @@ def _load_networks(workspace, model, folds):
         table = store.table[trained]
         clips = [store.array[a : a + n] for a, n in zip(table["first_row"], table["n_rows"], strict=True)]
         mean, spread = clip_scale(clips, table.assign(corpus=""), "training", np.ones(len(clips), bool))
-        networks.append((keras.saving.load_model(path, safe_mode=True, compile=False), mean[0], spread[0]))
-    return networks
+        network = keras.saving.load_model(path, safe_mode=True, compile=False)
+        networks.append(Network(network, mean[0], spread[0]))
+    return networks, int(store.table["n_rows"].max())
 
 
 def _tested(predictions, n_classes):
@@ -152,39 +246,58 @@ def _tested(predictions, n_classes):
     return score_predictions(predictions, n_resamples=500) | {"chance": 1 / n_classes}
 
 
-def report(workspace, name, signal, sample_rate, model):
-    """The prediction as text for a reader; arguments as in `predict_emotion`, name : of the recording."""
-    found = predict_emotion(workspace, signal, sample_rate, model)
+def report(
+    workspace: Workspace, name: str, signal: np.ndarray, sample_rate: int, model: str, remark: str = ""
+) -> str:
+    """Write the prediction as text for a reader.
+
+    Parameters
+    ----------
+    name : of the recording
+    remark : about its file
+    workspace, signal, sample_rate, model : as in `predict_emotion`
+    """
+    prediction = predict_emotion(workspace, signal, sample_rate, model)
     corpus = CORPORA[workspace.dataset].title if workspace.dataset in CORPORA else workspace.dataset
-    tested, best = found.tested, found.probabilities.index[0]
-    lines = [
-        f"{name}: {len(signal) / sample_rate:.2f} s",
-        f"{model}, trained on {corpus}, profile {workspace.profile}, seed {workspace.seed}; "
-        f"mean of {found.n_networks} network{'s' if found.n_networks > 1 else ''}",
-        "",
-        *(f"  {emotion:<10}{p:6.1%}  {'█' * round(30 * p)}" for emotion, p in found.probabilities.items()),
-        "",
-        f"What {best} rests on: its log-odds fall by so much when a part is silenced",
-    ]
-    largest = max(found.windows["support"].abs().max(), 1e-9)
-    for row in found.windows.itertuples():
-        bar = ("█" if row.support > 0 else "░") * round(20 * abs(row.support) / largest)
-        lines.append(f"  {row.start_s:5.2f}–{row.end_s:5.2f} s {row.support:+6.2f}  {bar}")
-    synthetic = (
-        " The demo corpus is synthetic: on a real voice it says nothing at all."
-        if workspace.dataset == "demo"
-        else ""
+    tested, best = prediction.tested, prediction.probabilities.index[0]
+    means = ("fall by so much when a part is silenced", "in each piece, above those of the whole")
+    synthetic = " The demo corpus is synthetic: on a real voice it says nothing at all."
+    return "\n".join(
+        [
+            f"{name}: {len(signal) / sample_rate:.2f} s{f' ({remark})' if remark else ''}",
+            f"{model}, trained on {corpus}, profile {workspace.profile}, seed {workspace.seed}; "
+            f"mean of {prediction.n_networks} network{'s' if prediction.n_networks > 1 else ''}",
+            *filter(None, [prediction.remark]),
+            "",
+            *(
+                f"  {emotion:<10}{p:6.1%}  {'█' * round(30 * p)}"
+                for emotion, p in prediction.probabilities.items()
+            ),
+            "",
+            f"What {best} rests on: its log-odds {means[prediction.n_pieces > 1]}",
+            *_draw_windows(prediction.windows),
+            "",
+            f"On {tested['n_speakers']} speakers they had not heard, these networks recognised {tested['uar']:.0%} (UAR; "
+            f"guessing gives {tested['chance']:.0%}).{synthetic if workspace.dataset == 'demo' else ''}",
+            MEANING,
+        ]
     )
-    lines += [
-        "",
-        f"On {tested['n_speakers']} speakers they had not heard, these networks recognised {tested['uar']:.0%} (UAR; "
-        f"guessing gives {tested['chance']:.0%}).{synthetic}",
-        MEANING,
-    ]
-    return "\n".join(lines)
 
 
-def main(arguments=None):
+def _draw_windows(windows):
+    size = windows["support"].abs()
+    shown = windows.loc[size.nlargest(MOST_WINDOWS).index.sort_values()]
+    lines = []
+    for row in shown.itertuples():
+        bar = ("█" if row.support > 0 else "░") * round(20 * abs(row.support) / max(size.max(), 1e-9))
+        lines.append(f"  {row.start_s:5.2f}–{row.end_s:5.2f} s {row.support:+6.2f}  {bar}")
+    if len(shown) < len(windows):
+        lines.append(f"  (the {len(shown)} of {len(windows)} parts that count most)")
+    return lines
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Print what the networks say about one file; what goes wrong is one line, and exit status 1."""
     parser = argparse.ArgumentParser(prog="python -m ser_utils.predict", description=__doc__)
     parser.add_argument("file", help="a recording: wav, flac, ogg, mp3 …")
     parser.add_argument("--dataset", default="demo", help="what the model was trained on")
@@ -199,7 +312,9 @@ def main(arguments=None):
         if not given.seed.isdigit():
             raise ValueError(f"SEED must be an integer of at least 0. Received: SEED={given.seed}")
         workspace = Workspace(given.dataset, given.profile, int(given.seed), given.root)
-        print(report(workspace, Path(given.file).name, *load_audio(given.file), given.model))
+        path = Path(os.path.expanduser(given.file))
+        signal, rate, remark = load_with_remark(path)
+        print(report(workspace, path.name, signal, rate, given.model, remark))
     except (AudioError, WorkspaceError, ValueError) as error:
         sys.exit(str(error))
 

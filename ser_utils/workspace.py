@@ -12,9 +12,11 @@ import subprocess
 import sys
 import tempfile
 import types
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -35,11 +37,14 @@ class MissingResult(WorkspaceError):
 
 
 @contextlib.contextmanager
-def atomic_path(path):
+def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`, which takes its place only if the block succeeds.
 
-    path : file or folder to be written; its parents are made
     A folder that was there is replaced whole; on an error nothing of the attempt is left.
+
+    Parameters
+    ----------
+    path : file or folder to be written; its parents are made
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -58,8 +63,13 @@ def atomic_path(path):
         shutil.rmtree(holder, ignore_errors=True)
 
 
-def replace_between(marks, path, text):
-    """Put text between two marks of a Markdown page, which stay; SystemExit where they are not there once each."""
+def replace_between(marks: tuple[str, str], path: Path, text: str) -> None:
+    """Put text between two marks of a Markdown page, which stay.
+
+    Raises
+    ------
+    SystemExit : if the marks are not there once each
+    """
     page = path.read_text("utf-8")
     if any(page.count(mark) != 1 for mark in marks):
         raise SystemExit(f"{path} needs the marks {' … '.join(marks)} once each, around the table.")
@@ -68,24 +78,28 @@ def replace_between(marks, path, text):
         temporary.write_text(f"{head}{marks[0]}\n\n{text}\n\n{marks[1]}{rest.split(marks[1])[1]}", "utf-8")
 
 
-def write_json(path, content):
+def write_json(path: str | Path, content: Any) -> None:
     """Write `content` as JSON, atomically, keys sorted."""
+    text = json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False)
     with atomic_path(path) as temporary:
-        temporary.write_text(
-            json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False) + "\n", "utf-8"
-        )
+        temporary.write_text(text + "\n", "utf-8")
 
 
-def read_json(path):
-    """Read a JSON file; raises WorkspaceError if it is damaged."""
+def read_json(path: str | Path) -> Any:
+    """Read a JSON file.
+
+    Raises
+    ------
+    WorkspaceError : if it is damaged
+    """
     try:
         return json.loads(Path(path).read_text("utf-8"))
     except ValueError as error:
         raise WorkspaceError(f"{path} is damaged ({error}). Delete it; it is made again.") from error
 
 
-def file_digest(path):
-    """sha256 of a file's bytes, as hex."""
+def file_digest(path: str | Path) -> str:
+    """Compute the sha256 of a file's bytes, as hex."""
     with open(path, "rb") as source:
         return hashlib.file_digest(source, "sha256").hexdigest()
 
@@ -94,14 +108,14 @@ def _seal_path(path):
     return path.with_name(f".{path.name}.seal")
 
 
-def seal(path, **facts):
-    """Write the checksum of a finished file (and facts about it) beside it; see `sealed`."""
+def seal(path: str | Path, **facts: Any) -> None:
+    """Write the checksum of a finished file, and facts about it, beside it; see `sealed`."""
     path = Path(path)
     write_json(_seal_path(path), {"sha256": file_digest(path), **facts})
 
 
-def sealed(path):
-    """The facts `path` was sealed with, or None where file or seal is missing, damaged or they disagree."""
+def sealed(path: str | Path) -> dict[str, Any] | None:
+    """Read the facts a file was sealed with; None where file or seal is missing, damaged, or they disagree."""
     path = Path(path)
     try:
         facts = read_json(_seal_path(path))
@@ -110,12 +124,17 @@ def sealed(path):
         return None
 
 
-def content_key(*parts):
-    """One hex name for what the parts contain: equal content, equal key, on any machine.
+def content_key(*parts: Any) -> str:
+    """Make one hex name for what the parts contain: equal content, equal key, on any machine.
 
-    parts : numbers, strings, None, arrays, Series, DataFrames, paths (the file's bytes), modules and
-        functions (their module's source), and lists, tuples or dicts of these
-    Raises TypeError for anything whose content is not plain.
+    Parameters
+    ----------
+    parts : numbers, strings, None, arrays, Series, DataFrames, paths (the file's bytes), modules and functions (their
+        module's source), and lists, tuples or dicts of these
+
+    Raises
+    ------
+    TypeError : for anything whose content is not plain
     """
     digest = hashlib.sha256()
     for part in parts:
@@ -142,19 +161,24 @@ def _content(part):
         return b"dict" + content_key(*[x for k in sorted(part) for x in (k, part[k])]).encode()
     if isinstance(part, list | tuple | np.ndarray):
         return b"list" + content_key(*part).encode()
-    raise TypeError(
-        f"No content key for a {type(part).__name__}: give numbers, text, arrays, tables or paths."
-    )
+    name = type(part).__name__
+    raise TypeError(f"No content key for a {name}: give numbers, text, arrays, tables or paths.")
 
 
 @dataclass(frozen=True)
 class Workspace:
     """The one place that knows the paths of a run.
 
+    Parameters
+    ----------
     dataset : a corpus, several joined by "+", or a path to the reader's own
     profile : "smoke", "quick" or "paper"
-    seed : int, at least 0
+    seed : at least 0
     root : where everything is written; "" is the repository
+
+    Raises
+    ------
+    ValueError : for another profile, a seed below 0 or an empty dataset
     """
 
     dataset: str = "demo"
@@ -162,58 +186,60 @@ class Workspace:
     seed: int = 0
     root: str | Path = ""
     started: datetime = field(default_factory=lambda: datetime.now(UTC), compare=False, repr=False)
-    saved: set = field(default_factory=set, compare=False, repr=False)  # names of the predictions made
+    saved: set[str] = field(default_factory=set, compare=False, repr=False)  # names of the predictions made
 
     def __post_init__(self):
         if self.profile not in PROFILES:
-            raise ValueError(
-                f"profile must be one of {', '.join(PROFILES)}. Received: profile={self.profile!r}"
-            )
+            known = ", ".join(PROFILES)
+            raise ValueError(f"profile must be one of {known}. Received: profile={self.profile!r}")
         if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
             raise ValueError(f"seed must be an integer of at least 0. Received: seed={self.seed!r}")
         if not isinstance(self.dataset, str) or not self.dataset.strip():
             raise ValueError(f"dataset must be a name or a path. Received: dataset={self.dataset!r}")
         # absolute, since notebooks run in a folder of their own
         object.__setattr__(self, "dataset", "+".join(dataset_parts(self.dataset)))
-        object.__setattr__(self, "root", Path(self.root).resolve() if self.root else REPOSITORY)
+        object.__setattr__(self, "root", Path(self.root).expanduser().resolve() if self.root else REPOSITORY)
 
     @property
-    def name(self):
+    def name(self) -> str:
         """The dataset's folder name."""
         return dataset_name(self.dataset)
 
     @property
-    def build(self):
+    def build(self) -> Path:
         """Folder of this dataset, profile and seed; git-ignored."""
         return self.root / "build" / self.name / self.profile / f"seed_{self.seed}"
 
     @property
-    def data_dir(self):
+    def data_dir(self) -> Path:
         """Where corpora are looked for: SER_DATA_DIR, else data/; the demo corpus is made under build/."""
         if self.dataset == "demo":
             return self.root / "build" / "demo" / "corpus"
         return Path(os.environ.get("SER_DATA_DIR") or REPOSITORY / "data").expanduser().resolve()
 
-    def folder(self, *names):
-        """A folder under `build`, made if need be, e.g. folder("features")."""
+    def folder(self, *names: str) -> Path:
+        """Make a folder under `build`, if need be, such as folder("features")."""
         folder = self.build.joinpath(*names)
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
     @property
-    def figures(self):
+    def figures(self) -> Path:
+        """Folder of the figures; see `is_shown`."""
         return self._shown("figures")
 
     @property
-    def prototypes(self):
+    def prototypes(self) -> Path:
+        """Folder of the prototypes' pictures and sounds; see `is_shown`."""
         return self._shown("prototypes")
 
     @property
-    def results(self):
+    def results(self) -> Path:
+        """Folder of scores, costs and provenance; see `is_shown`."""
         return self._shown("results")
 
     @property
-    def is_shown(self):
+    def is_shown(self) -> bool:
         """Whether this run writes what readers browse: quick or paper, seed 0."""
         return self.profile != "smoke" and self.seed == 0
 
@@ -228,17 +254,19 @@ class Workspace:
     def _refuse_to_replace_longer(self):
         record = self.root / "results" / self.name / "provenance.json"
         made = read_json(record) if record.exists() else {}
-        profiles = [one.get("profile", "smoke") for one in (made, *made.get("notebooks", {}).values())]
-        there = max(profiles, key=PROFILES.index)
+        entries = (made, *made.get("notebooks", {}).values())
+        there = max((entry.get("profile", "smoke") for entry in entries), key=PROFILES.index)
         if PROFILES.index(there) > PROFILES.index(self.profile) and not os.environ.get("FORCE"):
             raise WorkspaceError(
                 f"{record.parent} holds results of profile {there}, which {self.profile} would replace. "
                 f"Say FORCE=1 to replace them, or write elsewhere with ROOT=folder."
             )
 
-    # tables -------------------------------------------------------------------------------------------
+    def command(self, notebook: str) -> str:
+        """The command that runs one notebook of this run, such as `make 05 DATASET=demo PROFILE=quick SEED=0`."""
+        return f"make {notebook} DATASET={self.dataset} PROFILE={self.profile} SEED={self.seed}"
 
-    def save_table(self, table, name):
+    def save_table(self, table: pd.DataFrame, name: str) -> Path:
         """Write a table as build/…/<name>.parquet, atomically, with its checksum. Returns the path."""
         path = self.build / f"{name}.parquet"
         with atomic_path(path) as temporary:
@@ -246,58 +274,76 @@ class Workspace:
         seal(path)
         return path
 
-    def load_table(self, name, made_by="00"):
-        """Read a table that notebook `made_by` wrote; raises MissingResult if it is absent or damaged."""
+    def load_table(self, name: str, made_by: str = "00") -> pd.DataFrame:
+        """Read a table that notebook `made_by` wrote.
+
+        Raises
+        ------
+        MissingResult : if it is absent or damaged; says which command makes it
+        """
         path = self.build / f"{name}.parquet"
         if sealed(path) is None:
             state = "is damaged" if path.exists() else "is not there"
-            raise MissingResult(
-                f"{path} {state}: run notebook {made_by} first "
-                f"(make {made_by} DATASET={self.dataset} PROFILE={self.profile} SEED={self.seed})."
-            )
+            raise MissingResult(f"{path} {state}: run notebook {made_by} first ({self.command(made_by)}).")
         return pd.read_parquet(path)
 
-    def has_table(self, name):
+    def has_table(self, name: str) -> bool:
+        """Whether a table is there and as it was written."""
         return sealed(self.build / f"{name}.parquet") is not None
 
-    def save_predictions(self, table, *, system, model, protocol, folds):
-        """Write test predictions: utterance_id, start_ms, speaker, emotion, prediction, p_<emotion>…, fold."""
-        wanted = ["utterance_id", "start_ms", "speaker", "emotion", "prediction", "fold"]
-        missing = [column for column in wanted if column not in table]
-        if missing or not any(str(column).startswith("p_") for column in table):
-            raise ValueError(
-                f"Predictions need {', '.join(wanted)} and p_<emotion> columns. Missing: {missing}"
-            )
+    def save_predictions(
+        self, table: pd.DataFrame, *, system: str, model: str, protocol: str, folds: str
+    ) -> Path:
+        """Write test predictions: utterance_id, start_ms, speaker, emotion, prediction, p_<emotion>…, fold.
+
+        Raises
+        ------
+        ValueError : if a column is missing
+        """
+        needed = ["utterance_id", "start_ms", "speaker", "emotion", "prediction", "fold"]
+        missing = [column for column in needed if column not in table]
         probabilities = [column for column in table if str(column).startswith("p_")]
-        table = table[[*wanted[:-1], *probabilities, "fold"]]
+        if missing or not probabilities:
+            raise ValueError(
+                f"Predictions need {', '.join(needed)} and p_<emotion> columns. Missing: {missing}"
+            )
+        table = table[[*needed[:-1], *probabilities, "fold"]]
         name = result_name(system, model, protocol, folds)
         self.saved.add(name)
         return self.save_table(table, f"predictions/{name}")
 
-    def save_folds(self, table, *, system, protocol, folds):
+    def save_folds(self, table: pd.DataFrame, *, system: str, protocol: str, folds: str) -> Path:
         """Write a fold table as build/…/folds/<system>-<protocol>-<folds>.parquet."""
         return self.save_table(table, f"folds/{system}-{protocol}-{folds}")
 
-    def save_audit(self, table, *, system, model, protocol, folds):
+    def save_audit(self, table: pd.DataFrame, *, system: str, model: str, protocol: str, folds: str) -> Path:
         """Write a leakage audit beside the predictions it belongs to."""
         return self.save_table(table, f"audits/{result_name(system, model, protocol, folds)}")
 
-    def save_costs(self, costs, *, system, model, protocol, folds):
-        """Write what a result cost: dict with parameters, seconds_to_train, ms_per_utterance."""
+    def save_costs(
+        self, costs: dict[str, float], *, system: str, model: str, protocol: str, folds: str
+    ) -> Path:
+        """Write what a result cost: parameters, seconds_to_train, ms_per_utterance."""
         path = self.build / "costs" / f"{result_name(system, model, protocol, folds)}.json"
         write_json(path, {key: float(value) for key, value in costs.items()})
         return path
 
-    # provenance ---------------------------------------------------------------------------------------
-
-    def record(self, notebook, utterances, settings):
+    def record(self, notebook: str, utterances: pd.DataFrame, settings: dict[str, Any]) -> Path:
         """Write where this notebook's results come from into results/provenance.json.
 
-        notebook : str such as "01"; utterances : the utterance table used; settings : dict of hyperparameters
-        What the same systems predicted under earlier settings, and was not saved again, is deleted: notebook 10
-        would compare it as if it were of these.
-        The file's own profile and seed are those of the notebook that makes the baselines, whose scores it stands
-        for; until then the latest.
+        What the same systems predicted under earlier settings, and was not saved again, is deleted: the comparison would
+        take it for the result of these. The file's own profile and seed are those of the notebook that makes the
+        baselines, whose scores it stands for; until then the latest.
+
+        Parameters
+        ----------
+        notebook : number, such as "01"
+        utterances : the utterance table used
+        settings : hyperparameters
+
+        Returns
+        -------
+        path of provenance.json
         """
         self._delete_earlier()
         with locked(self.folder().parents[1] / ".provenance.lock"):  # notebooks run side by side

@@ -1,6 +1,8 @@
 """A recording of one's own: numbers that are what the networks say, and errors by their words."""
 
+import math
 import re
+import tracemalloc
 
 import numpy as np
 import pandas as pd
@@ -195,3 +197,92 @@ def test_errors_say_what_is_wanted(tmp_path, monkeypatch, given, words):
     soundfile.write("short.wav", _voice(200, 0.1), RATE_HZ)
     with pytest.raises(SystemExit, match=words):
         predict.main([*given, "--root", str(tmp_path)])
+
+
+# long recordings, and what is not heard ------------------------------------------------------------------------
+
+
+def _speech(seconds, seed=0):
+    """Half-seconds of voice at changing pitch."""
+    pitches = np.random.default_rng(seed).uniform(100, 300, math.ceil(seconds / 0.5))
+    return np.concatenate([_voice(pitch, 0.5, seed) for pitch in pitches])
+
+
+def test_a_long_recording_is_heard_in_pieces_whose_mean_is_told(workspace, capfd):
+    signal = _speech(25)
+    prediction = predict.predict_emotion(workspace, signal, RATE_HZ)
+    assert prediction.n_pieces == 3 and len(prediction.windows) == 3
+    assert "25.0 s long, far longer than anything the networks learned from (at most 0." in prediction.remark
+    assert "heard in 3 pieces" in prediction.remark
+    assert prediction.probabilities.sum() == pytest.approx(1)
+    assert "2 networks listen" in capfd.readouterr().err
+    p = [
+        predict.predict_emotion(workspace, signal[round(row.start_s * RATE_HZ) : round(row.end_s * RATE_HZ)], RATE_HZ)
+        for row in prediction.windows.itertuples()
+    ]  # fmt: skip
+    mean = np.mean([part.probabilities["anger"] for part in p])
+    assert prediction.probabilities["anger"] == pytest.approx(mean, abs=5e-3)
+
+
+def test_memory_is_bounded_for_minutes_of_speech(workspace):
+    """One piece after the other: what is allocated beyond the samples does not grow with them."""
+    signal = np.tile(_speech(30), 8)
+    predict.predict_emotion(workspace, signal[: 30 * RATE_HZ], RATE_HZ)
+    tracemalloc.start()
+    prediction = predict.predict_emotion(workspace, signal, RATE_HZ)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert prediction.n_pieces == 24 and peak < 10 * signal.nbytes
+
+
+def test_pieces_without_a_voice_are_left_out_and_told(workspace):
+    pause = 1e-5 * np.random.default_rng(0).standard_normal(40 * RATE_HZ).astype(np.float32)
+    prediction = predict.predict_emotion(workspace, np.concatenate([_speech(6), pause, _speech(6)]), RATE_HZ)
+    assert "more pieces are silent and were left out" in prediction.remark
+    assert len(prediction.windows) == prediction.n_pieces < 6
+
+
+def test_a_recording_as_long_as_those_of_training_needs_no_remark(workspace):
+    assert predict.predict_emotion(workspace, _voice(200), RATE_HZ).remark == ""
+
+
+def _click():
+    signal = np.zeros(3 * RATE_HZ, np.float32)
+    signal[RATE_HZ] = 0.5
+    return signal
+
+
+@pytest.mark.parametrize(
+    ("signal", "words"),
+    [
+        (_click(), "0.01 s of it sound, is too short"),
+        (0.3 + _click(), "0.01 s of it sound, is too short"),
+        (np.concatenate([np.zeros(RATE_HZ), _voice(200, 0.2), np.zeros(RATE_HZ)]), "0.20 s of it sound, is too short"),
+        (np.zeros(RATE_HZ), "silent"),
+        (np.full(RATE_HZ, 0.25), "constant"),
+        (1e-7 * _voice(200), "silent"),
+    ],
+    ids=["a click", "a click off zero", "a fifth of a second", "zeros", "a constant", "a tiny scale"],
+)  # fmt: skip
+def test_what_cannot_be_heard_is_not_judged(tmp_path, signal, words):
+    soundfile.write(tmp_path / "mine.wav", signal, RATE_HZ, subtype="FLOAT")
+    with pytest.raises(SystemExit, match=words):
+        predict.main([str(tmp_path / "mine.wav"), "--root", str(tmp_path)])
+    with pytest.raises(ValueError, match=words):
+        predict.predict_emotion(
+            Workspace("emodb", "smoke", 0, tmp_path), np.asarray(signal, "float32"), RATE_HZ
+        )
+
+
+def test_channels_that_cancel_each_other_are_not_judged(tmp_path):
+    soundfile.write(tmp_path / "mine.wav", np.stack([_voice(200), -_voice(200)], 1), RATE_HZ)
+    with pytest.raises(SystemExit, match="mine.wav.*silent after its 2 channels are averaged"):
+        predict.main([str(tmp_path / "mine.wav"), "--root", str(tmp_path)])
+
+
+def test_a_wrong_header_is_told_and_the_home_folder_is_known(workspace, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    soundfile.write(tmp_path / "mine.wav", _voice(200), RATE_HZ)
+    (tmp_path / "mine.wav").write_bytes((tmp_path / "mine.wav").read_bytes()[:-8])
+    predict.main(["~/mine.wav", "--dataset", "emodb", "--profile", "smoke", "--root", str(workspace.root)])
+    assert "mine.wav: 0.80 s (its header promises 8 byte(s) more than are there)" in capsys.readouterr().out

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from ser_utils.corpora.loading import CorpusError, CorpusReport, inspect_parts
+from ser_utils.corpora.recordings import describe_remarks
 from ser_utils.workspace import REPOSITORY, Workspace
 
 INDEX = REPOSITORY / "data" / "index"
@@ -121,7 +122,11 @@ def _check_report(report):
         unexpected=unexpected.reset_index(drop=True),
         duplicated=find_duplicates(files),
         speakers=_describe_speakers(report.table),
-        warnings=[*report.notes, *find_regularities(files[~files["path"].isin(problems["path"])])],
+        warnings=[
+            *report.notes,
+            *describe_remarks(files),
+            *find_regularities(files[~files["path"].isin(problems["path"])]),
+        ],
     )
 
 
@@ -253,6 +258,7 @@ def find_traps(report: CorpusReport) -> list[str]:
             )
     said += _find_loudness_by_corpus(files.merge(table[["utterance_id", "corpus"]], on="utterance_id"))
     left_out = files["path"].isin(report.problems["path"])
+    said += describe_remarks(files)
     return said + find_regularities(files[~left_out & files["utterance_id"].isin(table["utterance_id"])])
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 from ser_utils.corpora.facts import CORPORA, EMOTIONS, Corpus, CorpusError, GrammarError
 from ser_utils.corpora.own import is_own, read_own
 from ser_utils.corpora.people import UNKNOWN, speaker_key
-from ser_utils.corpora.recordings import read_recordings
+from ser_utils.corpora.recordings import SHORTEST_S, read_recordings
 from ser_utils.corpora.sources import (
     NO_ROW,
     LeftOut,
@@ -30,7 +30,6 @@ COLUMNS = (
     "duration_s sha256 pcm_sha256"
 ).split()
 VARYING = r"\b\d+ |[:;(].*|(?<=copy) of .*| under the name of .*"
-SHORTEST_S = 0.1  # one segment of the prototype paper
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ser_utils.features.audio import UNREADABLE, AudioError, read_samples
+from ser_utils.features.audio import HEARD_DB, UNREADABLE, AudioError, hear, heard_seconds, read_samples
 from ser_utils.workspace import REPOSITORY, atomic_path, file_digest
 
 SUFFIXES = frozenset(
@@ -18,9 +18,12 @@ SUFFIXES = frozenset(
 LEFT_OUT = frozenset(
     ".m4a .m4b .mp4 .aac .3gp .webm .mkv .mka .mov .avi .amr .awb .wma .wmv .ac3 .ape .wv .mpc .ra .spx .shn".split()
 )
+HEARD_HZ = 16_000  # no network hears more than the half of it
+SHORTEST_S = 0.1  # one segment of the prototype paper
 KEYS = ["path", "size", "changed_ns"]
 UNREAD = {
     "reason": "",
+    "remark": "",
     "sample_rate_hz": 0,
     "channels": 0,
     "duration_s": 0.0,
@@ -32,38 +35,33 @@ UNREAD = {
 }
 
 
-def list_audio(folder):
-    """Paths of the audio files under `folder`, relative to it and sorted; hidden ones are passed over."""
-    found = []
-    for place, folders, names in os.walk(folder):
-        # macOS leaves shadows of every file, "._name.wav", in the archives it packs
-        folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
-        found += [
-            os.path.relpath(os.path.join(place, name), folder)
-            for name in names
-            if not name.startswith(".") and os.path.splitext(name)[1].lower() in SUFFIXES
-        ]
-    return sorted(found)
-
-
-def printable(path):
-    """`path` with everything that is not UTF-8 or not printable as escapes: safe to show and to store."""
+def printable(path: str) -> str:
+    """Write everything in a path that is not UTF-8 or not printable as escapes, so that it can be shown and stored."""
     text = os.fsencode(path).decode("utf-8", "backslashreplace")
     return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
 
 
-def read_recordings(folder, paths, *, cache=None, jobs=None):
-    """What each file holds; a file of unchanged size and change time is not read again, unless it could not be read.
+def read_recordings(
+    folder: str | Path, paths: list[str], *, cache: str | Path | None = None, jobs: int | None = None
+) -> pd.DataFrame:
+    """Read what each file holds.
 
-    That time (ctime) moves with the content, the name and the rights of a file, and no program can set it back.
+    A file of unchanged size and change time is not read again, unless it could not be read. That time (ctime) moves
+    with the content, the name and the rights of a file, and no program can set it back.
 
-    folder : where `paths` start; paths : list of str
+    Parameters
+    ----------
+    folder : where `paths` start
+    paths : of the files
     cache : parquet file that remembers; None is one per folder under build/
-    jobs : int, files read at a time; None is one a core
-    Returns a table in the order of `paths`: path, size (bytes), changed_ns, reason (why it cannot be used, or ""),
-    sample_rate_hz, channels, duration_s, peak and rms (1.0 is full scale), clipped (share of samples at full
-    scale), sha256 of the file, and pcm_sha256 of its samples as interleaved little-endian float32, which is the
-    same for wav and FLAC.
+    jobs : files read at a time; None is one a core
+
+    Returns
+    -------
+    A table in the order of `paths`: path, size (bytes), changed_ns, reason (why it cannot be used, or ""), remark
+    (what its header says that is not so, or ""), sample_rate_hz, channels, duration_s, peak and rms (1.0 is full
+    scale), clipped (share of samples at full scale), sha256 of the file, and pcm_sha256 of its samples as interleaved
+    little-endian float32, which is the same for wav and FLAC.
     """
     table = pd.DataFrame({"path": pd.Series(paths, dtype=str)})
     stats = [_stat(os.path.join(folder, path)) for path in paths]
@@ -84,13 +82,18 @@ def read_recordings(folder, paths, *, cache=None, jobs=None):
     return merged.astype({name: type(value) for name, value in UNREAD.items()})
 
 
-def read_recording(path):
-    """The facts about one file, as `read_recordings` lists them, in a dict."""
+def read_recording(path: str | Path) -> dict:
+    """Read the facts about one file, as `read_recordings` lists them.
+
+    Silence and length are judged by what a network will hear: one channel of at most HEARD_HZ, without the silence
+    around the voice.
+    """
     facts = dict(UNREAD)
     try:
-        samples, rate = read_samples(path)
+        samples, rate, remark = read_samples(path)
         size = np.abs(samples)
         facts |= {
+            "remark": remark,
             "sample_rate_hz": rate,
             "channels": samples.shape[1],
             "duration_s": len(samples) / rate,
@@ -98,6 +101,7 @@ def read_recording(path):
             "rms": float(np.sqrt(np.mean(np.square(samples, dtype=np.float64)))),
             "clipped": float(np.mean(size >= 32767 / 32768)),
             "pcm_sha256": hashlib.sha256(samples.astype("<f4", copy=False).tobytes()).hexdigest(),
+            "reason": _find_silence(samples, rate),
         }
     except AudioError as error:
         facts["reason"] = error.reason
@@ -105,6 +109,45 @@ def read_recording(path):
         return facts | {"sha256": file_digest(path)}
     except OSError as error:
         return facts | {"reason": f"{UNREADABLE}{error.strerror}"}
+
+
+def _find_silence(samples, rate):
+    """Why a network would hear nothing of a recording, or too little; "" if it would."""
+    try:
+        seconds = heard_seconds(hear(samples, rate, min(rate, HEARD_HZ)), min(rate, HEARD_HZ))
+    except ValueError as error:
+        return str(error)
+    duration_s = len(samples) / rate
+    if seconds >= SHORTEST_S or duration_s < SHORTEST_S:  # whoever asks for a length tells of the latter
+        return ""
+    return (
+        f"{1000 * seconds:.0f} ms of sound in {duration_s:.1f} s, all else is {HEARD_DB} dB below it: one segment is "
+        f"{1000 * SHORTEST_S:.0f} ms"
+    )
+
+
+def describe_remarks(files: pd.DataFrame, longest: int = 3) -> list[str]:
+    """Tell which files were read although their headers are not as they should be.
+
+    Parameters
+    ----------
+    files : as `read_recordings` gives them
+    longest : how many are named of each kind
+
+    Returns
+    -------
+    one sentence for each kind of remark, numbers apart
+    """
+    remarked = files[(files["remark"] != "") & (files["reason"] == "")]
+    kinds = remarked["remark"].str.replace(r"[-+]?\d[\d.]*", "…", regex=True)
+    sentences = []
+    for _, group in remarked.groupby(kinds, sort=False):
+        named = [f"{row.path} ({row.remark})" for row in group.head(longest).itertuples()]
+        more = f" and {len(group) - longest} more" if len(group) > longest else ""
+        sentences.append(
+            f"{len(group)} of {len(files)} files are read with a remark: {', '.join(named)}{more}."
+        )
+    return sentences
 
 
 def _stat(path):

@@ -3,15 +3,18 @@
 import functools
 import inspect
 import zlib
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import librosa
 import numpy as np
+import pandas as pd
 
 from ser_utils.features import spectral as features
 from ser_utils.features.audio import reduce_noise
 from ser_utils.features.augmentation import artificial_clip, published_clip
-from ser_utils.features.store import build_store
+from ser_utils.features.store import FeatureStore, build_store
 from ser_utils.workspace import content_key
 
 KINDS = ("log_mel", "mfcc")
@@ -19,20 +22,42 @@ NOISE_S = {"": None, "whole": None, "first_second": 1.0}  # seconds at the start
 
 
 def clip_frames(
-    signal, sample_rate, *, kind, n_mels, n_fft, hop_length, n_mfcc=40, deltas=False, denoise="", trim_db=0
-):
-    """Frames of one utterance.
+    signal: np.ndarray,
+    sample_rate: int,
+    *,
+    kind: str,
+    n_mels: int,
+    n_fft: int,
+    hop_length: int,
+    n_mfcc: int = 40,
+    deltas: bool = False,
+    denoise: str = "",
+    trim_db: float = 0,
+) -> np.ndarray:
+    """Compute the frames of one utterance.
 
-    signal : float32 (n_samples,); sample_rate : Hz
+    Parameters
+    ----------
+    signal : float32 (n_samples,)
+    sample_rate : Hz
     kind : "log_mel" (n_mels bands in dB below the clip's maximum) or "mfcc" (n_mfcc coefficients and energy)
-    denoise : "" leaves the noise, "whole" estimates it from the whole clip, "first_second" takes the clip's
-        first second for noise as the spectrogram CNN's source does, voice and all
+    n_mels, n_fft, hop_length, n_mfcc, deltas : as in `spectral.log_mel` and `spectral.mfcc`
+    denoise : "" leaves the noise, "whole" estimates it from the whole clip, "first_second" takes the clip's first second
+        for noise as the spectrogram CNN's source does, voice and all
     trim_db : leading and trailing frames further than this below the loudest are left out; 0 keeps all
-    Returns float32 (n_frames, n_features). Raises ValueError for an unknown kind or denoise.
+
+    Returns
+    -------
+    float32 (n_frames, n_features)
+
+    Raises
+    ------
+    ValueError : for an unknown kind or denoise
     """
     for name, value, known in (("kind", kind, KINDS), ("denoise", denoise, NOISE_S)):
         if value not in known:
-            raise ValueError(f"{name} must be one of {', '.join(map(repr, known))}. Received: {value!r}")
+            accepted = ", ".join(map(repr, known))
+            raise ValueError(f"{name} must be one of {accepted}. Received: {name}={value!r}")
     if denoise:
         signal = reduce_noise(signal, sample_rate, noise_s=NOISE_S[denoise])
     if trim_db:
@@ -45,12 +70,33 @@ def clip_frames(
     return np.ascontiguousarray(rows.T)
 
 
-def artificial_frames(signal, sample_rate, *, frames, changes, copy, seed, published=False):
-    """Frames of an artificial copy of one utterance, for training alone.
+def artificial_frames(
+    signal: np.ndarray,
+    sample_rate: int,
+    *,
+    frames: dict[str, Any],
+    changes: Sequence[str],
+    copy: int,
+    seed: int,
+    published: bool = False,
+) -> np.ndarray:
+    """Compute the frames of an artificial copy of one utterance, for training alone.
 
-    frames : settings of `clip_frames`; changes : names, see `augmentation`; copy : number of the copy
+    What happens depends on the samples, `copy` and `seed` alone.
+
+    Parameters
+    ----------
+    signal : float32 (n_samples,)
+    sample_rate : Hz
+    frames : settings of `clip_frames`
+    changes : names, see `augmentation`
+    copy : number of the copy
+    seed : of all copies
     published : as the spectrogram CNN's source made them, faults included
-    Returns float32 (n_frames, n_features). What happens depends on the samples, `copy` and `seed` alone.
+
+    Returns
+    -------
+    float32 (n_frames, n_features)
     """
     seeds = (seed, copy, zlib.crc32(np.ascontiguousarray(signal)))
     spectrogram_of = functools.partial(clip_frames, **frames)
@@ -59,26 +105,49 @@ def artificial_frames(signal, sample_rate, *, frames, changes, copy, seed, publi
     return artificial_clip(signal, sample_rate, spectrogram_of, changes, seed=seeds)
 
 
-def frame_store(folder, table, frames, *, sample_rate_hz=None, extract=clip_frames, **options):
-    """A feature store of the frames of every utterance.
+def frame_store(
+    folder: str | Path,
+    table: pd.DataFrame,
+    frames: dict[str, Any],
+    *,
+    sample_rate_hz: int | None = None,
+    extract: Callable = clip_frames,
+    **options: Any,
+) -> FeatureStore:
+    """Keep the frames of every utterance in a feature store.
 
-    frames : settings of `clip_frames`; sample_rate_hz : Hz to resample to, None leaves the recordings as they are
+    Parameters
+    ----------
+    folder : where the store lives
+    table : utterance table
+    frames : settings of `clip_frames`
+    sample_rate_hz : Hz to resample to; None or 0 leaves the recordings as they are
     extract : `clip_frames`, or `artificial_frames` with its own `options`
-    Returns a FeatureStore.
     """
     given = {"frames": frames, **options} if extract is artificial_frames else frames
-    code = [inspect.getsource(one) for one in (extract, clip_frames, features.log_mel, features.mfcc)]
+    functions = (extract, clip_frames, features.log_mel, features.mfcc)
+    code = [inspect.getsource(function) for function in functions]
     key = content_key(given, code, content_key(artificial_clip) if options else "")
-    return build_store(
-        folder, table, functools.partial(extract, **given), key=key, sample_rate_hz=sample_rate_hz or None,
-        title=Path(folder).name,
-    )  # fmt: skip
+    rows_of, rate = functools.partial(extract, **given), sample_rate_hz or None
+    return build_store(folder, table, rows_of, key=key, sample_rate_hz=rate, title=Path(folder).name)
 
 
-def artificial_stores(folder, table, frames, *, copies, **options):
-    """Feature stores of `copies` artificial versions of every utterance; options as in `artificial_frames`.
+def artificial_stores(
+    folder: str | Path, table: pd.DataFrame, frames: dict[str, Any], *, copies: int, **options: Any
+) -> tuple[Path, ...]:
+    """Keep artificial versions of every utterance, in one feature store a copy.
 
-    Returns a tuple of folders, for FoldTask.copies.
+    Parameters
+    ----------
+    folder : the stores' names begin so
+    table : utterance table
+    frames : settings of `clip_frames`
+    copies : how many
+    options : as in `artificial_frames`, and `sample_rate_hz`
+
+    Returns
+    -------
+    folders of the stores, for FoldTask.copies
     """
     return tuple(
         frame_store(f"{folder}_{copy}", table, frames, extract=artificial_frames, copy=copy, **options).folder

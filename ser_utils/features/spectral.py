@@ -1,23 +1,27 @@
-"""Features of speech: log-mel segments and their way back to sound, and features of whole utterances."""
+"""Features of speech: log-mel segments and their way back to sound, and features of whole utterances.
+
+Segments follow the prototype paper. Features of whole utterances share one grid: 1 + n_samples // hop_length frames,
+each centred on a multiple of hop_length, the ends padded with zeros.
+"""
 
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import librosa
 import numpy as np
 from threadpoolctl import threadpool_limits
-
-# ---------------------------------------------------------------------------------------------------------
-# Segments, the prototype paper's way
-# ---------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class MelSettings:
     """The prototype paper's spectrogram, the same forward and inverse.
 
+    Parameters
+    ----------
     n_fft, window_length, hop_length : samples
     window : the taper
+    n_mels : bands
     top_db : dB kept below each segment's maximum
     """
 
@@ -29,14 +33,10 @@ class MelSettings:
     top_db: float = 80.0
 
     @property
-    def stft(self):
+    def stft(self) -> dict[str, Any]:
         """The settings as librosa's STFT and its inverse name them."""
-        return {
-            "n_fft": self.n_fft,
-            "win_length": self.window_length,
-            "hop_length": self.hop_length,
-            "window": self.window,
-        }
+        lengths = {"n_fft": self.n_fft, "win_length": self.window_length, "hop_length": self.hop_length}
+        return lengths | {"window": self.window}
 
 
 MEL = MelSettings()
@@ -44,14 +44,23 @@ POWER_FLOOR = 1e-10  # librosa's amin: no power is taken for less
 FRAMES_AT_ONCE = 64  # their double-precision spectra fit a core's cache (about 2 MB)
 
 
-def split_segments(signal, sample_rate, *, segment_ms, hop_ms):
+def split_segments(signal: np.ndarray, sample_rate: int, *, segment_ms: float, hop_ms: float) -> np.ndarray:
     """Cut one utterance into equal, overlapping segments.
 
+    Parameters
+    ----------
     signal : float32 (n_samples,), within [-1, 1]
-    sample_rate : int, Hz
-    segment_ms, hop_ms : float, ms; neighbours share segment_ms - hop_ms
-    Returns float32 (n_segments, segment_length), a read-only view; an incomplete tail is dropped.
-    Raises ValueError if the signal is shorter than one segment.
+    sample_rate : Hz
+    segment_ms, hop_ms : ms; neighbours share segment_ms - hop_ms
+
+    Returns
+    -------
+    float32 (n_segments, segment_length), a read-only view; an incomplete tail is dropped
+
+    Raises
+    ------
+    ValueError : if the signal is shorter than one segment
+
     Source: the prototype paper's 0_preprocess stage.
     """
     length, hop = round(segment_ms * sample_rate / 1000), round(hop_ms * sample_rate / 1000)
@@ -66,16 +75,24 @@ def split_segments(signal, sample_rate, *, segment_ms, hop_ms):
     return np.lib.stride_tricks.sliding_window_view(signal, length)[::hop]
 
 
-def log_mel_segments(segments, sample_rate):
-    """Log-mel spectrogram of each segment in dB below its own maximum, as librosa gives them one by one.
+def log_mel_segments(segments: np.ndarray, sample_rate: int) -> np.ndarray:
+    """Compute the log-mel spectrogram of each segment in dB below its own maximum.
 
+    Equal to librosa's `power_to_db(melspectrogram(segment), ref=np.max)` within 1e-4 dB: the transform is in double
+    precision too. Overlapping segments share no frames, as 20 ms are no multiple of 256 samples.
+
+    Parameters
+    ----------
     segments : float (n_segments, length), within [-1, 1]
-    sample_rate : int, Hz
-    Returns float32 (n_segments, 128, 1 + length // 256) in dB, within [-80, 0].
+    sample_rate : Hz
 
-    Equal to `power_to_db(melspectrogram(segment), ref=np.max)` within 1e-4 dB: like librosa the transform is
-    in double precision, single would be 4e-4 dB off in the quietest bands. Overlapping segments share next to
-    nothing: 20 ms are no multiple of 256 samples, and each segment is padded at its own ends.
+    Returns
+    -------
+    float32 (n_segments, 128, 1 + length // 256) in dB, within [-80, 0]
+
+    Raises
+    ------
+    ValueError : if `segments` has not two axes
     """
     segments = np.asarray(segments)
     if segments.ndim != 2:
@@ -87,9 +104,8 @@ def log_mel_segments(segments, sample_rate):
 
     # the taper is shorter than the transform: its place among the zeros turns phases, not powers
     padded = np.zeros((batch, length + taper))
-    frames = np.lib.stride_tricks.sliding_window_view(padded, taper, axis=1)[:, :: MEL.hop_length][
-        :, :n_frames
-    ]
+    frames = np.lib.stride_tricks.sliding_window_view(padded, taper, axis=1)
+    frames = frames[:, :: MEL.hop_length][:, :n_frames]
     tapered = np.zeros((batch, n_frames, MEL.n_fft))
     spectra = np.empty((batch, n_frames, 1 + MEL.n_fft // 2), np.complex128)
     powers = np.empty(spectra.shape, np.float32)
@@ -141,16 +157,35 @@ def _mel_bands(sample_rate, rows_at_once=16):
     return blocks
 
 
-def mel_to_audio(log_mel, sample_rate, *, length=None, seed=0, n_iter=32, peak=0.5):
-    """Sound of a log-mel spectrogram: mel to linear by non-negative least squares, then Griffin–Lim.
+def mel_to_audio(
+    log_mel: np.ndarray,
+    sample_rate: int,
+    *,
+    length: int | None = None,
+    seed: int = 0,
+    n_iter: int = 32,
+    peak: float = 0.5,
+) -> np.ndarray:
+    """Turn a log-mel spectrogram into sound: mel to linear by non-negative least squares, then Griffin–Lim.
 
+    The phases are invented: waveforms differ from the recording's, while their log-mel is close to the one given.
+
+    Parameters
+    ----------
     log_mel : float (..., 128, n_frames) in dB below its maximum, as `log_mel_segments` gives it
-    sample_rate : int, Hz
-    length : samples wanted; None is 256 · (n_frames - 1). Frames beyond it (padding) are left out.
+    sample_rate : Hz
+    length : samples of the sound; None is 256 · (n_frames - 1). Frames beyond it (padding) are left out
     seed : of the first phases; every spectrogram of a batch starts from the same ones
+    n_iter : steps of Griffin–Lim
     peak : largest absolute sample of each sound; dB below a segment's own maximum do not tell its level
-    Returns float32 (..., n_samples). The phases are invented: waveforms differ from the recording's, while
-    their log-mel is close to the one given.
+
+    Returns
+    -------
+    float32 (..., n_samples)
+
+    Raises
+    ------
+    ValueError : if `log_mel` has another shape
     """
     log_mel = np.asarray(log_mel)
     if log_mel.ndim < 2 or log_mel.shape[-2] != MEL.n_mels:
@@ -196,80 +231,110 @@ def _griffin_lim(magnitude, length, seed, n_iter, momentum=0.99):
     return librosa.istft(magnitude * phases, length=length, **MEL.stft)
 
 
-# ---------------------------------------------------------------------------------------------------------
-# Whole utterances, frame by frame. All of them share one grid: 1 + n_samples // hop_length frames, each
-# centred on a multiple of hop_length, the ends padded with zeros.
-# ---------------------------------------------------------------------------------------------------------
+def log_mel(
+    signal: np.ndarray,
+    sample_rate: int,
+    *,
+    n_mels: int = 128,
+    n_fft: int = 2048,
+    hop_length: int = 512,
+    fmax: float = 8000,
+) -> np.ndarray:
+    """Compute the log-mel spectrogram of an utterance in dB below its maximum, not further down than 80 dB.
 
+    Parameters
+    ----------
+    signal : float (n_samples,)
+    sample_rate : Hz
+    n_mels : bands
+    n_fft, hop_length : samples
+    fmax : Hz, upper end of the highest band, at most half the rate
 
-def log_mel(signal, sample_rate, *, n_mels=128, n_fft=2048, hop_length=512, fmax=8000):
-    """Log-mel spectrogram of an utterance in dB below its maximum, not further down than 80 dB.
-
-    signal : float (n_samples,); sample_rate : int, Hz
-    n_fft, hop_length : samples; fmax : Hz, upper end of the highest band, at most half the rate
-    Returns float32 (n_mels, n_frames).
+    Returns
+    -------
+    float32 (n_mels, n_frames)
     """
-    power = _mel_power(signal, sample_rate, n_mels, n_fft, hop_length, fmax)
-    return librosa.power_to_db(power, ref=np.max)
+    grid = {"n_mels": n_mels, "n_fft": n_fft, "hop_length": hop_length}
+    return librosa.power_to_db(_mel_power(signal, sample_rate, fmax, grid), ref=np.max)
 
 
-def _mel_power(signal, sample_rate, n_mels, n_fft, hop_length, fmax):
-    return librosa.feature.melspectrogram(
-        y=np.asarray(signal, np.float32),
-        sr=sample_rate,
-        n_mels=n_mels,
-        n_fft=n_fft,
-        hop_length=hop_length,
-        fmax=min(fmax, sample_rate / 2),
-    )
+def _mel_power(signal, sample_rate, fmax, grid):
+    fmax = min(fmax, sample_rate / 2)
+    return librosa.feature.melspectrogram(y=np.asarray(signal, np.float32), sr=sample_rate, fmax=fmax, **grid)
 
 
 def mfcc(
-    signal,
-    sample_rate,
+    signal: np.ndarray,
+    sample_rate: int,
     *,
-    n_mfcc=40,
-    energy=True,
-    deltas=False,
-    n_mels=128,
-    n_fft=2048,
-    hop_length=512,
-    fmax=8000,
-):
-    """Mel-frequency cepstral coefficients: the orthonormal DCT-II of the log-mel spectrum of each frame.
+    n_mfcc: int = 40,
+    energy: bool = True,
+    deltas: bool = False,
+    n_mels: int = 128,
+    n_fft: int = 2048,
+    hop_length: int = 512,
+    fmax: float = 8000,
+) -> np.ndarray:
+    """Compute mel-frequency cepstral coefficients: the orthonormal DCT-II of the log-mel spectrum of each frame.
 
-    signal : float (n_samples,), within [-1, 1]; sample_rate : int, Hz
+    Parameters
+    ----------
+    signal : float (n_samples,), within [-1, 1]
+    sample_rate : Hz
+    n_mfcc : coefficients
     energy : whether the last row is each frame's mean square in dB of full scale
     deltas : whether first and second differences over time (9 frames, Savitzky–Golay) follow below
     n_mels, n_fft, hop_length, fmax : as in `log_mel`
-    Returns float32 (n_rows, n_frames), n_rows = (n_mfcc + energy) · (3 if deltas else 1).
+
+    Returns
+    -------
+    float32 (n_rows, n_frames), n_rows = (n_mfcc + energy) · (3 if deltas else 1)
     """
-    decibels = librosa.power_to_db(_mel_power(signal, sample_rate, n_mels, n_fft, hop_length, fmax))
+    grid = {"n_mels": n_mels, "n_fft": n_fft, "hop_length": hop_length}
+    decibels = librosa.power_to_db(_mel_power(signal, sample_rate, fmax, grid))
     rows = librosa.feature.mfcc(S=decibels, n_mfcc=n_mfcc)
     if energy:
         rms = librosa.feature.rms(y=np.asarray(signal, np.float32), frame_length=n_fft, hop_length=hop_length)
         rows = np.vstack([rows, librosa.power_to_db(rms**2, top_db=None)])
     if deltas:
-        rows = np.vstack(
-            [rows, *(librosa.feature.delta(rows, order=order, mode="nearest") for order in (1, 2))]
-        )
+        changes = [librosa.feature.delta(rows, order=order, mode="nearest") for order in (1, 2)]
+        rows = np.vstack([rows, *changes])
     return rows.astype(np.float32)
 
 
 PITCH_METHODS = ("highest", "pyin")
 
 
-def pitch_track(signal, sample_rate, *, fmin, fmax, method="pyin", frame_length=None, hop_length=None):
-    """Fundamental frequency in each frame.
+def pitch_track(
+    signal: np.ndarray,
+    sample_rate: int,
+    *,
+    fmin: float,
+    fmax: float,
+    method: str = "pyin",
+    frame_length: int | None = None,
+    hop_length: int | None = None,
+) -> np.ndarray:
+    """Find the fundamental frequency in each frame.
 
-    signal : float (n_samples,); sample_rate : int, Hz
+    Parameters
+    ----------
+    signal : float (n_samples,)
+    sample_rate : Hz
     fmin, fmax : Hz, what is taken for a voice
     method : "highest": of the spectrum's peaks between fmin and fmax that reach a tenth of the frame's largest
         magnitude, the one of highest frequency (parabolic interpolation), so a harmonic where there is one;
         "pyin": probabilistic YIN (Mauch & Dixon 2014) in steps of a fifth of a semitone, which decides voicing
     frame_length : samples; None is the power of two that holds four periods of fmin
     hop_length : samples; None is a quarter of frame_length
-    Returns float32 (n_frames,) in Hz, NaN where there is no voice.
+
+    Returns
+    -------
+    float32 (n_frames,) in Hz, NaN where there is no voice
+
+    Raises
+    ------
+    ValueError : for another method
     """
     if method not in PITCH_METHODS:
         raise ValueError(f"method must be one of {', '.join(PITCH_METHODS)}. Received: method={method!r}")
@@ -287,24 +352,42 @@ def pitch_track(signal, sample_rate, *, fmin, fmax, method="pyin", frame_length=
     return f0.astype(np.float32)
 
 
-def band_energy_ratio(signal, sample_rate, *, split_hz=2000, n_fft=2048, hop_length=512):
-    """Energy below a frequency over the energy from it on, in each frame.
+def band_energy_ratio(
+    signal: np.ndarray, sample_rate: int, *, split_hz: float = 2000, n_fft: int = 2048, hop_length: int = 512
+) -> np.ndarray:
+    """Compare the energy below a frequency with the energy from it on, in each frame.
 
-    signal : float (n_samples,); sample_rate : int, Hz
+    Parameters
+    ----------
+    signal : float (n_samples,)
+    sample_rate : Hz
     split_hz : Hz; bins below it are the numerator Σ |S|², the others the denominator
-    Returns float32 (n_frames,) in dB; 0 in silence.
+    n_fft, hop_length : samples
+
+    Returns
+    -------
+    float32 (n_frames,) in dB; 0 in silence
     """
     power = abs(_spectrum(signal, n_fft, hop_length)) ** 2
     low = librosa.fft_frequencies(sr=sample_rate, n_fft=n_fft) < split_hz
-    below, above = (np.maximum(power[part].sum(axis=0), POWER_FLOOR) for part in (low, ~low))
+    below, above = (np.maximum(power[bins].sum(axis=0), POWER_FLOOR) for bins in (low, ~low))
     return (10 * np.log10(below / above)).astype(np.float32)
 
 
-def spectral_centroid(signal, sample_rate, *, n_fft=2048, hop_length=512):
-    """Mean frequency of each frame's spectrum, weighted by magnitude: Σ f·|S(f)| / Σ |S(f)|.
+def spectral_centroid(
+    signal: np.ndarray, sample_rate: int, *, n_fft: int = 2048, hop_length: int = 512
+) -> np.ndarray:
+    """Average the frequencies of each frame's spectrum, weighted by magnitude: Σ f·|S(f)| / Σ |S(f)|.
 
-    signal : float (n_samples,); sample_rate : int, Hz
-    Returns float32 (n_frames,) in Hz; 0 in silence.
+    Parameters
+    ----------
+    signal : float (n_samples,)
+    sample_rate : Hz
+    n_fft, hop_length : samples
+
+    Returns
+    -------
+    float32 (n_frames,) in Hz; 0 in silence
     """
     magnitude = abs(_spectrum(signal, n_fft, hop_length))
     return librosa.feature.spectral_centroid(S=magnitude, sr=sample_rate)[0].astype(np.float32)
@@ -315,14 +398,30 @@ def _spectrum(signal, n_fft, hop_length):
 
 
 def voice_features(
-    signal, sample_rate, *, n_mfcc=20, fmin=50, fmax=500, split_hz=2000, n_fft=1024, hop_length=256
-):
-    """What the variational autoencoder knows of a voice: each frame's MFCC, pitch (both methods), band energy
-    ratio and spectral centroid, on one grid.
+    signal: np.ndarray,
+    sample_rate: int,
+    *,
+    n_mfcc: int = 20,
+    fmin: float = 50,
+    fmax: float = 500,
+    split_hz: float = 2000,
+    n_fft: int = 1024,
+    hop_length: int = 256,
+) -> np.ndarray:
+    """Compute what the variational autoencoder knows of a voice, frame by frame on one grid.
 
-    signal : float (n_samples,), within [-1, 1]; sample_rate : int, Hz
-    Returns float32 (n_frames, n_mfcc + 4), columns as `voice_feature_names` lists them; pitch is NaN where
-    there is no voice.
+    Parameters
+    ----------
+    signal : float (n_samples,), within [-1, 1]
+    sample_rate : Hz
+    n_mfcc, n_fft, hop_length : as in `mfcc`
+    fmin, fmax : as in `pitch_track`
+    split_hz : as in `band_energy_ratio`
+
+    Returns
+    -------
+    float32 (n_frames, n_mfcc + 4): MFCC, pitch by both methods, band energy ratio and spectral centroid, in the order of
+    `voice_feature_names`; pitch is NaN where there is no voice
     """
     frames = {"n_fft": n_fft, "hop_length": hop_length}
     pitch = {"fmin": fmin, "fmax": fmax, "frame_length": n_fft, "hop_length": hop_length}
@@ -335,8 +434,8 @@ def voice_features(
     return np.stack(rows, axis=1)
 
 
-def voice_feature_names(n_mfcc=20):
-    """Column names of `voice_features`, with units where there are any."""
+def voice_feature_names(n_mfcc: int = 20) -> list[str]:
+    """Name the columns of `voice_features`, with units where there are any."""
     pitch = [f"pitch_{method}_hz" for method in PITCH_METHODS]
     return [*(f"mfcc_{i}" for i in range(n_mfcc)), *pitch, "band_energy_ratio_db", "spectral_centroid_hz"]
 
@@ -344,14 +443,19 @@ def voice_feature_names(n_mfcc=20):
 STATISTICS = ("mean", "std", "movement")
 
 
-def voice_statistics(frames, *, within_db=30):
-    """What an utterance's voice features are like over time, silence left out.
+def voice_statistics(frames: np.ndarray, *, within_db: float = 30) -> np.ndarray:
+    """Summarise an utterance's voice features over time, silence left out.
 
+    Parameters
+    ----------
     frames : (n_frames, n_features) as `voice_features` gives them, MFCC first
-    within_db : dB; only frames whose mean level over the mel bands (mfcc_0 / √128) comes this near to the
-        loudest one's count
-    Returns float32 (3 · n_features,): means, standard deviations, and movements, which are the standard
-    deviations of the change from one frame to the next. NaN (no pitch) is left out; what is never there is 0.
+    within_db : dB; only frames whose mean level over the mel bands (mfcc_0 / √128) comes this near to the loudest one's
+        count
+
+    Returns
+    -------
+    float32 (3 · n_features,): means, standard deviations, and movements, which are the standard deviations of the change
+    from one frame to the next. NaN (no pitch) is left out; what is never there is 0.
     """
     level_db = frames[:, 0] / np.sqrt(128)
     sounds = level_db >= level_db.max() - within_db
@@ -368,17 +472,35 @@ def _moments(values):
     return mean, np.sqrt(variance)
 
 
-def voice_statistic_names(names):
-    """`mean mfcc_0`, … in the order of `voice_statistics`, for the columns `names` of its frames."""
+def voice_statistic_names(names: list[str]) -> list[str]:
+    """Name the values of `voice_statistics`, `mean mfcc_0`, …, for the columns `names` of its frames."""
     return [f"{statistic} {name}" for statistic in STATISTICS for name in names]
 
 
-def sustained_voice(mfcc_means, f0_hz, sample_rate, *, seconds=0.6, n_mels=128, fmax=8000, peak=0.3):
-    """A steady tone with the spectral envelope of mean MFCC: what average features sound like, without speech.
+def sustained_voice(
+    mfcc_means: np.ndarray,
+    f0_hz: float,
+    sample_rate: int,
+    *,
+    seconds: float = 0.6,
+    n_mels: int = 128,
+    fmax: float = 8000,
+    peak: float = 0.3,
+) -> np.ndarray:
+    """Make a steady tone with the spectral envelope of mean MFCC: what average features sound like.
 
-    mfcc_means : float (n_mfcc,), as `mfcc` gives them; f0_hz : Hz, the harmonics' spacing
-    sample_rate : int, Hz; seconds : length; peak : largest absolute sample
-    Returns float32 (n_samples,). It has timbre and pitch, but no words, rhythm or melody: those are not in means.
+    Parameters
+    ----------
+    mfcc_means : float (n_mfcc,), as `mfcc` gives them
+    f0_hz : Hz, the harmonics' spacing
+    sample_rate : Hz
+    seconds : length
+    n_mels, fmax : as in `mfcc`
+    peak : largest absolute sample
+
+    Returns
+    -------
+    float32 (n_samples,). It has timbre and pitch, but no words, rhythm or melody: those are not in means.
     """
     power = librosa.feature.inverse.mfcc_to_mel(np.asarray(mfcc_means, float)[:, None], n_mels=n_mels)[:, 0]
     centres = librosa.mel_frequencies(n_mels + 2, fmax=min(fmax, sample_rate / 2))[1:-1]
@@ -386,8 +508,7 @@ def sustained_voice(mfcc_means, f0_hz, sample_rate, *, seconds=0.6, n_mels=128, 
     t = np.arange(round(seconds * sample_rate)) / sample_rate
     # Schroeder's phases keep the peaks of the sum low
     phases = np.pi * np.arange(len(harmonics))[:, None] ** 2 / len(harmonics)
-    tone = (np.sqrt(np.interp(harmonics, centres, power)) * np.sin(2 * np.pi * harmonics * t + phases)).sum(
-        axis=0
-    )
+    waves = np.sqrt(np.interp(harmonics, centres, power)) * np.sin(2 * np.pi * harmonics * t + phases)
+    tone = waves.sum(axis=0)
     tone *= np.minimum(1, np.minimum(t, t[::-1]) / 0.03)  # 30 ms in and out, against clicks
     return (peak * tone / np.maximum(abs(tone).max(), 1e-12)).astype(np.float32)

@@ -1,6 +1,7 @@
 """Features on disk: one memory-mapped array of rows beside a table that says whose rows they are."""
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,9 @@ BATCH = 16  # utterances a worker takes at a time
 class FeatureStore:
     """Rows of all utterances one after another, and where each utterance's rows are.
 
+    Parameters
+    ----------
+    folder : where it lives
     array : memory-mapped (n_rows, ...), read-only: segments, frames, statistics or samples
     table : the utterance table with `first_row` and `n_rows`, in the order of the rows
     """
@@ -30,28 +34,29 @@ class FeatureStore:
     def __reduce__(self):
         return load_store, (self.folder,)  # another process opens the files instead of being sent the array
 
-    def of(self, utterance_id):
-        """The rows of one utterance; raises KeyError if it is not in the store."""
-        found = self.table.index[self.table["utterance_id"] == utterance_id]
-        if not len(found):
+    def of(self, utterance_id: str) -> np.ndarray:
+        """The rows of one utterance.
+
+        Raises
+        ------
+        KeyError : if it is not in the store
+        """
+        places = np.flatnonzero(self.table["utterance_id"] == utterance_id)
+        if not len(places):
             raise KeyError(f"{utterance_id} is not among the {len(self.table)} utterances of {self.folder}")
-        first, count = self.table.loc[found[0], ["first_row", "n_rows"]]
+        first, count = self.table.iloc[places[0]][["first_row", "n_rows"]]
         return self.array[first : first + count]
 
-    def rows(self):
+    def rows(self) -> pd.DataFrame:
         """A table with one line per row of `array`: `utterance_id` and `row`, its place in the utterance."""
         counts = self.table["n_rows"].to_numpy()
         starts = np.repeat(self.table["first_row"].to_numpy(), counts)
-        return pd.DataFrame(
-            {
-                "utterance_id": np.repeat(self.table["utterance_id"].to_numpy(), counts),
-                "row": np.arange(counts.sum()) - starts,
-            }
-        )
+        names = np.repeat(self.table["utterance_id"].to_numpy(), counts)
+        return pd.DataFrame({"utterance_id": names, "row": np.arange(counts.sum()) - starts})
 
 
-def load_store(folder):
-    """Open a finished store; returns None if it is absent, unfinished or not as it was sealed."""
+def load_store(folder: str | Path) -> FeatureStore | None:
+    """Open a finished store; None if it is absent, unfinished or not as it was sealed."""
     folder = Path(folder)
     facts = sealed(folder / "utterances.parquet")
     array = folder / "rows.npy"
@@ -72,27 +77,39 @@ def _fingerprint(array, rows=512):
 
 
 def build_store(
-    folder, table, extract, *, key, sample_rate_hz=None, denoise=False, jobs=None, title="features"
-):
+    folder: str | Path,
+    table: pd.DataFrame,
+    extract: Callable[[np.ndarray, int], np.ndarray],
+    *,
+    key: str,
+    sample_rate_hz: int | None = None,
+    denoise: bool = False,
+    jobs: int | None = None,
+    title: str = "features",
+) -> FeatureStore:
     """Compute features of every utterance once, and keep them.
 
+    Memory stays at a few utterances, whatever the size of the corpus.
+
+    Parameters
+    ----------
     folder : where the store lives; a store of the same `key` and the same recordings is opened, not made again
-    table : utterance table; `path` is read, `pcm_sha256` says whether a recording changed; what else it says is
-        brought up to date in a store that is opened
-    extract : function (signal (n_samples,), sample_rate) -> array (rows, ...), the trailing shape always equal
-    key : text that names the extraction and its settings
-    sample_rate_hz : Hz to resample to, or None to leave the recordings as they are
+    table : utterance table; `path` is read, `pcm_sha256` says whether a recording changed; what else it says is brought
+        up to date in a store that is opened
+    extract : of (signal (n_samples,), sample_rate) → array (rows, ...), the trailing shape always equal
+    key : names the extraction and its settings
+    sample_rate_hz : Hz to resample to; None leaves the recordings as they are
     denoise : whether to reduce noise first
     jobs : processes; None is SER_JOBS or all cores
-    Returns a FeatureStore. Memory stays at a few utterances, whatever the size of the corpus.
+    title : of the progress bar, and of errors
+
+    Raises
+    ------
+    ValueError : if utterances give rows of different shapes
     """
     folder = Path(folder)
-    wanted = {
-        "key": key,
-        "sample_rate_hz": sample_rate_hz,
-        "denoise": denoise,
-        "recordings": joblib.hash(table[["utterance_id", "pcm_sha256"]].astype(str).to_numpy().tolist()),
-    }
+    recordings = joblib.hash(table[["utterance_id", "pcm_sha256"]].astype(str).to_numpy().tolist())
+    wanted = {"key": key, "sample_rate_hz": sample_rate_hz, "denoise": denoise, "recordings": recordings}
     there = read_json(folder / "made_from.json") if (folder / "made_from.json").exists() else {}
     if "labels" in there:
         wanted["labels"] = _labels(table)
@@ -117,9 +134,8 @@ def _labels(table):
 def _with_table(store, table, made_from):
     """The store with `table` for its own; labels that changed join `made_from`, which is part of a model's key."""
     path = store.folder / "utterances.parquet"
-    indexed = table.reset_index(drop=True).assign(
-        n_rows=store.table["n_rows"], first_row=store.table["first_row"]
-    )
+    places = {column: store.table[column] for column in ("n_rows", "first_row")}
+    indexed = table.reset_index(drop=True).assign(**places)
     if indexed.to_parquet(index=False) == path.read_bytes():
         return store
     if _labels(table) != _labels(store.table):
@@ -146,9 +162,10 @@ def _write_rows(path, table, extract, sample_rate_hz, denoise, jobs, title):
                 _write_header(target, 0, first)
             for rows in arrays:
                 if rows.shape[1:] != first.shape[1:] or rows.dtype != first.dtype:
+                    received = f"{rows.dtype}{rows.shape[1:]} after {first.dtype}{first.shape[1:]}"
                     raise ValueError(
-                        f"{title}: every utterance must give rows of one shape and type. Received: "
-                        f"{rows.dtype}{rows.shape[1:]} after {first.dtype}{first.shape[1:]}; is the corpus of one rate?"
+                        f"{title}: every utterance must give rows of one shape and type. Received: {received}; is the "
+                        f"corpus of one rate?"
                     )
                 target.write(np.ascontiguousarray(rows).tobytes())
                 counts.append(len(rows))
@@ -158,14 +175,8 @@ def _write_rows(path, table, extract, sample_rate_hz, denoise, jobs, title):
 
 
 def _write_header(target, n_rows, first):
-    np.lib.format.write_array_header_1_0(
-        target,
-        {
-            "descr": np.lib.format.dtype_to_descr(first.dtype),
-            "fortran_order": False,
-            "shape": (n_rows, *first.shape[1:]),
-        },
-    )
+    kind = {"descr": np.lib.format.dtype_to_descr(first.dtype), "fortran_order": False}
+    np.lib.format.write_array_header_1_0(target, kind | {"shape": (n_rows, *first.shape[1:])})
 
 
 def _workers(jobs, n_batches):

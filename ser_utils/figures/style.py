@@ -1,30 +1,33 @@
 """One look for every figure: emotion order and colours, axes with units, captions that travel in the file."""
 
 import io
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from ser_utils.corpora.loading import EMOTIONS
-from ser_utils.workspace import atomic_path
+from ser_utils.corpora import EMOTIONS, emotions_in_order
+from ser_utils.workspace import Workspace, atomic_path
 
 # Okabe–Ito and two of its neighbours: told apart by readers who do not see red and green alike
-EMOTION_COLOUR = dict(
-    zip(
-        EMOTIONS,
-        ("#d55e00", "#8c6d46", "#56b4e9", "#117733", "#882255", "#e69f00", "#7f7f7f", "#0072b2", "#cc79a7"),
-        strict=True,
-    )
-)
+COLOURS = "#d55e00 #8c6d46 #56b4e9 #117733 #882255 #e69f00 #7f7f7f #0072b2 #cc79a7".split()
+EMOTION_COLOUR = dict(zip(EMOTIONS, COLOURS, strict=True))
 SEQUENTIAL = "magma"  # levels in dB
 DIVERGING = "RdBu_r"  # differences, around zero
+in_order = emotions_in_order  # as notebooks call it
 
 
-def set_style():
-    """Fonts, sizes and grid, once per notebook."""
+def set_style() -> None:
+    """Set fonts, sizes and grid, once per notebook."""
     mpl.rcParams.update(
         {
             "figure.dpi": 100,
@@ -43,28 +46,29 @@ def set_style():
     )
 
 
-def in_order(emotions):
-    """The distinct `emotions` in the one order used everywhere."""
-    present = set(emotions)
-    return [emotion for emotion in EMOTIONS if emotion in present]
-
-
-def sort_by_emotion(table):
-    """The table's lines in the one order of emotions used everywhere; otherwise as they were."""
+def sort_by_emotion(table: pd.DataFrame) -> pd.DataFrame:
+    """Sort a table's lines by the one order of emotions; lines of one emotion stay as they were."""
     return table.sort_values("emotion", key=lambda names: names.map(EMOTIONS.index), kind="stable")
 
 
-def colours(emotions):
-    """Colours of `emotions`, in their order."""
+def colours(emotions: Iterable[str]) -> list[str]:
+    """Look up the colours of emotions, in their order."""
     return [EMOTION_COLOUR[emotion] for emotion in emotions]
 
 
-def save_figure(workspace, figure, name, caption):
-    """Write `figure` as figures/<dataset>/<name>.png with its caption inside, close it, show it once.
+def save_figure(workspace: Workspace, figure: Figure, name: str, caption: str) -> Path:
+    """Write a figure as figures/<dataset>/<name>.png, with its caption inside.
 
-    name : lower-case words joined by "_", starting with the notebook's number, e.g. "00_durations"
+    Parameters
+    ----------
+    workspace : of the run
+    figure : what is drawn
+    name : lower-case words joined by "_", starting with the notebook's number, such as "00_durations"
     caption : what is seen, from which recordings, under which split; synthetic data is called so here
-    Returns the path.
+
+    Returns
+    -------
+    the path
     """
     if workspace.dataset == "demo":
         caption = f"Synthetic demo corpus. {caption}"
@@ -84,36 +88,81 @@ def save_figure(workspace, figure, name, caption):
     return path
 
 
-def caption_of(path):
-    """The caption inside a PNG that `save_figure` wrote."""
+def caption_of(path: str | Path) -> str:
+    """Read the caption inside a PNG that `save_figure` wrote."""
     with Image.open(path) as image:
         return image.info.get("Description", "")
 
 
-def show_log_mel(axes, log_mel, sample_rate, *, hop_length=256, fmax=None, vmin=None, vmax=None):
-    """Draw a log-mel spectrogram with time in s and mel bands labelled in kHz.
+def show_levels(
+    axes: Axes, levels: np.ndarray, seconds: float, height: float, colours: str = SEQUENTIAL, **options: Any
+) -> AxesImage:
+    """Draw levels over time and frequency.
 
-    log_mel : (n_mels, n_frames) in dB. Returns the image, for a colour bar.
+    Parameters
+    ----------
+    levels : (n_bins, n_frames), lowest frequency first
+    seconds : length of the time axis
+    height : of the frequency axis, in its unit
+    colours : name of a colour map
+    options : of `Axes.imshow`, such as vmin and vmax
+
+    Returns
+    -------
+    the image, for a colour bar
     """
-    import librosa
-
-    n_mels, n_frames = log_mel.shape
-    extent = (0, n_frames * hop_length / sample_rate, 0, n_mels)
-    image = axes.imshow(
-        log_mel, origin="lower", aspect="auto", extent=extent, vmin=vmin, vmax=vmax, cmap=SEQUENTIAL
-    )
-    centres = librosa.mel_frequencies(n_mels + 2, fmin=0, fmax=fmax or sample_rate / 2)[1:-1]
-    ticks = np.linspace(0, n_mels - 1, 5).astype(int)
-    axes.set_yticks(ticks + 0.5, [f"{centres[i] / 1000:.1f}" for i in ticks])
-    axes.set(xlabel="time (s)", ylabel="frequency (kHz, mel)")
+    extent = (0, seconds, 0, height)
+    image = axes.imshow(levels, origin="lower", aspect="auto", extent=extent, cmap=colours, **options)
     axes.grid(False)
     return image
 
 
-def panels(n, *, columns=4, width=2.6, height=2.2, **options):
-    """A figure with `n` axes in rows of `columns`, the spare ones hidden. Returns (figure, axes list)."""
-    rows = -(-n // columns)
-    columns = min(n, columns)
+def show_log_mel(
+    axes: Axes,
+    log_mel: np.ndarray,
+    sample_rate: int,
+    *,
+    hop_length: int = 256,
+    fmax: float | None = None,
+    vmin: float | None = None,
+    vmax: float | None = None,
+) -> AxesImage:
+    """Draw a log-mel spectrogram with time in s and mel bands labelled in kHz.
+
+    Parameters
+    ----------
+    log_mel : (n_mels, n_frames) in dB
+    sample_rate : Hz
+    hop_length : samples
+    fmax : Hz, upper end of the highest band; None is half the rate
+    vmin, vmax : dB, ends of the colour scale; None is the data's
+
+    Returns
+    -------
+    the image, for a colour bar
+    """
+    import librosa
+
+    n_mels, n_frames = log_mel.shape
+    image = show_levels(axes, log_mel, n_frames * hop_length / sample_rate, n_mels, vmin=vmin, vmax=vmax)
+    centres = librosa.mel_frequencies(n_mels + 2, fmin=0, fmax=fmax or sample_rate / 2)[1:-1]
+    ticks = np.linspace(0, n_mels - 1, 5).astype(int)
+    axes.set_yticks(ticks + 0.5, [f"{centres[i] / 1000:.1f}" for i in ticks])
+    axes.set(xlabel="time (s)", ylabel="frequency (kHz, mel)")
+    return image
+
+
+def panels(
+    n: int, *, columns: int = 4, width: float = 2.6, height: float = 2.2, **options: Any
+) -> tuple[Figure, list[Axes]]:
+    """Make a figure with `n` axes in rows of `columns`, the spare ones hidden.
+
+    Parameters
+    ----------
+    width, height : inches of one panel
+    options : of `plt.subplots`
+    """
+    rows, columns = -(-n // columns), min(n, columns)
     figure, grid = plt.subplots(
         rows, columns, figsize=(width * columns, height * rows), squeeze=False, **options
     )

@@ -193,7 +193,7 @@ def test_other_traps_are_told(columns, words):
 def test_corpora_that_differ_in_loudness_are_told_apart(tmp_path):
     record(tmp_path / "emodb" / "03a01Wa.wav", 0)
     for i in range(3):
-        soundfile.write(tmp_path / f"{i}.wav", np.full(16_000, 0.001 * (i + 1)), 16_000)
+        soundfile.write(tmp_path / f"{i}.wav", np.resize([0.001, -0.001], 16_000) * (i + 1), 16_000)
     (tmp_path / "own.csv").write_text("path,speaker,emotion\n0.wav,1,sad\n1.wav,1,sad\n2.wav,1,angry\n")
     between = check_corpus(f"{tmp_path}/own.csv+emodb", tmp_path)[-1]
     assert "Loudness tells the corpora apart" in between.warnings[0]
@@ -213,7 +213,9 @@ def test_joined_corpora_are_looked_over_for_what_tells_them_apart(tmp_path):
         record(tmp_path / "emodb" / f"{name}.wav", seed)
     (tmp_path / "aesdd").mkdir()
     for i, name in enumerate(["a01 (1)", "s01 (1)", "d01 (1)"]):
-        soundfile.write(tmp_path / "aesdd" / f"{name}.wav", np.full(16_000, 0.001 * (i + 1)), 16_000)
+        soundfile.write(
+            tmp_path / "aesdd" / f"{name}.wav", np.resize([0.001, -0.001], 16_000) * (i + 1), 16_000
+        )
     said = " ".join(find_traps(inspect_corpus("emodb+aesdd", tmp_path, labels="all")))
     assert "emodb has no disgust" in said and "Loudness tells the corpora apart" in said
     assert "aesdd has only 1 text(s)" in said

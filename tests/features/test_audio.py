@@ -5,7 +5,15 @@ import numpy as np
 import pytest
 import soundfile
 
-from ser_utils.features.audio import AudioError, load_audio, read_samples, reduce_noise, resample, save_audio
+from ser_utils.features.audio import (
+    AudioError,
+    heard_seconds,
+    load_audio,
+    read_samples,
+    reduce_noise,
+    resample,
+    save_audio,
+)
 
 RATE = 16_000
 
@@ -92,7 +100,7 @@ def broken(folder, kind):
         ("truncated", r"truncated: \d+ of 16044 bytes are missing"),
         ("flac", "truncated|damaged"),
         ("header", "not audio, or damaged"),
-        ("pointer", "not audio, or damaged"),
+        ("pointer", "not audio, or damaged.*pointer of git-lfs.*git lfs pull"),
         ("silent", "silent: all 16000 samples are zero"),
         ("nan", "16000 samples are NaN"),
         ("no_samples", "holds no samples"),
@@ -146,3 +154,73 @@ def test_noise_is_reduced_and_the_voice_stays():
     assert cleaned.shape == voice.shape and cleaned.dtype == np.float32
     assert cleaned[: RATE // 3].std() < 0.2 * noise.std()
     assert cleaned[-RATE // 4 :].std() == pytest.approx(voice[-RATE // 4 :].std(), rel=0.1)
+
+
+# what a network hears -----------------------------------------------------------------------------------------
+
+
+def stereo(folder, left, right, **options):
+    soundfile.write(folder / "stereo.wav", np.stack([left, right], 1), RATE, **options)
+    return folder / "stereo.wav"
+
+
+@pytest.mark.parametrize(
+    "residue", [0.0, 1 / 32768, 1e-3], ids=["nothing is left", "a step of 16 bits is left", "noise is left"]
+)
+def test_channels_that_cancel_each_other_are_refused(tmp_path, residue):
+    noise = residue * np.random.default_rng(0).uniform(-1, 1, RATE // 2).astype("float32")
+    path = stereo(tmp_path, tone(), noise - tone(), subtype="FLOAT")
+    with pytest.raises(AudioError, match="silent after its 2 channels are averaged.*Keep one"):
+        load_audio(path)
+
+
+def test_one_dead_channel_of_two_is_no_silence(tmp_path):
+    path = stereo(tmp_path, tone(), 0 * tone())
+    np.testing.assert_allclose(load_audio(path)[0], tone() / 2, atol=1e-4)
+
+
+@pytest.mark.parametrize("scale", [1e-9, 1e-6, 1e-4])
+def test_a_tiny_scale_is_silence(tmp_path, scale):
+    soundfile.write(tmp_path / "a.wav", scale * tone(), RATE, subtype="FLOAT")
+    with pytest.raises(AudioError, match="silent: its loudest sample.*scale it up"):
+        load_audio(tmp_path / "a.wav")
+
+
+@pytest.mark.parametrize("scale", [32768, 2**31, 100])
+def test_whole_numbers_written_as_fractions_are_named(tmp_path, scale):
+    soundfile.write(tmp_path / "a.wav", scale * tone(), RATE, subtype="FLOAT")
+    with pytest.raises(AudioError, match=f"reach {scale // 2:.0f}, where 1.0 is full scale.*Divide them"):
+        load_audio(tmp_path / "a.wav")
+
+
+@pytest.mark.parametrize("level", [0.3, -0.9, 0.002])
+@pytest.mark.parametrize("noise", [0.0, 3e-5])
+def test_a_constant_is_refused_wherever_it_lies(tmp_path, level, noise):
+    samples = level + noise * np.random.default_rng(0).uniform(-1, 1, RATE)
+    soundfile.write(tmp_path / "a.wav", samples, RATE, subtype="FLOAT")
+    with pytest.raises(AudioError, match="constant: all 16000 samples lie at"):
+        load_audio(tmp_path / "a.wav")
+
+
+def test_an_offset_larger_than_the_voice_is_told_and_a_small_one_is_not(tmp_path):
+    soundfile.write(tmp_path / "a.wav", 0.6 + 0.1 * tone(), RATE)
+    assert "zero line lies at +0.60" in read_samples(tmp_path / "a.wav").remark
+    soundfile.write(tmp_path / "b.wav", 0.02 + 0.5 * tone(), RATE)
+    assert read_samples(tmp_path / "b.wav").remark == ""
+
+
+def test_sound_that_the_new_rate_cannot_hold_is_silence(tmp_path):
+    soundfile.write(tmp_path / "a.wav", tone(15_000, rate=48_000, seconds=2), 48_000)
+    assert len(load_audio(tmp_path / "a.wav")[0]) == 96_000
+    with pytest.raises(AudioError, match="silent at 16000 Hz: all its sound lies above 8000 Hz"):
+        load_audio(tmp_path / "a.wav", RATE)
+
+
+def test_silence_around_the_voice_is_not_heard():
+    silence = 1e-4 * np.random.default_rng(0).standard_normal(RATE).astype("float32")
+    for offset in (0.0, 0.5):
+        signal = offset + np.concatenate([silence, tone(seconds=0.5), silence])
+        assert heard_seconds(signal, RATE) == pytest.approx(0.5, abs=0.03)
+    click = silence.copy()
+    click[RATE // 2] = 0.5
+    assert heard_seconds(click, RATE) <= 0.02
