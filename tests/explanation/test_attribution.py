@@ -146,14 +146,14 @@ def test_a_curve_over_time_is_repeated_for_every_feature():
 def test_every_method_speaks_of_every_point_of_a_clip_of_any_length():
     keras.utils.set_random_seed(0)
     model = deep_cnn(3, 12, filters=(4, 4, 4, 4))
-    subject = explain.Subject(model, -2.0, (8, 4), (8, 4), layer="block_4", attention="attention")
+    subject = explain.FrameSubject(model, -2.0, (8, 4), (8, 4), layer="block_4", attention="attention")
     for n_frames in (9, 30):
         x = np.random.default_rng(0).normal(size=(1, n_frames, 12)).astype("float32")
-        found = explain.maps(subject, x, 1)
+        found = subject.maps(x, 1)
         assert {values.shape for values in found.values()} == {x.shape}
         assert set(found) == {"gradient", "gradient_times_input", "smooth_grad", "integrated_gradients", "occlusion",
                               "grad_cam", "attention"}  # fmt: skip
-        again = explain.maps(subject, x, 1)
+        again = subject.maps(x, 1)
         np.testing.assert_array_equal(found["smooth_grad"], again["smooth_grad"])
         n = np.array([n_frames], "int32")
         weights = explain.attention_weights(model, "attention", x, n)
@@ -184,10 +184,10 @@ def test_clips_to_explain_are_right_ones_of_every_class_in_turn():
         def predict(self, x):
             return np.eye(3)[int(x[0, 0, 0])]
 
-    clips = [(name, np.full((1, 2, 2), said), label) for name, said, label in
+    clips = [explain.Clip(name, np.full((1, 2, 2), said), label) for name, said, label in
              [("a", 0, 0), ("b", 0, 0), ("c", 1, 1), ("d", 2, 1), ("e", 1, 1), ("f", 0, 0)]]  # fmt: skip
     assert [name for name, _, _ in explain.choose_clips(Said(), clips, most=4)] == ["a", "c", "b", "e"]
-    wrong = [("d", clips[3][1], 1)]
+    wrong = [explain.Clip("d", clips[3].x, 1)]
     assert [(name, label) for name, _, label in explain.choose_clips(Said(), wrong, most=4)] == [("d", 2)]
 
 

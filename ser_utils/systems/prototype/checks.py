@@ -8,13 +8,15 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 import pandas as pd
+from IPython.display import Audio
 from keras import ops
 from scipy.optimize import linear_sum_assignment
 
 from ser_utils.evaluation.metrics import unweighted_average_recall
-from ser_utils.explanation.attribution import stretch
+from ser_utils.explanation.attribution import Subject, stretch
+from ser_utils.profiles import settings
 from ser_utils.systems.prototype.segments import Scale, segment_table, select_segments
-from ser_utils.systems.prototype.training import AT_ONCE, Coder
+from ser_utils.systems.prototype.training import AT_ONCE, Coder, fit_classifier
 
 NEAREST = 10  # training segments that purity asks
 ALIKE = 0.95  # correlation of two prototypes' similarities from which one says what the other does
@@ -144,6 +146,23 @@ def agreement(one, other, shuffled):
     }
 
 
+def found_again(workspace, name, opened, *, seed=0):
+    """Train a classifier of 02 again with the next seed, on the same embeddings, and compare: see `agreement`."""
+    shape = {"n_prototypes": len(opened.classifier.prototypes)}
+    again = fit_classifier(
+        workspace.folder("models") / f"prototype_classifier-utterance-{name}-again.keras",
+        *((opened.embeddings[role], opened.labels(role)) for role in ("train", "validation")),
+        len(opened.classes),
+        settings("prototype_classifier", workspace.profile) | shape,
+        seed=seed + 1,
+        title="another seed",
+    )
+    known = opened.embeddings["train"]
+    other = similarities(again.model, known), again.model.fc_weights
+    dealt = shuffled_similarities(again.model, known, seed=seed)
+    return agreement((opened.similarity("train"), opened.classifier.fc_weights), other, dealt)
+
+
 def judge(opened):
     """How real, pure and needed the prototypes of one classifier are: a dict of numbers.
 
@@ -233,6 +252,15 @@ def spread_out(table, *, most, apart):
     return table.set_index("segment").loc[chosen[:most]].reset_index()
 
 
+def one_then_other(sound, other, sample_rate):
+    """Two short sounds to be compared by ear: the first four times in a row, a pause, then the other four times.
+
+    Returns an IPython Audio.
+    """
+    loud = [np.tile(values / max(np.abs(values).max(), 1e-9), 4) for values in (sound, other)]
+    return Audio(np.concatenate([loud[0], np.zeros(sample_rate // 4), loud[1]]), rate=sample_rate)
+
+
 @keras.saving.register_keras_serializable(package="ser_utils")
 class MeanOverSegments(keras.layers.Layer):
     """Probabilities of all segments of a batch, one after another, as the mean of each utterance.
@@ -256,21 +284,17 @@ def utterance_vote(classifier):
     return keras.Model(embeddings, MeanOverSegments(name="vote")(embeddings, each), name="utterance_vote")
 
 
-def prototype_method(subject, x, label):
-    """What prototypes say of an utterance, for `explain.Subject.more`: their contributions, segment by segment.
+class SegmentSubject(Subject):
+    """An `utterance_vote` to be explained: x is (1, n_segments, n_dimensions); prototypes are a method of their own."""
 
-    subject : explain.Subject of `utterance_vote`; x : (1, n_segments, n_dimensions)
-    """
+    def methods(self, x, label, *, seed=0):
+        """Those of every subject, and `prototypes`: what they contribute, segment by segment."""
+        return super().methods(x, label, seed=seed) | {"prototypes": lambda: self._contributed(x, label)}
 
-    def contributed():
-        layer, weights = (
-            subject.model.get_layer("prototypes"),
-            subject.model.get_layer("classes").get_weights()[0],
-        )
+    def _contributed(self, x, label):
+        layer, weights = self.model.get_layer("prototypes"), self.model.get_layer("classes").get_weights()[0]
         added = contributions(ops.convert_to_numpy(layer(x[0])), weights, label).sum(axis=1)
         return stretch(added[None], x.shape[1:])
-
-    return {"prototypes": contributed}
 
 
 @dataclass(frozen=True)

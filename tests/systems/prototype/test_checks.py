@@ -133,14 +133,13 @@ def test_an_utterance_is_decided_by_the_mean_of_its_segments(two_clouds):
 def test_prototypes_are_explanations_that_see_the_model(two_clouds):
     classifier, embeddings, labels = two_clouds
     vote = checks.utterance_vote(classifier)
-    about = {"has_lengths": False, "more": checks.prototype_method}
-    subject = explain.Subject(vote, embeddings.mean(axis=0), (2, -1), (1, -1), **about)
+    subject = checks.SegmentSubject(vote, embeddings.mean(axis=0), (2, -1), (1, -1))
     x = embeddings[None, :9]
-    found = explain.maps(subject, x, 1)
+    found = subject.maps(x, 1)
     assert found["prototypes"].shape == x.shape and "gradient" in found
     assert faithfulness.localisation(found["prototypes"][0, :, 0], labels[:9]) == 1
     assert faithfulness.weighted_layers(vote) == ["classes", "prototypes"]
-    cascading, _ = faithfulness.randomisations(subject)
-    likeness = faithfulness.sanity(cascading, [(x, 1)], [found])
+    cascading = faithfulness.randomisations(subject)["cascading"]
+    likeness = faithfulness.sanity(cascading, [explain.Clip("a", x, 1)], [found])
     assert likeness.query("name == 'prototypes' and method == 'prototypes'")["spearman"].item() < 0.9
     np.testing.assert_array_equal(vote.get_layer("classes").get_weights()[0], classifier.fc_weights)
