@@ -85,23 +85,24 @@ def wanted(line):
 def performance_table(measured):
     """What was measured and is compared, wanted or missing, as Markdown; measured : DataFrame of COLUMNS."""
     shown = measured[["ratio", "at_most"]].notna().any(axis=1) | measured["value"].isna()
-    lines = ["| | at | here | compared with | × | wanted |", "|---|---|---:|---|---:|---|"]
+    lines = ["| | size | here | compared with | × | target |", "|---|---|---:|---|---:|---|"]
     for line in measured[shown].to_dict("records"):
         here = "–" if pd.isna(line["value"]) else f"{number(line['value'])} {line['unit'] or ''}".strip()
         other = ratio = ""
         if not pd.isna(line["ratio"]):
             other, ratio = compared(line), number(line["ratio"])
-        lines.append(f"| {line['what']} | {line['at']} | {here} | {other} | {ratio} | {wanted(line)} |")
+        cells = [line["what"], line["at"], here, other, ratio, wanted(line)]
+        lines.append(f"| {' | '.join(map(str, cells))} |".replace("of processor", "of CPU time"))
     low, high = measured["load"].min(), measured["load"].max()
     busy = measured["unit"].str.contains("of processor").any()
     dates, machines = sorted(set(measured["date"])), sorted(set(measured["machine"]))
     lines += [
         "",
-        f"{'; '.join(machines)}; {' and '.join(dates)}. Load average while measuring: {low:g} to {high:g}, which on a "
-        "machine with fewer cores means that other programs were running. Two things that are compared ran one after the "
-        "other, as a rule in one process and in several rounds, of which the least counts. "
-        + ("“Of processor” are seconds of all threads together, whatever else was running. " if busy else "")
-        + "Written by `make bench` from `benchmarks/measured.csv`.",
+        f"{'; '.join(machines)}; {' and '.join(dates)}. Load average while measuring: {low:g} to {high:g}. Where it is above the "
+        "number of cores, other programs were running. Two things that are compared ran one after the other, as a rule in "
+        "one process and in several rounds; the fastest round counts. "
+        + ("CPU time is the sum over all threads. " if busy else "")
+        + "`make bench` writes this table from `benchmarks/measured.csv`.",
     ]
     return "\n".join(lines)
 

@@ -243,7 +243,7 @@ def _load_networks(workspace, model, folds):
 def _tested(predictions, n_classes):
     from ser_utils.evaluation.metrics import score_predictions
 
-    return score_predictions(predictions, n_resamples=500) | {"chance": 1 / n_classes}
+    return score_predictions(predictions) | {"chance": 1 / n_classes}
 
 
 def report(

@@ -1,12 +1,14 @@
 """Where files live, and how they are written: whole or not at all."""
 
 import contextlib
+import functools
 import hashlib
 import importlib.metadata
 import inspect
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -104,6 +106,28 @@ def file_digest(path: str | Path) -> str:
         return hashlib.file_digest(source, "sha256").hexdigest()
 
 
+SUMS = "SHA256SUMS"
+
+
+def write_checksums(folder: Path, *patterns: str) -> None:
+    """Write the sha256 of the files that match `patterns` into SHA256SUMS; lines of other files stay as they are."""
+    known = read_checksums(folder)
+    names = sorted(
+        {path.relative_to(folder).as_posix() for pattern in patterns for path in folder.glob(pattern)}
+    )
+    known = {name: digest for name, digest in known.items() if (folder / name).exists()}
+    known |= {name: file_digest(folder / name) for name in names}
+    with atomic_path(folder / SUMS) as temporary:
+        temporary.write_text("".join(f"{known[name]}  {name}\n" for name in sorted(known)), "utf-8")
+
+
+def read_checksums(folder: Path) -> dict[str, str]:
+    """The checksums in a folder's SHA256SUMS, {name: sha256}; empty where there is no such file."""
+    path = folder / SUMS
+    lines = path.read_text("utf-8").splitlines() if path.exists() else []
+    return dict(reversed(line.split("  ", 1)) for line in lines)
+
+
 def _seal_path(path):
     return path.with_name(f".{path.name}.seal")
 
@@ -199,6 +223,7 @@ class Workspace:
         # absolute, since notebooks run in a folder of their own
         object.__setattr__(self, "dataset", "+".join(dataset_parts(self.dataset)))
         object.__setattr__(self, "root", Path(self.root).expanduser().resolve() if self.root else REPOSITORY)
+        made_by()  # the commit is that of the beginning, whatever is committed meanwhile
 
     @property
     def name(self) -> str:
@@ -358,16 +383,13 @@ class Workspace:
         entries[notebook] = {
             "profile": self.profile,
             "seed": self.seed,
-            "commit": _git("rev-parse", "HEAD") or "unknown",
-            "uncommitted_changes": bool(_git("status", "--porcelain", "--", "ser_utils", "notebooks")),
+            **made_by(),
+            "models": self._models(),
             "corpus": content_key(sorted(utterances["pcm_sha256"].astype(str))),
             "n_utterances": len(utterances),
             "settings": settings,
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
             "seconds": round((datetime.now(UTC) - self.started).total_seconds(), 1),
-            "machine": f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}",
-            "python": platform.python_version(),
-            "packages": {name: importlib.metadata.version(name) for name in _PACKAGES},
         }
         compared_by = systems()["baseline"].notebook
         stands_for = {key: entries.get(compared_by, entries[notebook])[key] for key in ("profile", "seed")}
@@ -375,7 +397,21 @@ class Workspace:
         if self.dataset == "demo":
             record["note"] = "The demo corpus is synthetic: nothing here is a finding about people."
         write_json(path, record)
+        write_checksums(path.parent, path.name, f"{notebook}_*.csv")
         return path
+
+    def _models(self):
+        """How the models of the systems predicted here were made, as far as they say: how many, and for how long."""
+        systems, counted = {name.split("-")[0] for name in self.saved}, {}
+        for path in sorted(self.build.glob("models/*.keras")):
+            if re.split("[-_]classifier-|-", path.name)[0] in systems and (facts := sealed(path)) is not None:
+                made = facts.get("made_by") or {"commit": "unknown"}
+                group = counted.setdefault(
+                    json.dumps(made, sort_keys=True), made | {"models": 0, "seconds": 0.0}
+                )
+                group["models"] += 1
+                group["seconds"] = round(group["seconds"] + facts.get("seconds", 0), 1)
+        return list(counted.values())
 
     def _delete_earlier(self):
         systems = {name.split("-")[0] for name in self.saved}
@@ -385,7 +421,37 @@ class Workspace:
                     (self.build / place).unlink(missing_ok=True)
 
 
-_PACKAGES = ("keras", "librosa", "noisereduce", "numpy", "pandas", "scikit-learn", "scipy")
+_PACKAGES = "keras librosa noisereduce numpy pandas scikit-learn scipy tensorflow tensorflow-cpu jax".split()
+
+
+@functools.cache
+def made_by() -> dict[str, Any]:
+    """What results of this process depend on beside data and settings, as it was when it was first asked.
+
+    Returns a dict of commit, uncommitted_changes, machine, python, backend, packages.
+    """
+    return {
+        "commit": _git("rev-parse", "HEAD") or "unknown",
+        "uncommitted_changes": bool(_git("status", "--porcelain", "--", "ser_utils", "notebooks")),
+        "machine": f"{_processor()}, {os.cpu_count()} cores, {platform.system()}",
+        "python": platform.python_version(),
+        "backend": os.environ.get("KERAS_BACKEND", "tensorflow"),
+        "packages": {name: version for name in _PACKAGES if (version := _version(name))},
+    }
+
+
+def _version(package):
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        return importlib.metadata.version(package)
+
+
+def _processor() -> str:
+    """The processor by name, family and model: another one may add numbers up in another order."""
+    with contextlib.suppress(OSError):
+        facts = dict(re.findall(r"^(.+?)\s*: (.+)$", Path("/proc/cpuinfo").read_text("utf-8"), re.MULTILINE))
+        if known := [facts[name] for name in ("model name", "cpu family", "model") if name in facts]:
+            return " ".join(known)
+    return platform.processor() or platform.machine()
 
 
 def _git(*arguments):

@@ -119,22 +119,67 @@ def test_provenance_claims_no_profile_that_the_scores_do_not_have(tmp_path):
         return made["profile"], {number: one["profile"] for number, one in made["notebooks"].items()}
 
     assert record("00", "quick") == ("quick", {"00": "quick"})
-    assert record("10", "quick") == ("quick", {"00": "quick", "10": "quick"})
-    assert record("00", "paper") == ("quick", {"00": "paper", "10": "quick"})
+    assert record("11", "quick") == ("quick", {"00": "quick", "11": "quick"})
+    assert record("00", "paper") == ("quick", {"00": "paper", "11": "quick"})
     with pytest.raises(WorkspaceError, match="holds results of profile paper"):
         record("00", "quick")
-    assert record("10", "paper") == ("paper", {"00": "paper", "10": "paper"})
+    assert record("11", "paper") == ("paper", {"00": "paper", "11": "paper"})
+
+
+def test_the_commit_is_that_of_the_beginning(tmp_path, monkeypatch):
+    workspace.made_by.cache_clear()
+    monkeypatch.setattr(workspace, "_git", lambda *command: "first" if command[0] == "rev-parse" else "")
+    space = Workspace(root=tmp_path)
+    monkeypatch.setattr(workspace, "_git", lambda *_: "committed meanwhile")
+    entry = read_json(space.record("00", pd.DataFrame({"pcm_sha256": ["0"]}), {}))["notebooks"]["00"]
+    workspace.made_by.cache_clear()
+    assert entry["commit"] == "first" and entry["uncommitted_changes"] is False
+    assert entry["packages"]["numpy"] == np.__version__ and "cores" in entry["machine"]
+
+
+def test_a_notebook_lists_how_the_models_it_used_were_made(tmp_path):
+    space = Workspace(root=tmp_path)
+    made = {"commit": "earlier", "uncommitted_changes": False}
+    for name, facts in [("vae-a-0", {"made_by": made}), ("vae-a-1", {"made_by": made}), ("vae-b-0", {}),
+                        ("prototype_classifier-x", {"made_by": made}), ("sigwavnet-a-0", {"made_by": made})]:  # fmt: skip
+        path = space.folder("models") / f"{name}.keras"
+        path.touch()
+        workspace.seal(path, seconds=2.0, **facts)
+    space.saved.update({"vae-a-speaker-holdout", "prototype-x-paper-holdout"})
+    entry = read_json(space.record("06", pd.DataFrame({"pcm_sha256": ["0"]}), {}))["notebooks"]["06"]
+    assert entry["models"] == [
+        made | {"models": 3, "seconds": 6.0},
+        {"commit": "unknown", "models": 1, "seconds": 2.0},
+    ]
+
+
+def test_a_record_renews_the_checksums_of_its_own_files_alone(tmp_path):
+    space, recordings = Workspace(root=tmp_path), pd.DataFrame({"pcm_sha256": ["0"]})
+    for name in ("06_scores.csv", "08_scores.csv"):
+        (space.results / name).write_text("as written")
+    for number in ("06", "08"):
+        space.record(number, recordings, {})
+    before = workspace.read_checksums(space.results)
+    assert set(before) == {"06_scores.csv", "08_scores.csv", "provenance.json"}
+    for name in ("06_scores.csv", "08_scores.csv"):
+        (space.results / name).write_text("altered")
+    space.record("06", recordings, {})
+    after = workspace.read_checksums(space.results)
+    assert (
+        after["06_scores.csv"] != before["06_scores.csv"]
+        and after["08_scores.csv"] == before["08_scores.csv"]
+    )
 
 
 def test_entries_of_earlier_versions_keep_the_profile_the_file_told(tmp_path):
     path = tmp_path / "results" / "demo" / "provenance.json"
     path.parent.mkdir(parents=True)
-    path.write_text(json.dumps({"profile": "quick", "seed": 0, "notebooks": {"10": {"n_utterances": 1}}}))
+    path.write_text(json.dumps({"profile": "quick", "seed": 0, "notebooks": {"11": {"n_utterances": 1}}}))
     made = read_json(
         Workspace(root=tmp_path, profile="paper").record("00", pd.DataFrame({"pcm_sha256": ["0"]}), {})
     )
     assert (made["profile"], made["seed"]) == ("quick", 0)
-    assert made["notebooks"]["10"] == {"n_utterances": 1, "profile": "quick", "seed": 0}
+    assert made["notebooks"]["11"] == {"n_utterances": 1, "profile": "quick", "seed": 0}
 
 
 @pytest.mark.parametrize("content", ["[]", "[1]", '"x"', "7", "null", "{}", "{", ""])

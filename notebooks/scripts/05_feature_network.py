@@ -189,7 +189,7 @@ for (model, protocol), result in results.items():
 
 # %%
 def score_row(model, protocol, result):
-    measured = score_predictions(result["predictions"], seed=seed)
+    measured = score_predictions(result["predictions"])
     keys = ("uar", "uar_low", "uar_high", "uar_fold_mean", "accuracy", "macro_f1")
     cost = {"weights": result["parameters"], "seconds": result["seconds_to_train"]}
     return {"model": model, "protocol": protocol, **{key: measured[key] for key in keys}, **cost}
@@ -325,20 +325,18 @@ if rows:
 
 # %%
 of_corpus = predictions.merge(utterances[["utterance_id", "corpus"]])
-pooled = pd.DataFrame(
-    {corpus: score_predictions(rows, seed=seed) for corpus, rows in of_corpus.groupby("corpus")}
-).T
+pooled = pd.DataFrame({corpus: score_predictions(rows) for corpus, rows in of_corpus.groupby("corpus")}).T
 pooled[["n_speakers", "n_utterances", "uar", "uar_low", "uar_high", "accuracy"]]
 
 # %% [markdown]
 # The scores of the network that was best on test, again chosen after the fact, corpus by corpus: trained on all corpora
 # given and tested, under the strictest protocol, on each. With `dataset="ravdess+emodb+aesdd"` that is the harmonised
-# mix; notebook 10 has train-on-one, test-on-another.
+# mix; notebook 11 has train-on-one, test-on-another.
 
 # %%
 workspace.record("05", utterances, chosen | {"scale": scale})
 scores.set_index(["model", "protocol"])[["uar", "uar_low", "uar_high"]].round(3)
 
 # %% [markdown]
-# Saved: the predictions, audits and costs of every model and protocol; notebook 10 sets them beside the other systems, 09
+# Saved: the predictions, audits and costs of every model and protocol; notebook 11 sets them beside the other systems, 09
 # explains such networks.

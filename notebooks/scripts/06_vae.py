@@ -154,6 +154,7 @@ looked_at = "ravdess" in set(table["corpus"])  # when `within_db` was chosen
 fit = {
     "scaler": "train",
     "encoder": "train",
+    "augmentation": (),
     "selection": ("validation", "test") if looked_at else "validation",
 }
 for protocol in folds:
@@ -394,7 +395,7 @@ for (protocol, inputs), (predictions, _, _) in classified.items():
     name = {"system": "vae", "model": inputs, "protocol": protocol, "folds": folds[protocol].attrs["folds"]}
     workspace.save_predictions(predictions, **name)
     workspace.save_audit(audits[protocol], **name)
-    rows.append({"protocol": protocol, "inputs": inputs, **score_predictions(predictions, seed=seed)})
+    rows.append({"protocol": protocol, "inputs": inputs, **score_predictions(predictions)})
 scores = pd.DataFrame(rows)
 scores.pivot(index="protocol", columns="inputs", values="uar").loc[list(folds), list(INPUTS)].round(3)
 

@@ -149,7 +149,7 @@ plt.show()
 
 # %%
 def score_row(system, model, protocol):
-    measured = score_predictions(results[system, model, protocol]["predictions"], seed=seed)
+    measured = score_predictions(results[system, model, protocol]["predictions"])
     keys = ("uar", "uar_low", "uar_high", "accuracy", "macro_f1")
     return {"system": system, "model": model, "protocol": protocol, **{key: measured[key] for key in keys}}
 
@@ -276,4 +276,4 @@ workspace.record("07", utterances, used)
 scores.set_index(["system", "model", "protocol"])[["uar", "uar_low", "uar_high"]].round(3)
 
 # %% [markdown]
-# Saved: predictions, folds, audits and costs of both systems; notebook 10 sets them beside the others.
+# Saved: predictions, folds, audits and costs of both systems; notebook 11 sets them beside the others.

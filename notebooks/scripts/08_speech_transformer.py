@@ -273,9 +273,11 @@ show(figure, "fine_tuning", f"Learning rate and largest change of each part, fir
 # ## Saved
 
 # %%
-scores.assign(note=note).to_csv(workspace.results / "08_scores.csv", index=False, float_format="%.6f")
 probes = pd.concat(probed, names=["encoder", ""]).droplevel(1).reset_index()
-probes.assign(note=note).to_csv(workspace.results / "08_probing.csv", index=False, float_format="%.6f")
+for name, table in {"08_scores": scores, "08_probing": probes}.items():
+    published = table[~table["encoder"].str.startswith("random_")]  # random weights have no results
+    if len(published):
+        published.to_csv(workspace.results / f"{name}.csv", index=False, float_format="%.6f")
 workspace.record("08", utterances, {**chosen, "encoders": {name: one.key for name, one in encoders.items()}})
 seconds = sum(one.seconds for runs in fitted.values() for one in runs)
-print(f"{len(predictions)} results, {seconds:.0f} s of training; 09 and 10 read them next. {note}")
+print(f"{len(predictions)} results, {seconds:.0f} s of training; 09 and 11 read them next. {note}")

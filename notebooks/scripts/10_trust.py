@@ -1,3 +1,11 @@
+# ---
+# jupyter:
+#   graph:
+#     reads: ["09"]
+#     settings: [explanation, prototype_classifier, feature_network, sigwavnet, speech_transformer]
+#     files: [weights]
+# ---
+
 # %% [markdown]
 # # 10 · Which explanations deserve belief?
 #

@@ -2,12 +2,15 @@
 
 import os
 import platform
+from collections.abc import Mapping
 from fnmatch import fnmatch
 from itertools import combinations
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from sklearn.metrics import cohen_kappa_score
 
 from ser_utils.evaluation import metrics
 from ser_utils.evaluation.splits import PROTOCOLS, default_folds, leaks_beyond
@@ -17,24 +20,52 @@ from ser_utils.workspace import Workspace, read_json
 
 TO_BEAT = "baseline · mfcc"
 NAME = ["system", "model", "protocol", "folds"]
-SCORES = (
-    "dataset", *NAME, "level", "n_speakers", "n_utterances", "uar", "uar_low", "uar_high", "uar_fold_mean",
-    "accuracy", "macro_f1", "profile", "seed", "leaks",
-)  # fmt: skip
+SCORES = tuple(
+    ["dataset", *NAME]
+    + "level n_speakers n_utterances uar uar_low uar_high uar_fold_mean accuracy macro_f1 profile seed leaks".split()
+)
+COSTS = ("parameters", "seconds_to_train", "ms_per_utterance")
 NOT_AUDITED = "not audited"
+SETUP = [
+    "classes",
+    "clips",
+    "n_folds",
+    "parameters",
+    "epochs",
+]  # what has to agree for one protocol to be the same
+DIFFERENCE = "n_utterances n_speakers difference low high p".split()
 
 
-# gathering ------------------------------------------------------------------------------------------------
+class Name(NamedTuple):
+    """What names a result, and its files."""
+
+    system: str
+    model: str
+    protocol: str
+    folds: str
 
 
-def list_predictions(workspace):
-    """What has been predicted: a table `system, model, protocol, folds`, in the order tables show it."""
+Decisions = dict[Name, pd.DataFrame]  # utterance predictions of every result
+Labelled = Mapping[str, pd.DataFrame]  # utterance predictions of several systems under one protocol, by label
+
+
+def list_predictions(workspace: Workspace) -> pd.DataFrame:
+    """List what has been predicted: a table `system, model, protocol, folds`, in the order tables show it.
+
+    Encoders of random weights (`random_…`) have no meaning and are left out.
+    """
     names = [path.stem.split("-") for path in (workspace.build / "predictions").glob("*.parquet")]
-    table = pd.DataFrame([name for name in names if len(name) == 4 and name[0] in systems()], columns=NAME)
-    return in_order(table)
+    names = [name for name in names if len(name) == 4 and name[0] in systems()]
+    return sort_results(pd.DataFrame([n for n in names if not n[1].startswith("random_")], columns=NAME))
 
 
-def in_order(table):
+def result_names(workspace: Workspace) -> list[Name]:
+    """The rows of `list_predictions` as names."""
+    return [Name(*row) for row in list_predictions(workspace).itertuples(index=False)]
+
+
+def sort_results(table: pd.DataFrame) -> pd.DataFrame:
+    """Put the rows of results in the order tables show them: by system, model, protocol, folds, level."""
     rank = {"system": list(systems()), "protocol": list(PROTOCOLS)}
     keys = [column for column in (*NAME, "level") if column in table]
     return table.sort_values(
@@ -42,16 +73,15 @@ def in_order(table):
     )
 
 
-def stands_for_its_system(system, model):
-    """Whether a model is one that its system is compared by: declared by name, and neither deaf nor of random weights."""
+def stands_for_its_system(system: str, model: str) -> bool:
+    """Tell whether its system is compared by this model: named in its toml, neither deaf nor of random weights."""
     declared = systems()[system]
     stands = any(fnmatch(model, pattern) for pattern in declared.models)
     return stands and model not in declared.not_compared and not model.startswith("random_")
 
 
-def protocols_for(table):
-    """What a system that takes no part in the choice is run under: {(protocol, folds)}, as far as the table
-    has texts and speakers to keep apart."""
+def protocols_for(table: pd.DataFrame) -> set[tuple[str, str | None]]:
+    """List what the baselines run under: {(protocol, folds)}, as far as the table has texts and speakers for it."""
     texts = table["sentence"].fillna("").astype(str)
     wanted = {("paper", None), ("utterance", default_folds(table, "utterance"))}
     if texts.nunique() > 1 and not (texts == "").any():
@@ -61,114 +91,133 @@ def protocols_for(table):
     return wanted
 
 
-def missing_systems(found):
-    """Systems without predictions, and the notebook to run: "vae (06)", …"""
-    return [
-        f"{name} ({system.notebook})"
-        for name, system in systems().items()
-        if name not in set(found["system"])
-    ]
+def missing_systems(scores: pd.DataFrame) -> list[str]:
+    """Name the systems without predictions, and the notebook to run: "vae (06)", …"""
+    there = set(scores["system"])
+    return [f"{name} ({system.notebook})" for name, system in systems().items() if name not in there]
 
 
-def load_predictions(workspace, system, model, protocol, folds):
-    """One predictions file; raises MissingResult if it is absent or damaged."""
-    return workspace.load_table(
-        f"predictions/{result_name(system, model, protocol, folds)}", made_by=systems()[system].notebook
-    )
+def load_predictions(
+    workspace: Workspace, system: str, model: str, protocol: str, folds: str
+) -> pd.DataFrame:
+    """Read one predictions file; raises MissingResult if it is absent or damaged."""
+    name = f"predictions/{result_name(system, model, protocol, folds)}"
+    return workspace.load_table(name, made_by=systems()[system].notebook)
 
 
-def gather_scores(workspace):
+def gather_scores(workspace: Workspace) -> pd.DataFrame:
     """Score every predictions file: a table of SCORES, segments and voted utterances as rows of their own."""
     rows = []
-    for name in list_predictions(workspace).itertuples(index=False):
-        predictions = load_predictions(workspace, *name)
-        voted = metrics.vote_utterances(predictions)
+    for name in result_names(workspace):
         about = dict(name._asdict(), dataset=workspace.name, profile=workspace.profile, seed=workspace.seed)
         about["leaks"] = _leaks(workspace, name)
-        for table in [predictions] if voted is predictions else [predictions, voted]:
-            rows.append(about | metrics.score_predictions(table))
-    return in_order(pd.DataFrame(rows, columns=list(SCORES)))
+        rows += [about | metrics.score_predictions(table) for table in _levels(workspace, name)]
+    return sort_results(pd.DataFrame(rows, columns=list(SCORES)))
 
 
-def _leaks(workspace, name):
+def _levels(workspace, name) -> list[pd.DataFrame]:
+    """A result's predictions, and for segments the utterances they vote for."""
+    predictions = load_predictions(workspace, *name)
+    voted = metrics.vote_utterances(predictions)
+    return [predictions] if voted is predictions else [predictions, voted]
+
+
+def _leaks(workspace, name) -> str:
     audit = f"audits/{result_name(*name)}"
     if not workspace.has_table(audit):
         return NOT_AUDITED
     return leaks_beyond(workspace.load_table(audit), name.protocol)
 
 
-def gather_costs(workspace):
-    """What each result cost: parameters, seconds to train, milliseconds per utterance, the machine."""
+def gather_costs(workspace: Workspace) -> pd.DataFrame:
+    """Gather what each result cost: parameters, seconds to train, milliseconds per utterance, the machine."""
     rows = []
-    for name in list_predictions(workspace).itertuples(index=False):
+    for name in result_names(workspace):
         path = workspace.build / "costs" / f"{result_name(*name)}.json"
         rows.append(name._asdict() | (read_json(path) if path.exists() else {}))
-    costs = pd.DataFrame(rows, columns=[*NAME, "parameters", "seconds_to_train", "ms_per_utterance"])
+    costs = pd.DataFrame(rows, columns=[*NAME, *COSTS])
     return costs.assign(machine=f"{platform.machine()}, {os.cpu_count()} cores")
 
 
-def gather_seeds(workspace):
-    """Scores of every seed there is of this dataset and profile, as repeated runs.
+def seeds_of(workspace: Workspace) -> list[Workspace]:
+    """The workspaces of every seed that was run with this dataset and profile, lowest first."""
+    seeds = [int(p.name[5:]) for p in workspace.build.parent.glob("seed_*") if p.name[5:].isdigit()]
+    return [Workspace(workspace.dataset, workspace.profile, seed, workspace.root) for seed in sorted(seeds)]
 
-    Returns `system, model, protocol, folds, level, n_seeds, uar_mean, uar_sd`, only where there are two or more.
+
+def gather_seeds(workspace: Workspace) -> pd.DataFrame:
+    """Score what was run with several seeds: mean and spread, and an interval that holds speakers and seeds.
+
+    Returns
+    -------
+    table `system, model, protocol, folds, n_seeds, uar_mean, uar_sd, uar_low, uar_high` of whole utterances, only where
+    there are two seeds or more
     """
-    every = [
-        gather_scores(Workspace(workspace.dataset, workspace.profile, int(folder.name[5:]), workspace.root))
-        for folder in sorted(workspace.build.parent.glob("seed_*"))
-        if folder.name[5:].isdigit()
-    ]
-    keys = [*NAME, "level"]
-    found = pd.concat(every).groupby(keys)["uar"].agg(["count", "mean", "std"]).reset_index()
-    found.columns = [*keys, "n_seeds", "uar_mean", "uar_sd"]
-    return in_order(found[found["n_seeds"] > 1])
+    runs: dict[Name, list] = {}
+    for space in seeds_of(workspace):
+        for name, table in load_decisions(space).items():
+            runs.setdefault(name, []).append(table)
+    rows = [name._asdict() | metrics.score_seeds(tables) for name, tables in runs.items() if len(tables) > 1]
+    columns = [*NAME, "n_seeds", "uar_mean", "uar_sd", "uar_low", "uar_high"]
+    return sort_results(pd.DataFrame(rows, columns=columns))
 
 
-# comparing ------------------------------------------------------------------------------------------------
+def load_decisions(workspace: Workspace) -> Decisions:
+    """Read what every model said of whole utterances, in the order of tables."""
+    return {name: _levels(workspace, name)[-1] for name in result_names(workspace)}
 
 
-def label_of(name):
-    """How a result is called in figures: "vae · latent"."""
+def score_speakers(decided: Decisions) -> pd.DataFrame:
+    """Score every speaker alone: a table `system, model, protocol, folds, speaker, n_utterances, uar`."""
+    tables = [metrics.speaker_scores(table).assign(**name._asdict()) for name, table in decided.items()]
+    return pd.concat(tables, ignore_index=True)[[*NAME, "speaker", "n_utterances", "uar"]]
+
+
+def _by_model(decided, protocol) -> dict[tuple[str, str], tuple[Name, pd.DataFrame]]:
+    """Each model's result under a protocol; of several ways to fold it the one with the most test utterances."""
+    there = {name: table for name, table in decided.items() if name.protocol == protocol}
+    most = sorted(there, key=lambda name: there[name]["utterance_id"].nunique())
+    last = {name[:2]: name for name in most}
+    return {name[:2]: (name, there[name]) for name in there if last[name[:2]] == name}
+
+
+def label_of(name: Any) -> str:
+    """Name a result in figures: "vae · latent"."""
     return f"{name.system} · {name.model}".replace("_", " ")
 
 
-def decisions(workspace, protocol):
-    """The utterance-level predictions, under one protocol, of the models that stand for their systems: {label: table}.
+def stand_side_by_side(decided: Decisions, protocol: str) -> dict[str, pd.DataFrame]:
+    """Pick the models that stand for their systems, under one protocol: {label: utterance predictions}."""
+    models = _by_model(decided, protocol).values()
+    return {label_of(name): table for name, table in models if stands_for_its_system(*name[:2])}
 
-    Where a protocol was folded in several ways the one with the most test utterances is taken.
+
+def compare_all(tables: Labelled, against: str | None = None) -> pd.DataFrame:
+    """Compare every pair of systems on the utterances both decided, p adjusted for the number of pairs (Holm).
+
+    Parameters
+    ----------
+    against : label; only pairs with it, in second place
+
+    Returns
+    -------
+    table `first, second` and what `metrics.compare_paired` gives, with `p_holm`; pairs without a common utterance are
+    left out
     """
-    found = {}
-    for name in list_predictions(workspace).query("protocol == @protocol").itertuples(index=False):
-        if not stands_for_its_system(name.system, name.model):
-            continue
-        table = metrics.vote_utterances(load_predictions(workspace, *name))
-        label = label_of(name)
-        if label not in found or table["utterance_id"].nunique() > found[label]["utterance_id"].nunique():
-            found[label] = table
-    return found
-
-
-def compare_all(found, against=None):
-    """Every pair of systems on the utterances both decided, p adjusted for the number of pairs (Holm).
-
-    found : {label: utterance predictions}; against : label, only pairs with it, in second place
-    Returns `first, second` and what `metrics.compare_paired` gives, with `p_holm`; pairs without a common utterance
-    are left out.
-    """
-    pairs = combinations(found, 2)
+    pairs = combinations(tables, 2)
     if against is not None:
-        pairs = [(label, against) for label in found if against in found and label != against]
+        pairs = [(label, against) for label in tables if against in tables and label != against]
     rows = [
-        {"first": first, "second": second} | metrics.compare_paired(found[first], found[second])
+        {"first": first, "second": second} | metrics.compare_paired(tables[first], tables[second])
         for first, second in pairs
-        if set(found[first]["utterance_id"]) & set(found[second]["utterance_id"])
+        if set(tables[first]["utterance_id"]) & set(tables[second]["utterance_id"])
     ]
-    columns = "first second n_utterances n_speakers difference low high p".split()
-    table = pd.DataFrame(rows, columns=columns)
+    table = pd.DataFrame(rows, columns=["first", "second", *DIFFERENCE])
     return table.assign(p_holm=metrics.holm(table["p"]))
 
 
-def square(pairs, column, labels, *, sign=-1):
-    """One column of `compare_all` as a table systems × systems; the other triangle is `sign` times it."""
+def square(pairs: pd.DataFrame, column: str, labels: list[str], *, sign: int = -1) -> pd.DataFrame:
+    """Lay one column of `compare_all` out as systems × systems; the other triangle is `sign` times it."""
     table = pd.DataFrame(np.nan, labels, labels)
     for row in pairs.to_dict("records"):
         table.loc[row["first"], row["second"]] = row[column]
@@ -176,77 +225,204 @@ def square(pairs, column, labels, *, sign=-1):
     return table
 
 
-def by_gender(found, utterances):
+def by_gender(tables: Labelled, utterances: pd.DataFrame) -> pd.DataFrame:
     """UAR of each system for female and male speakers; empty where the corpus does not say."""
     gender_of, rows = utterances.set_index("utterance_id")["gender"], []
-    for label, table in found.items():
+    for label, table in tables.items():
         groups = table.groupby(table["utterance_id"].map(gender_of))
-        uar = {name: metrics.unweighted_average_recall(g["emotion"], g["prediction"]) for name, g in groups}
-        rows.append({"label": label} | uar)
+        rows.append({"label": label} | {gender: _uar(group) for gender, group in groups})
     table = pd.DataFrame(rows, columns=["label", "female", "male"])
     return table.assign(difference=table["female"] - table["male"])
 
 
-def errors(found):
-    """Who is wrong about what: a table of booleans, utterances × systems, on the utterances all decided."""
+def _uar(predictions) -> float:
+    return metrics.unweighted_average_recall(predictions["emotion"], predictions["prediction"])
+
+
+def calibration_errors(tables: Labelled) -> pd.DataFrame:
+    """Expected calibration error of each system: a table `label, ece`."""
+    rows = [(label, metrics.expected_calibration_error(table)) for label, table in tables.items()]
+    return pd.DataFrame(rows, columns=["label", "ece"])
+
+
+def errors(tables: Labelled) -> pd.DataFrame:
+    """Tell who is wrong about what: booleans, utterances × systems, on the utterances all decided."""
     wrong = {
         label: table.drop_duplicates("utterance_id").set_index("utterance_id").eval("emotion != prediction")
-        for label, table in found.items()
+        for label, table in tables.items()
     }
     return pd.DataFrame(wrong).dropna().astype(bool).sort_index()
 
 
-def failing_together(wrong):
+def failing_together(wrong: pd.DataFrame) -> pd.DataFrame:
     """Cohen's kappa of the errors of each two systems: 1 they fail on the same clips, 0 as independent ones would.
 
-    wrong : as `errors` gives it. Returns a table systems × systems.
+    Parameters
+    ----------
+    wrong : as `errors` gives it
+
+    Returns
+    -------
+    table systems × systems
     """
-    x = wrong.to_numpy(float)
-    agree = (x.T @ x + (1 - x).T @ (1 - x)) / max(len(x), 1)
-    rate = x.mean(axis=0)
-    expected = np.outer(rate, rate) + np.outer(1 - rate, 1 - rate)
-    kappa = np.divide(agree - expected, 1 - expected, out=np.ones_like(agree), where=expected < 1)
-    return pd.DataFrame(kappa, wrong.columns, wrong.columns)
+
+    def kappa(first, second):
+        return cohen_kappa_score(first, second, labels=[0, 1], replace_undefined_by=1.0)
+
+    return wrong.astype(int).corr(kappa)
 
 
-def fall(scores):
-    """UAR by protocol, one row per system and model, utterance level, and how far it falls to the strictest.
+def hardest_clips(wrong: pd.DataFrame, utterances: pd.DataFrame) -> pd.DataFrame:
+    """Order clips by the share of systems that are wrong about them, with speaker and emotion."""
+    share = wrong.mean(axis=1).rename("share of systems wrong").reset_index()
+    table = share.merge(utterances[["utterance_id", "speaker", "emotion"]])
+    return table.sort_values(["share of systems wrong", "utterance_id"], ascending=[False, True])
 
-    Where a protocol was folded in several ways the one with the most utterances is taken.
+
+def falls(decided: Decisions) -> pd.DataFrame:
+    """Tell how far each model falls from each protocol to its strictest one, on the same clips.
+
+    Returns
+    -------
+    table `system, model, protocol, strictest`, `loose` and `strict` (UAR on the clips that both tested), and of their
+    difference what `metrics.compare_paired` gives
     """
-    rows = scores[scores["level"] == "utterance"].sort_values("n_utterances", kind="stable")
-    wide = rows.drop_duplicates(["system", "model", "protocol"], keep="last")
-    wide = wide.pivot(index=["system", "model"], columns="protocol", values="uar")
-    wide = wide.reindex(columns=list(PROTOCOLS)).reset_index().rename_axis(columns=None)
-    known = wide[list(PROTOCOLS)]
-    wide["fall"] = wide["paper"] - known.iloc[:, 1:].ffill(axis=1).iloc[:, -1]
-    return in_order(wide)
-
-
-def load_published():
-    """What was published: `system, model, dataset, protocol, metric, value, how, source`."""
-    return pd.read_csv(Path(__file__).with_name("published.csv"), keep_default_na=False)
-
-
-def beside_published(scores):
-    """Each published figure of this dataset beside ours, same model and protocol; "none published" where so.
-
-    Returns `system, model, protocol, metric, published, ours, how, source`; `ours` is NaN where it was not run.
-    """
-    ours = scores[scores["level"] == "utterance"]
-    published = load_published()
+    models = {protocol: _by_model(decided, protocol) for protocol in PROTOCOLS}
     rows = []
-    for system, own in ours.groupby("system", sort=False):
-        if system == "baseline":
+    for model in dict.fromkeys(name[:2] for name in decided):
+        known = [protocol for protocol in PROTOCOLS if model in models[protocol]]
+        for protocol in known[:-1]:
+            pair = [models[p][model][1] for p in (protocol, known[-1])]
+            about = dict(zip(NAME[:2], model, strict=True), protocol=protocol, strictest=known[-1])
+            rows += _on_same_clips(about, {"loose": pair[0], "strict": pair[1]})
+    columns = ["system", "model", "protocol", "strictest", "loose", "strict", *DIFFERENCE]
+    return sort_results(pd.DataFrame(rows, columns=columns))
+
+
+def _on_same_clips(about, tables) -> list[dict]:
+    """A row of UAR on the clips that all tables have, and how the first two differ; none where there are no such."""
+    clips = set.intersection(*(set(table["utterance_id"]) for table in tables.values()))
+    if not clips:
+        return []
+    tables = {name: table[table["utterance_id"].isin(clips)] for name, table in tables.items()}
+    uar = {name: _uar(table.drop_duplicates("utterance_id")) for name, table in tables.items()}
+    return [about | uar | metrics.compare_paired(*list(tables.values())[:2])]
+
+
+def models_of_one_voice(decided: Decisions) -> pd.DataFrame:
+    """Set the models that know one speaker beside the baselines, on exactly the same clips.
+
+    Returns
+    -------
+    table `system, model, protocol`, `uar, mfcc, loudness` on the clips that all three tested, and of the difference
+    from mfcc what `metrics.compare_paired` gives
+    """
+    asked_about_others = {name[:2] for name in decided if name.protocol == "speaker"}
+    rows = []
+    for name, table in decided.items():
+        if not systems()[name.system].within_speaker or name[:2] in asked_about_others:
             continue
-        known = published[(published["system"] == system) & published["dataset"].isin(set(own["dataset"]))]
-        for one in known.to_dict("records"):
-            same = own[(own["protocol"] == one["protocol"]) & (own["model"] == one["model"])]
-            same = same[same["folds"] == one["folds"]] if one["folds"] else same
-            most = same.loc[same["n_utterances"].idxmax()] if len(same) else {}
-            rows.append(one | {"published": one["value"], "ours": most.get(one["metric"], np.nan)})
-        if known.empty:
-            none = dict.fromkeys(["model", "protocol", "metric", "how", "source"], "")
-            rows.append({"system": system, "published": "none published", "ours": np.nan} | none)
-    columns = "system model protocol metric published ours how source".split()
+        models = _by_model(decided, name.protocol)
+        baselines = {m: models["baseline", m][1] for m in ("mfcc", "loudness") if ("baseline", m) in models}
+        if len(baselines) == 2:
+            rows += _on_same_clips(name._asdict(), {"uar": table} | baselines)
+    return pd.DataFrame(rows, columns=[*NAME[:3], "uar", "mfcc", "loudness", *DIFFERENCE])
+
+
+def load_published() -> pd.DataFrame:
+    """Read what was published: `system, model, dataset, protocol, metric, value, how, source`, and the SETUP of it.
+
+    `parameters` and `epochs` (at most) are "–" where a method has none; empty is unknown.
+    """
+    return pd.read_csv(
+        Path(__file__).with_name("published.csv"), keep_default_na=False, dtype=dict.fromkeys(SETUP, str)
+    )
+
+
+def gather_setups(decided: Decisions, costs: pd.DataFrame, epochs: Mapping[str, int]) -> pd.DataFrame:
+    """Describe how our results were obtained: a table `system, model, protocol, folds` and SETUP.
+
+    Parameters
+    ----------
+    costs : as `gather_costs` gives it
+    epochs : of each system at most
+    """
+    rows = [
+        {**name._asdict(), "classes": table["emotion"].nunique(), "clips": table["utterance_id"].nunique(),
+         "n_folds": table["fold"].nunique(), "epochs": epochs.get(name.system)}
+        for name, table in decided.items()
+    ]  # fmt: skip
+    return pd.DataFrame(rows).merge(costs[[*NAME, "parameters"]], how="left")
+
+
+def beside_published(scores: pd.DataFrame, setups: pd.DataFrame) -> pd.DataFrame:
+    """Set each published figure of this dataset beside ours, same model and kind of split.
+
+    Parameters
+    ----------
+    scores : as `gather_scores` gives it; setups : as `gather_setups` gives it
+
+    Returns
+    -------
+    table `system, model, protocol, metric, published, ours`, of every item of SETUP the published one and ours, `agree`
+    (whether all of SETUP does; a size within 1 %), `how, source`. `ours` is NaN where it was not run; a system of
+    which nothing was published has "none published".
+    """
+    ours = scores[scores["level"] == "utterance"].merge(setups, on=NAME).sort_values("n_utterances")
+    published, rows = load_published(), []
+    for system in dict.fromkeys(ours["system"]):
+        known = published[(published["system"] == system) & published["dataset"].isin(ours["dataset"])]
+        for figure in known.to_dict("records"):
+            wanted = {key: figure[key] for key in NAME if figure[key]}
+            same = ours[(ours[list(wanted)] == pd.Series(wanted)).all(axis=1)]
+            rows.append(_pair(figure, same.iloc[-1] if len(same) else None))
+        if known.empty and system != "baseline":
+            rows.append({"system": system, "published": "none published"})
+    pairs = [name for key in SETUP for name in (key, f"our {key}")]
+    columns = [*NAME[:3], "metric", "published", "ours", *pairs, "agree", "how", "source"]
     return pd.DataFrame(rows, columns=columns)
+
+
+def _pair(figure, own) -> dict[str, Any]:
+    pair = figure | {"published": figure["value"], "ours": np.nan if own is None else own[figure["metric"]]}
+    if own is None:
+        return pair
+    agree = []
+    for key in SETUP:
+        pair[f"our {key}"] = own[key]
+        near = 0.01 * own[key] if key == "parameters" else 0
+        agree.append(figure[key] == "–" or (figure[key] != "" and abs(float(figure[key]) - own[key]) <= near))
+    return pair | {"agree": all(agree)}
+
+
+def strictest_protocol(scores: pd.DataFrame) -> str:
+    """The protocol under which systems are compared: `speaker` where it was run, else `utterance`."""
+    return "speaker" if "speaker" in set(scores["protocol"]) else "utterance"
+
+
+def derived_tables(
+    workspace: Workspace, utterances: pd.DataFrame, scores: pd.DataFrame, epochs: Mapping[str, int]
+) -> dict[str, pd.DataFrame]:
+    """Make every table that follows from scores and decisions alone, by the name it is saved under.
+
+    Parameters
+    ----------
+    utterances : utterance table; `utterance_id, speaker, gender, emotion` are used
+    scores : as `gather_scores` gives it
+    epochs : of each system at most, for `beside_published`
+    """
+    decided = load_decisions(workspace)
+    tables = stand_side_by_side(decided, strictest_protocol(scores))
+    setups = gather_setups(decided, gather_costs(workspace), epochs)
+    return {
+        "11_speakers": score_speakers(decided),
+        "11_fall": falls(decided),
+        "11_one_voice": models_of_one_voice(decided),
+        "11_beaten": compare_all(tables, against=TO_BEAT),
+        "11_significance": compare_all(tables),
+        "11_gender": by_gender(tables, utterances),
+        "11_calibration": calibration_errors(tables),
+        "11_hardest": hardest_clips(errors(tables), utterances).head(50),
+        "11_published": beside_published(scores, setups),
+        "11_seeds": gather_seeds(workspace),
+    }

@@ -1,19 +1,18 @@
 """Who is trained on and who is tested: folds by protocol, and an audit of what leaks between them.
 
-A protocol says what is kept apart, `folds` says how. A fold table has one row per fold and utterance
-(or segment): `utterance_id, start_ms, fold, role`; what had to be done differently from the rule is told
-in its `attrs["notes"]`.
+A protocol says what is kept apart, `folds` says how. A fold table has one row per fold and utterance (or segment):
+`utterance_id, start_ms, fold, role`. Where a fold table departs from the rule, its `attrs["notes"]` say so.
 """
 
 import hashlib
 import re
+from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from ser_utils.corpora.facts import CORPORA
 from ser_utils.profiles import System, systems
-from ser_utils.workspace import REPOSITORY
 
 PROTOCOLS = ("paper", "utterance", "sentence", "speaker")
 SEGMENT_MS, HOP_MS = 100.0, 20.0  # the prototype paper's segments
@@ -37,70 +36,83 @@ FITTED = {
 LEAKS = ("overlapping segments", "utterances", "speakers", "sentences", "identical audio", *FITTED.values())
 
 
-def make_folds(table, protocol, *, system=None, folds=None, seed=0):
+def make_folds(
+    table: pd.DataFrame, protocol: str, *, system: str | None = None, folds: str | None = None, seed: int = 0
+) -> pd.DataFrame:
     """Assign every utterance a role in every fold, so that the protocol's word is kept.
 
+    Parameters
+    ----------
     table : utterance table; `utterance_id, speaker, emotion` are needed, `sentence` for protocol `sentence`;
-        `corpus, gender, pcm_sha256` are used where present. For the prototype's `paper` protocol one row per
-        segment with `start_ms`, or utterances with `duration_s` that are cut here every 20 ms.
+        `corpus, gender, pcm_sha256` are used where present. For the prototype's `paper` protocol one row per segment
+        with `start_ms`, or utterances with `duration_s` that are cut here every 20 ms.
     protocol : `paper` (needs `system`), `utterance`, `sentence` or `speaker`
-    folds : `holdout` (60/20/20) or `<k>_fold` for utterance and sentence; `leave_one_speaker_out`, `emobox`
-        or `<k>_speakers` for speaker; None takes the protocol's usual one, see `default_folds`
-    Returns a table `utterance_id, start_ms` (ms, NaN for whole utterances), `fold, role`, role one of
-    train, validation, test; `attrs` tell protocol, folds, system, seed and notes. The result depends on the
-    rows' content and the seed, not on their order. `system="prototype"` splits within each speaker.
-    Outside `paper` identical audio never stands on two sides. Where no system is named and a fold has no validation
-    part, `attrs["fit"]` has the audit report that test would choose the epoch.
-    Raises ValueError for an unknown protocol, folds or system, and where the table is too small to split, or to
-    validate on for a system that does.
+    system : name of a system; `prototype` splits within each speaker
+    folds : `holdout` (60/20/20) or `<k>_fold` for utterance and sentence; `leave_one_speaker_out`, `emobox` or
+        `<k>_speakers` for speaker; None takes the protocol's usual one, see `default_folds`
+
+    Returns
+    -------
+    table `utterance_id, start_ms` (ms, NaN for whole utterances), `fold, role`, role one of train, validation, test;
+    `attrs` tell protocol, folds, system, seed and notes. The result depends on the rows' content and the seed, not on
+    their order. Outside `paper` identical audio never stands on two sides. Where test has to choose the epoch,
+    `attrs["fit"]` tells the audit: under `paper` where the source did so, and where no system is named and a fold
+    has no validation part.
+
+    Raises
+    ------
+    ValueError : for an unknown protocol, folds or system, and where the table is too small to split, or to validate on
+        for a system that does
     """
     _check_protocol(protocol)
-    published = systems().get(system)
-    within_speaker = bool(published and published.within_speaker)
-    fit = (
-        {"selection": "test"} if protocol == "paper" and published and published.epoch_chosen_on_test else {}
-    )
     if protocol == "paper":
-        split, name, notes = _paper_folds(table, published or system, folds, seed)
+        split, name, notes, test_chooses = _paper_folds(table, system, folds, seed)
     else:
-        utterances = _prepare(table)
-        name = folds or default_folds(table, protocol)
-        notes = []
-        if protocol == "utterance":
-            split, name = _utterance_folds(utterances, name, within_speaker, seed)
-        elif protocol == "sentence":
-            split, name = _sentence_folds(utterances, name, seed, notes)
-        else:
-            split, name = _speaker_folds(utterances, name, seed, notes)
-        split = _drop_twins(split, utterances, notes)
-        split = _drop_untrained(split, utterances, within_speaker, notes)
-        n_folds, watched = split["fold"].nunique(), split.loc[split["role"] == "validation", "fold"].nunique()
-        if watched < n_folds and system and not (published and not published.needs_validation):
-            raise ValueError(
-                f"Protocol {protocol!r} with folds={name!r} leaves {n_folds - watched} of {n_folds} folds without "
-                f"validation, on which {system} chooses its epoch: there are too few recordings of each emotion. "
-                f"Add some, or choose another protocol."
-            )
-        if watched < n_folds and not system:
-            fit = {"selection": "test"}  # so would whoever watches what is left
-        notes += _absences(split, utterances, within_speaker)
+        split, name, notes, test_chooses = _folds_kept_apart(table, protocol, system, folds, seed)
     split = split.sort_values(["fold", "utterance_id", "start_ms"], ignore_index=True)
     split = split[["utterance_id", "start_ms", "fold", "role"]]
     split.attrs = {"protocol": protocol, "folds": name, "system": system or "", "seed": seed, "notes": notes}
-    if fit:
-        split.attrs["fit"] = fit
+    if test_chooses:
+        split.attrs["fit"] = {"selection": "test"}
     return split
 
 
-def default_folds(table, protocol):
-    """The name of the folds used when none is asked for: EmoBox's for all of RAVDESS, one speaker at a time
-    for up to twelve speakers, five groups of speakers beyond; `holdout` for utterance and sentence."""
+def _folds_kept_apart(table, protocol, system, folds, seed):
+    """Folds of every protocol but `paper`: (fold table, name of the folds, notes, whether test chooses the epoch)."""
+    declared, utterances = systems().get(system), _prepare(table)
+    within_speaker = bool(declared and declared.within_speaker)
+    name, notes = folds or default_folds(table, protocol), []
+    if protocol == "utterance":
+        split, name = _utterance_folds(utterances, name, within_speaker, seed)
+    elif protocol == "sentence":
+        split, name = _sentence_folds(utterances, name, seed, notes)
+    else:
+        split, name = _speaker_folds(utterances, name, seed, notes)
+    split = _drop_twins(split, utterances, notes)
+    split = _drop_untrained(split, utterances, within_speaker, notes)
+    n_folds, validated = split["fold"].nunique(), split.loc[split["role"] == "validation", "fold"].nunique()
+    needs_validation = bool(system) and not (declared and not declared.needs_validation)
+    if validated < n_folds and needs_validation:
+        raise ValueError(
+            f"Protocol {protocol!r} with folds={name!r} leaves {n_folds - validated} of {n_folds} folds without "
+            f"validation, on which {system} chooses its epoch: there are too few recordings of each emotion. "
+            f"Add some, or choose another protocol."
+        )
+    notes += _absences(split, utterances, within_speaker)
+    return split, name, notes, validated < n_folds and not system
+
+
+def default_folds(table: pd.DataFrame, protocol: str) -> str:
+    """Name the folds used when none is asked for.
+
+    `holdout` for utterance and sentence. For speaker: EmoBox's for all of RAVDESS, one speaker at a time for up to
+    twelve speakers, five groups of speakers beyond.
+    """
     if protocol != "speaker":
         return "holdout"
     speakers = _prepare(table).drop_duplicates("speaker_key")
-    if set(_column(speakers, "corpus")) == {"ravdess"} and set(speakers["speaker"]) == set(
-        " ".join(EMOBOX_RAVDESS).split()
-    ):
+    actors = set(" ".join(EMOBOX_RAVDESS).split())
+    if set(speakers["corpus"]) == {"ravdess"} and set(speakers["speaker"]) == actors:
         return "emobox"
     return "leave_one_speaker_out" if len(speakers) <= 12 else "5_speakers"
 
@@ -185,32 +197,34 @@ def _table(rows, fold, role):
 
 
 def _paper_folds(table, system, folds, seed):
-    """The published split of a system; `system` is a `profiles.System` or the unknown name that was asked for."""
-    if not isinstance(system, System):
+    """The published split of a system: (fold table, name of the folds, notes, whether test chooses the epoch)."""
+    declared = systems().get(system)
+    if declared is None:
         accepted = ", ".join(systems())
         raise ValueError(
             f"Protocol 'paper' needs a system. Accepted: {accepted}. Received: system={system!r}"
         )
-    if folds not in (None, system.folds):
-        raise ValueError(
-            f"{system.name} was published with folds={system.folds!r}. Received: folds={folds!r}"
-        )
-    notes = [system.note] if system.note else []
-    if system.within_speaker:
-        return _segment_folds(table, system.split, seed), system.folds, notes
+    if folds not in (None, declared.folds):
+        raise ValueError(f"{system} was published with folds={declared.folds!r}. Received: folds={folds!r}")
+    deal = _segment_folds if declared.within_speaker else _published_folds
+    notes = [declared.note] if declared.note else []
+    return deal(table, declared, seed), declared.folds, notes, declared.epoch_chosen_on_test
+
+
+def _published_folds(table, system: System, seed):
+    """Utterances dealt at random, stratified by emotion where the source did so."""
     rows = _prepare(table)
     stratum = rows["emotion"] if system.stratified else pd.Series("", index=rows.index)
     role = rows["utterance_id"].map(_deal(rows["utterance_id"], stratum, system.split, seed))
     if system.folds == "holdout":
-        return _table(rows, 0, role), system.folds, notes
+        return _table(rows, 0, role)
     inside, k = rows[role == "train"], _number(system.folds, r"(\d+)_fold", "holdout, <k>_fold")
     dealt = _deal(inside["utterance_id"], inside["emotion"], dict.fromkeys(range(k), 1 / k), seed)
     part = rows["utterance_id"].map(dealt)
-    each = [_table(rows, fold, role.mask(part == fold, "validation")) for fold in range(k)]
-    return pd.concat(each), system.folds, notes
+    return pd.concat(_table(rows, fold, role.mask(part == fold, "validation")) for fold in range(k))
 
 
-def _segment_folds(table, shares, seed):
+def _segment_folds(table, system: System, seed):
     """Segments at random within each speaker, as the prototype paper's loaders do."""
     _prepare(table)
     segments = table if "start_ms" in table else segment_rows(table)
@@ -225,15 +239,23 @@ def _segment_folds(table, shares, seed):
     for speaker, positions in segments.groupby("speaker").indices.items():
         entropy = int.from_bytes(hashlib.blake2b(speaker.encode(), digest_size=8).digest(), "big")
         shuffled = np.random.default_rng([seed, entropy]).permutation(positions)
-        n_train = round(shares["train"] * len(shuffled))
+        n_train = round(system.split["train"] * len(shuffled))
         role[shuffled[:n_train]], role[shuffled[n_train:]] = "train", "test"
     return segments[["utterance_id", "start_ms"]].assign(fold=0, role=role)
 
 
-def segment_rows(table, *, segment_ms=SEGMENT_MS, hop_ms=HOP_MS):
-    """Repeat each utterance's row once per segment, with `start_ms`; an incomplete tail is dropped.
+def segment_rows(
+    table: pd.DataFrame, *, segment_ms: float = SEGMENT_MS, hop_ms: float = HOP_MS
+) -> pd.DataFrame:
+    """Repeat each utterance's row once per segment; an incomplete tail is dropped.
 
-    table : with duration_s (s). Returns the table's columns and start_ms (ms).
+    Parameters
+    ----------
+    table : with duration_s (s)
+
+    Returns
+    -------
+    the table's columns and start_ms (ms)
     """
     # a microsecond of slack: durations are samples / rate in floating point
     count = np.floor((table["duration_s"].to_numpy() * 1000 - segment_ms) / hop_ms + 1e-6).astype(int) + 1
@@ -244,10 +266,10 @@ def segment_rows(table, *, segment_ms=SEGMENT_MS, hop_ms=HOP_MS):
 
 
 def _number(name, pattern, accepted):
-    found = re.fullmatch(pattern, name)
-    if not found or int(found[1]) < 2:
+    k = re.fullmatch(pattern, name)
+    if not k or int(k[1]) < 2:
         raise ValueError(f"Unknown folds. Accepted: {accepted}, k from 2. Received: folds={name!r}")
-    return int(found[1])
+    return int(k[1])
 
 
 def _utterance_folds(rows, name, within_speaker, seed):
@@ -267,9 +289,8 @@ def _utterance_folds(rows, name, within_speaker, seed):
 def _in_turn(rows, part, fold, k, seed):
     """Part `fold` is tested and the next one validates; of two parts, a fifth of the other one does."""
     role = pd.Series("train", index=rows.index).mask(part == fold, "test")
-    return _table(
-        rows, fold, role.mask(part == (fold + 1) % k, "validation") if k > 2 else _carve(rows, role, seed)
-    )
+    role = role.mask(part == (fold + 1) % k, "validation") if k > 2 else _carve(rows, role, seed)
+    return _table(rows, fold, role)
 
 
 def _carve(rows, role, seed):
@@ -283,23 +304,11 @@ def _sentence_folds(rows, name, seed, notes):
     unknown = int((rows["sentence"] == "").sum())
     text = rows["corpus"] + "/" + rows["sentence"]
     if unknown or text.nunique() < 2:
-        found = f"{unknown} of {len(rows)} utterances have no text" if unknown else f"found {text.nunique()}"
-        raise ValueError(f"Protocol 'sentence' needs at least two texts, known for every utterance: {found}.")
+        why = f"{unknown} of {len(rows)} utterances have no text" if unknown else f"found {text.nunique()}"
+        raise ValueError(f"Protocol 'sentence' needs at least two texts, known for every utterance: {why}.")
     k = 3 if name == "holdout" else _number(name, r"(\d+)_fold", "holdout, <k>_fold")
     k = min(k, text.nunique())
-    # texts spoken in the most emotions first, so that test and validation see as many classes as can be
-    classes = rows.groupby(text)["emotion"].nunique()
-    ordered = sorted(_shuffled(classes.index, seed), key=lambda one: -classes[one])
-    part_of, share, load = {}, text.value_counts(normalize=True), np.zeros(k)
-    for one in ordered:
-        if name == "holdout":  # test, then validation, up to a fifth each and at least one text
-            full = [load[part] > 0 and load[part] + share[one] / 2 > 0.2 for part in range(k - 1)]
-            part = (full + [False]).index(False)
-        else:
-            part = int(np.argmin(load))
-        part_of[one] = part
-        load[part] += share[one]
-    part = text.map(part_of)
+    part = text.map(_deal_texts(text, rows["emotion"], k, name == "holdout", seed))
     if k == 2:
         notes.append("two texts are too few for a third group: validation is grouped by utterance")
     if name == "holdout":
@@ -307,61 +316,88 @@ def _sentence_folds(rows, name, seed, notes):
     return pd.concat(_in_turn(rows, part, fold, k, seed) for fold in range(k)), f"{k}_fold"
 
 
+def _deal_texts(text, emotion, k, is_holdout, seed):
+    """Which of k parts each text goes to, {text: part}."""
+    # texts spoken in the most emotions first, so that test and validation see as many classes as can be
+    classes = emotion.groupby(text).nunique()
+    ordered = sorted(_shuffled(classes.index, seed), key=lambda name: -classes[name])
+    part_of, share, load = {}, text.value_counts(normalize=True), np.zeros(k)
+    for name in ordered:
+        if is_holdout:  # test, then validation, up to a fifth each and at least one text
+            full = [load[part] > 0 and load[part] + share[name] / 2 > 0.2 for part in range(k - 1)]
+            part = (full + [False]).index(False)
+        else:
+            part = int(np.argmin(load))
+        part_of[name] = part
+        load[part] += share[name]
+    return part_of
+
+
 def _speaker_folds(rows, name, seed, notes):
     speakers = rows.drop_duplicates("speaker_key").sort_values("speaker_key").set_index("speaker_key")
     if len(speakers) < 2:
         raise ValueError(f"Protocol 'speaker' needs at least two speakers, found {len(speakers)}.")
     if name == "leave_one_speaker_out":
-        parts = [[speaker] for speaker in speakers.index]
+        groups = [[speaker] for speaker in speakers.index]
     elif name == "emobox":
-        if set(speakers["corpus"]) - {"ravdess", ""}:
-            raise ValueError("Folds 'emobox' are RAVDESS's. Use leave_one_speaker_out or <k>_speakers.")
-        of_actor = {actor: fold for fold, group in enumerate(EMOBOX_RAVDESS) for actor in group.split()}
-        fold_of = speakers["speaker"].str.zfill(2).map(of_actor)
-        if fold_of.isna().any():
-            raise ValueError(f"Folds 'emobox' know actors 01-24. Received: {sorted(speakers['speaker'])}")
-        parts = [list(speakers.index[fold_of == fold]) for fold in range(len(EMOBOX_RAVDESS))]
-        if sum(map(bool, parts)) < 2:
-            raise ValueError("Folds 'emobox' need actors of at least two groups; use leave_one_speaker_out.")
-        if not all(parts):
-            notes.append(f"{parts.count([])} of EmoBox's six folds have none of the speakers at hand")
+        groups = _emobox_groups(speakers, notes)
     else:
-        accepted = "leave_one_speaker_out, emobox, <k>_speakers"
-        k = 5 if name == "k_speakers" else _number(name, r"(\d+)_speakers", accepted)
-        if k > len(speakers):
-            notes.append(f"{k} groups asked for, {len(speakers)} speakers: one speaker a group")
-            k = len(speakers)
-        name = f"{k}_speakers"
-        # dealt like cards, gender by gender, so that groups differ by at most one of each
-        of_gender = speakers.groupby(speakers["corpus"] + "\t" + speakers["gender"]).groups
-        cards = [speaker for gender in sorted(of_gender) for speaker in _shuffled(of_gender[gender], seed)]
-        parts = [cards[part::k] for part in range(k)]
-    if len(speakers) - max(map(len, parts)) < 3:
+        groups = _balanced_groups(speakers, name, seed, notes)
+        name = f"{len(groups)}_speakers"
+    if len(speakers) - max(map(len, groups)) < 3:
         notes.append("fewer than three training speakers: validation is grouped by utterance")
-    each = []
-    for fold, test in enumerate(parts):
+    folds = []
+    for fold, test in enumerate(groups):
         if not test:
             continue
         role = pd.Series("train", index=rows.index).mask(rows["speaker_key"].isin(test), "test")
-        chosen = _validation_speakers(speakers, parts, fold)
-        is_chosen = rows["speaker_key"].isin(chosen)
-        each.append(
-            _table(rows, fold, role.mask(is_chosen, "validation") if chosen else _carve(rows, role, seed))
-        )
-    return pd.concat(each), name
+        if validation := _validation_speakers(speakers, groups, fold):
+            role = role.mask(rows["speaker_key"].isin(validation), "validation")
+        else:
+            role = _carve(rows, role, seed)
+        folds.append(_table(rows, fold, role))
+    return pd.concat(folds), name
 
 
-def _validation_speakers(speakers, parts, fold):
+def _emobox_groups(speakers, notes):
+    if set(speakers["corpus"]) - {"ravdess", ""}:
+        raise ValueError("Folds 'emobox' are RAVDESS's. Use leave_one_speaker_out or <k>_speakers.")
+    of_actor = {actor: fold for fold, group in enumerate(EMOBOX_RAVDESS) for actor in group.split()}
+    fold_of = speakers["speaker"].str.zfill(2).map(of_actor)
+    if fold_of.isna().any():
+        raise ValueError(f"Folds 'emobox' know actors 01-24. Received: {sorted(speakers['speaker'])}")
+    groups = [list(speakers.index[fold_of == fold]) for fold in range(len(EMOBOX_RAVDESS))]
+    if sum(map(bool, groups)) < 2:
+        raise ValueError("Folds 'emobox' need actors of at least two groups; use leave_one_speaker_out.")
+    if not all(groups):
+        notes.append(f"{groups.count([])} of EmoBox's six folds have none of the speakers at hand")
+    return groups
+
+
+def _balanced_groups(speakers, name, seed, notes):
+    """k groups of speakers, dealt like cards, gender by gender: they differ by at most one of each."""
+    k = 5
+    if name != "k_speakers":
+        k = _number(name, r"(\d+)_speakers", "leave_one_speaker_out, emobox, <k>_speakers")
+    if k > len(speakers):
+        notes.append(f"{k} groups asked for, {len(speakers)} speakers: one speaker a group")
+        k = len(speakers)
+    of_gender = speakers.groupby(speakers["corpus"] + "\t" + speakers["gender"]).groups
+    cards = [speaker for gender in sorted(of_gender) for speaker in _shuffled(of_gender[gender], seed)]
+    return [cards[part::k] for part in range(k)]
+
+
+def _validation_speakers(speakers, groups, fold):
     """The speakers that follow the test group, genders in turn; none where fewer than three would train."""
-    after = [speaker for part in parts[fold + 1 :] + parts[:fold] for speaker in part]
-    if len(after) < 3:
+    waiting = [speaker for group in groups[fold + 1 :] + groups[:fold] for speaker in group]
+    if len(waiting) < 3:
         return []
-    chosen = []
-    for _ in range(max(1, round(VALIDATION_SHARE_OF_SPEAKERS * len(after)))):
-        taken = list(speakers.loc[chosen, "gender"])
-        left = [speaker for speaker in after if speaker not in chosen]
-        chosen.append(min(left, key=lambda speaker: taken.count(speakers.loc[speaker, "gender"])))
-    return chosen
+    taken = []
+    for _ in range(max(1, round(VALIDATION_SHARE_OF_SPEAKERS * len(waiting)))):
+        genders = list(speakers.loc[taken, "gender"])
+        left = [speaker for speaker in waiting if speaker not in taken]
+        taken.append(min(left, key=lambda speaker: genders.count(speakers.loc[speaker, "gender"])))
+    return taken
 
 
 def _drop_twins(split, rows, notes):
@@ -380,11 +416,13 @@ def _drop_untrained(split, rows, within_speaker, notes):
     """Leave out speakers who, taken alone, would have nothing to train or to test on."""
     if not within_speaker:
         return split
-    speaker = split["utterance_id"].map(rows.set_index("utterance_id")["speaker_key"])
-    for one in sorted(speaker.unique()):
-        if not {"train", "test"} <= set(split.loc[speaker == one, "role"]):
-            notes.append(f"speaker {one.split('/', 1)[1]} is left out: too few clips to train and test on")
-            split = split[speaker.loc[split.index] != one]
+    speaker_of = split["utterance_id"].map(rows.set_index("utterance_id")["speaker_key"])
+    for speaker in sorted(speaker_of.unique()):
+        if not {"train", "test"} <= set(split.loc[speaker_of == speaker, "role"]):
+            notes.append(
+                f"speaker {speaker.split('/', 1)[1]} is left out: too few clips to train and test on"
+            )
+            split = split[speaker_of.loc[split.index] != speaker]
     if split.empty:
         raise ValueError("No speaker has enough clips to train and test on.")
     return split
@@ -398,18 +436,31 @@ def _absences(split, rows, within_speaker):
     notes = []
     for role in ("train", "test"):
         folds_with = split["fold"][split["role"] == role].groupby(label_of).nunique()
-        for one in sorted(label_of.unique()):
-            if without := n_folds - int(folds_with.get(one, 0)):
-                notes.append(f"{without} of {n_folds} folds have no {one} in {role}")
+        for name in sorted(label_of.unique()):
+            if without := n_folds - int(folds_with.get(name, 0)):
+                notes.append(f"{without} of {n_folds} folds have no {name} in {role}")
     return notes
 
 
-def make_all_folds(utterances, segments, protocols, *, system="prototype", seed=0):
-    """A system's folds under each protocol, as far as the corpus allows.
+def make_all_folds(
+    utterances: pd.DataFrame,
+    segments: pd.DataFrame | None,
+    protocols: Iterable[str],
+    *,
+    system: str = "prototype",
+    seed: int = 0,
+) -> tuple[dict[str, pd.DataFrame], dict[str, str]]:
+    """Make a system's folds under each protocol, as far as the corpus allows.
 
-    utterances : utterance table; segments : segment table, None for a system of whole utterances
-    protocols : names; system : as `make_folds` knows it
-    Returns ({protocol: fold table}, {protocol: why not}), both in the order of `protocols`.
+    Parameters
+    ----------
+    utterances : utterance table
+    segments : segment table, None for a system of whole utterances
+    protocols, system : as `make_folds` knows them
+
+    Returns
+    -------
+    {protocol: fold table}, {protocol: why not}, both in the order of `protocols`
     """
     possible, impossible = {}, {}
     for protocol in protocols:
@@ -424,18 +475,29 @@ def make_all_folds(utterances, segments, protocols, *, system="prototype", seed=
     return possible, impossible
 
 
-def audit_leakage(folds, table, *, fit=None):
+def audit_leakage(
+    folds: pd.DataFrame, table: pd.DataFrame, *, fit: dict[str, Any] | None = None
+) -> pd.DataFrame:
     """Count what the test part of each fold shares with what was fitted, tuned or chosen on.
 
-    folds : fold table. table : utterance table
-    fit : what was given to `scaler`, `encoder`, `augmentation` (the originals of artificial clips) and
-        `selection` (of epoch or settings): a role or roles ("train", "all"), utterance ids,
-        (utterance_id, start_ms) pairs, {fold: one of these}, or rows of the fold table
-    Returns a table `fold, kind, count, allowed, checked`, one row per fold and kind of leak: how many test
-    rows, or how many utterances, speakers, sentences or recordings stand on both sides; whether the
-    protocol allows that; and whether it could be checked (a kind whose `fit` was not told was not).
-    Training and validation count as one side, for both shape the model.
-    Raises ValueError for an unknown key or role in `fit` and for utterances the table does not know.
+    Parameters
+    ----------
+    folds : fold table
+    table : utterance table
+    fit : what was given to `scaler`, `encoder`, `augmentation` (the originals of artificial clips) and `selection` (of
+        epoch or settings): a role or roles ("train", "all"), utterance ids, (utterance_id, start_ms) pairs,
+        {fold: any of these}, or rows of the fold table; `()` or None where nothing was given. It is to come from the
+        code that fits. A key that is missing is unknown, which is not the same as clean.
+
+    Returns
+    -------
+    table `fold, kind, count, allowed, checked`, one row per fold and kind of leak: how many test rows, or how many
+    utterances, speakers, sentences or recordings stand on both sides; whether the protocol allows that; and whether
+    it could be checked. Training and validation count as one side, for both shape the model.
+
+    Raises
+    ------
+    ValueError : for an unknown key or role in `fit`, and for utterances the table does not know
     """
     fit = {**folds.attrs.get("fit", {}), **(fit or {})}
     if unknown := set(fit) - set(FITTED):
@@ -446,30 +508,30 @@ def audit_leakage(folds, table, *, fit=None):
     about["text"] = (about["corpus"] + "/" + about["sentence"]).where(about["sentence"] != "")
     folds = folds.assign(utterance_id=folds["utterance_id"].astype(str))
     allowed = ALLOWED.get(folds.attrs.get("protocol"), ())
-    found = []
+    untold = {kind for key, kind in FITTED.items() if key not in fit}
+    audit = []
     for fold, rows in folds.groupby("fold"):
         count = _shared(rows, about, folds.attrs.get("segment_ms", SEGMENT_MS))
         for key, kind in FITTED.items():
-            count[kind] = _test_rows_given(rows, fit[key], fold) if key in fit else 0
-        untold = {kind for key, kind in FITTED.items() if key not in fit}
-        found += [(fold, kind, count[kind], kind in allowed, kind not in untold) for kind in LEAKS]
-    return pd.DataFrame(found, columns=["fold", "kind", "count", "allowed", "checked"])
+            count[kind] = _test_rows_given(rows, fit.get(key), fold)
+        audit += [(fold, kind, count[kind], kind in allowed, kind not in untold) for kind in LEAKS]
+    return pd.DataFrame(audit, columns=["fold", "kind", "count", "allowed", "checked"])
 
 
 def _shared(rows, about, segment_ms):
     is_test = rows["role"] == "test"
     test, other = set(rows.loc[is_test, "utterance_id"]), set(rows.loc[~is_test, "utterance_id"])
-    both = test & other
+    shared = test & other
 
     def common(name, left, right):
         return len(set(about.loc[sorted(left), name].dropna()) & set(about.loc[sorted(right), name].dropna()))
 
     return {
-        "overlapping segments": _overlapping(rows[rows["utterance_id"].isin(both)], segment_ms),
-        "utterances": len(both),
+        "overlapping segments": _overlapping(rows[rows["utterance_id"].isin(shared)], segment_ms),
+        "utterances": len(shared),
         "speakers": common("speaker_key", test, other),
         "sentences": common("text", test, other),
-        "identical audio": common("audio", test - both, other - both),  # `both` is counted above
+        "identical audio": common("audio", test - shared, other - shared),  # `shared` is counted above
     }
 
 
@@ -507,44 +569,22 @@ def _test_rows_given(rows, given, fold):
     return sum(pair in given or pair[0] in given for pair in pairs)
 
 
-def leaks_beyond(audit, protocol):
-    """What the audit found beyond what the protocol allows, as the scores' `leaks` column tells it.
+def leaks_beyond(audit: pd.DataFrame, protocol: str) -> str:
+    """Tell what the audit found beyond what the protocol allows, as the scores' `leaks` column has it.
 
-    Returns the kinds joined by "; ", empty when the protocol keeps its word.
+    Parameters
+    ----------
+    audit : as `audit_leakage` returns it
+
+    Returns
+    -------
+    the kinds joined by "; ", and behind "unknown: " those that could not be checked. Empty when everything was checked
+    and the protocol keeps its word.
     """
     _check_protocol(protocol)
-    found = set(audit.loc[audit["count"] > 0, "kind"]) - set(ALLOWED[protocol])
-    return "; ".join(kind for kind in LEAKS if kind in found)
-
-
-def speaker_groups(corpus, folds):
-    """Whom each fold of a whole corpus tests and validates on, as the files in data/folds/ hold it.
-
-    corpus : corpora.Corpus; folds : "leave_one_speaker_out" or "emobox"
-    Returns a table `fold, test, validation` of speakers joined by spaces; all others train. An empty
-    `validation` means that it is grouped by utterance.
-    """
-    emotions = corpus.emotions
-    rows = [(speaker, gender, emotion) for speaker, gender in corpus.speakers.items() for emotion in emotions]
-    table = pd.DataFrame(rows, columns=["speaker", "gender", "emotion"]).assign(corpus=corpus.name)
-    table["utterance_id"] = table["speaker"] + " " + table["emotion"]
-    split = make_folds(table, "speaker", folds=folds).merge(table, on="utterance_id")
-    whole = split.groupby(["fold", "speaker"])["role"].agg(
-        lambda roles: roles.iloc[0] if roles.nunique() == 1 else ""
-    )
-    groups = whole.reset_index().groupby(["fold", "role"])["speaker"].agg(" ".join).unstack(fill_value="")
-    return (
-        groups.reindex(columns=["test", "validation"], fill_value="").reset_index().rename_axis(columns=None)
-    )
-
-
-def save_speaker_groups(folder):
-    """Write the fold files of every corpus into a folder, as <corpus>-<folds>.csv."""
-    for name, corpus in CORPORA.items():
-        for folds in ("leave_one_speaker_out", *(["emobox"] if name == "ravdess" else [])):
-            table = speaker_groups(corpus, folds)
-            table.to_csv(folder / f"{name}-{folds}.csv", index=False, lineterminator="\n")
-
-
-if __name__ == "__main__":
-    save_speaker_groups(REPOSITORY / "data" / "folds")
+    leaking = set(audit.loc[audit["count"] > 0, "kind"]) - set(ALLOWED[protocol])
+    unknown = set(audit.loc[~audit["checked"], "kind"]) - leaking
+    parts = [kind for kind in LEAKS if kind in leaking]
+    if unknown:
+        parts.append("unknown: " + ", ".join(kind for kind in LEAKS if kind in unknown))
+    return "; ".join(parts)

@@ -37,6 +37,7 @@ class System:
     needs_validation : the epoch is chosen on a validation part outside `paper`; else a fold may do without
     within_speaker : a model knows one speaker, so every split is made within each speaker
     note : what the published split has to be told with
+    needs : what has to be run before it has results that mean something, such as `make weights`
     """
 
     name: str
@@ -50,6 +51,7 @@ class System:
     needs_validation: bool = True
     within_speaker: bool = False
     note: str = ""
+    needs: str = ""
 
 
 @functools.cache

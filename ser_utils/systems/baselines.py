@@ -216,9 +216,8 @@ def evaluate(workspace, table, model, protocol, folds=None):
         return name["folds"]
     predictions, costs = cross_validate(features, table, split, model=model)
     costs["ms_per_utterance"] += ms_to_extract(table, model)
-    audit = audit_leakage(
-        split, table, fit={"scaler": ["train", "validation"], "selection": (), "augmentation": ()}
-    )
+    fit = {"scaler": ["train", "validation"], "encoder": (), "augmentation": (), "selection": ()}
+    audit = audit_leakage(split, table, fit=fit)
     workspace.save_folds(split, system=system, protocol=protocol, folds=name["folds"])
     workspace.save_audit(audit, **name)
     workspace.save_costs(costs, **name)

@@ -6,6 +6,8 @@ from ser_utils.corpora.loading import load_corpus
 from ser_utils.evaluation import splits
 from ser_utils.evaluation.splits import audit_leakage, leaks_beyond, make_folds
 from ser_utils.profiles import systems
+from ser_utils.workspace import REPOSITORY
+from tools.folds import save_speaker_groups
 
 
 def corpus(speakers=6, emotions="abcd", texts=5, takes=1, name="made_up"):
@@ -27,6 +29,9 @@ def corpus(speakers=6, emotions="abcd", texts=5, takes=1, name="made_up"):
         for take in range(takes)
     ]
     return pd.DataFrame(rows)
+
+
+NOTHING = dict.fromkeys(splits.FITTED, ())  # what code says that fits and chooses nothing
 
 
 def sides(folds, table, column):
@@ -157,7 +162,7 @@ def test_emobox_folds_of_ravdess():
 def test_three_speakers_validate_by_utterance():
     made = make_folds(corpus(speakers=3), "speaker")
     assert any("validation is grouped by utterance" in note for note in made.attrs["notes"])
-    assert leaks_beyond(audit_leakage(made, corpus(speakers=3)), "speaker") == ""
+    assert leaks_beyond(audit_leakage(made, corpus(speakers=3), fit=NOTHING), "speaker") == ""
 
 
 @pytest.mark.parametrize(
@@ -174,7 +179,8 @@ def test_test_never_chooses_the_epoch_in_silence(protocol, folds, table):
         make_folds(table, protocol, folds=folds, system="vae")
     assert "fit" not in make_folds(table, protocol, folds=folds, system="baseline").attrs
     untold = make_folds(table, protocol, folds=folds)
-    assert leaks_beyond(audit_leakage(untold, table), protocol) == "selection on test"
+    others = {key: () for key in splits.FITTED if key != "selection"}
+    assert leaks_beyond(audit_leakage(untold, table, fit=others), protocol) == "selection on test"
 
 
 @pytest.mark.parametrize("protocol", ["utterance", "sentence", "speaker"])
@@ -190,7 +196,7 @@ def test_rare_classes_and_gaps_do_not_stop_it(protocol, system):
     if system == "prototype" and protocol == "speaker":
         return
     made = make_folds(table, protocol, system=system)
-    assert leaks_beyond(audit_leakage(made, table), protocol) == ""
+    assert leaks_beyond(audit_leakage(made, table, fit=NOTHING), protocol) == ""
     if protocol == "utterance" and system is None:
         merged = made.merge(table, on="utterance_id")
         roles = merged.groupby("emotion")["role"].agg(set)
@@ -282,20 +288,20 @@ def test_each_planted_leak_is_found():
 
     moved = clean.copy()
     moved.loc[(clean["fold"] == 0) & (clean["utterance_id"] == test_id), "role"] = "train"
-    assert leaks_beyond(audit_leakage(moved, table), "speaker") == "speakers"
+    assert leaks_beyond(audit_leakage(moved, table, fit=NOTHING), "speaker") == "speakers"
 
     twice = pd.concat(
         [clean, clean[(clean["fold"] == 0) & (clean["utterance_id"] == test_id)].assign(role="train")]
     )
-    assert "utterances" in leaks_beyond(audit_leakage(twice, table), "utterance")
+    assert "utterances" in leaks_beyond(audit_leakage(twice, table, fit=NOTHING), "utterance")
 
     moved = text_clean.copy()
     moved.loc[moved.index[moved["role"] == "test"][0], "role"] = "validation"
-    assert leaks_beyond(audit_leakage(moved, table), "sentence") == "sentences"
+    assert leaks_beyond(audit_leakage(moved, table, fit=NOTHING), "sentence") == "sentences"
 
     same = table.set_index("utterance_id")
     same.loc[test_id, "pcm_sha256"] = same.loc[train_id, "pcm_sha256"]
-    audit = audit_leakage(clean, same.reset_index())
+    audit = audit_leakage(clean, same.reset_index(), fit=NOTHING)
     assert leaks_beyond(audit, "speaker") == "identical audio"
     assert audit.query("kind == 'identical audio' and fold == 0")["count"].item() == 1
 
@@ -306,7 +312,7 @@ def test_each_planted_leak_is_found():
             (table["utterance_id"], 40),
             ({0: [test_id], 1: []}, 1),
         ]:
-            audit = audit_leakage(clean, table, fit={key: given})
+            audit = audit_leakage(clean, table, fit=NOTHING | {key: given})
             assert leaks_beyond(audit, "speaker") == kind
             assert audit.query("kind == @kind and fold == 0")["count"].item() == count
         for given in (
@@ -317,7 +323,22 @@ def test_each_planted_leak_is_found():
             None,
             (),
         ):
-            assert leaks_beyond(audit_leakage(clean, table, fit={key: given}), "speaker") == ""
+            assert leaks_beyond(audit_leakage(clean, table, fit=NOTHING | {key: given}), "speaker") == ""
+
+
+def test_what_was_not_told_is_unknown_and_never_blank():
+    table = corpus()
+    made = make_folds(table, "speaker")
+    assert leaks_beyond(audit_leakage(made, table), "speaker") == (
+        "unknown: scaler statistics on test, encoder fitted on test, augmentation before split, selection on test"
+    )
+    told = {"scaler": "train", "encoder": (), "augmentation": None}
+    assert leaks_beyond(audit_leakage(made, table, fit=told), "speaker") == "unknown: selection on test"
+    leaking = told | {"scaler": "all"}
+    assert leaks_beyond(audit_leakage(made, table, fit=leaking), "speaker") == (
+        "scaler statistics on test; unknown: selection on test"
+    )
+    assert leaks_beyond(audit_leakage(made, table, fit=NOTHING), "speaker") == ""
 
 
 def test_overlap_in_time_is_counted_exactly():
@@ -361,8 +382,8 @@ def test_audit_survives_the_disk_and_refuses_other_data(tmp_path):
 
 
 def test_committed_fold_files_are_what_is_used(tmp_path):
-    splits.save_speaker_groups(tmp_path)
-    committed = splits.REPOSITORY / "data" / "folds"
+    save_speaker_groups(tmp_path)
+    committed = REPOSITORY / "data" / "folds"
     made = {path.name: path.read_text() for path in tmp_path.iterdir()}
     assert made == {path.name: path.read_text() for path in committed.glob("*.csv")}
     emobox = pd.read_csv(committed / "ravdess-emobox.csv", dtype=str)
@@ -375,5 +396,5 @@ def test_real_corpora_keep_their_word(name, data_dir):
     table = load_corpus(name, data_dir)
     for protocol in ("utterance", "sentence", "speaker"):
         made = make_folds(table, protocol)
-        assert leaks_beyond(audit_leakage(made, table), protocol) == ""
+        assert leaks_beyond(audit_leakage(made, table, fit=NOTHING), protocol) == ""
         assert set(made["utterance_id"]) == set(table["utterance_id"])

@@ -4,7 +4,7 @@ import pytest
 
 from ser_utils.corpora.loading import load_corpus
 from ser_utils.evaluation.metrics import score_predictions, unweighted_average_recall
-from ser_utils.evaluation.splits import audit_leakage, leaks_beyond, make_folds
+from ser_utils.evaluation.splits import FITTED, audit_leakage, leaks_beyond, make_folds
 from ser_utils.features.audio import save_audio
 from ser_utils.systems import baselines
 from ser_utils.workspace import Workspace
@@ -153,6 +153,6 @@ def test_opensmile_reproduces_what_was_measured(name, model, uar, data_dir, tmp_
     table = load_corpus(name, data_dir)
     features = baselines.load_features(tmp_path, table, model)
     folds = make_folds(table, "speaker", folds="emobox" if name == "ravdess" else "leave_one_speaker_out")
-    assert leaks_beyond(audit_leakage(folds, table), "speaker") == ""
+    assert leaks_beyond(audit_leakage(folds, table, fit=dict.fromkeys(FITTED, ())), "speaker") == ""
     found, _ = baselines.cross_validate(features, table, folds)
-    assert score_predictions(found, n_resamples=10)["uar"] == pytest.approx(uar, abs=0.01)
+    assert score_predictions(found)["uar"] == pytest.approx(uar, abs=0.01)

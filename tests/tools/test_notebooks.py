@@ -225,10 +225,10 @@ def keys_of(tmp_path, monkeypatch):
 def test_what_a_notebook_reads_besides_runs_it_again_and_no_other(keys_of, tmp_path):
     before = keys_of()
     for path, again in (
-        ("build/demo/smoke/seed_0/search/sigwavnet_best.json", ["07", "09", "10"]),
-        ("weights/facebook--wav2vec2-base-960h/model.safetensors", ["08", "09", "10"]),
+        ("build/demo/smoke/seed_0/search/sigwavnet_best.json", ["07", "09", "11"]),
+        ("weights/facebook--wav2vec2-base-960h/model.safetensors", ["08", "09", "11"]),
         ("weights/somebody--else/model.safetensors", []),
-        ("sources/ser_utils/evaluation/published.csv", ["10"]),
+        ("sources/ser_utils/evaluation/published.csv", ["11"]),
     ):
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_text("other")

@@ -29,14 +29,13 @@ from pygments.formatters import HtmlFormatter
 from pygments.lexers import PythonLexer
 
 from ser_utils.corpora.loading import CORPORA
-from ser_utils.evaluation.results import NAME
 from ser_utils.evaluation.splits import SEGMENT_MS
 from ser_utils.features.audio import AudioError, load_audio
 from ser_utils.features.spectral import log_mel_segments
 from ser_utils.figures.style import EMOTION_COLOUR, SEQUENTIAL, caption_of
 from ser_utils.profiles import PROFILES, systems
 from ser_utils.workspace import REPOSITORY, MissingResult, Workspace, WorkspaceError, atomic_path, read_json
-from tools.verify import dataset_table, extent, listing_place, score_files, title_of
+from tools.readme import Dataset, dataset_table, extent, listing_place, score_files, title_of
 
 SOURCES = Path(__file__).parent
 PAGES = {
@@ -282,7 +281,7 @@ def _made(folder):
     runs = made.get("notebooks", {})
     parts = [f"Profile {made['profile']}, seed {made['seed']}"]
     if runs:
-        last = runs.get("10") or max(runs.values(), key=lambda one: one["finished"])
+        last = runs.get("11") or max(runs.values(), key=lambda one: one["finished"])
         scores = _scores(folder / "scores.csv") if (folder / "scores.csv").exists() else None
         parts.append(
             f"{last['n_utterances']} recordings"
@@ -477,11 +476,9 @@ class Site:
         parts = []
         for path in score_files(self.root):
             name, scores = path.parent.name, _scores(path)
-            costs = path.with_name("costs.csv")
-            none = pd.DataFrame(columns=[*NAME, "parameters", "seconds_to_train", "ms_per_utterance"])
             parts += [
                 Markup('<h2 id="{}">{}</h2><p class="note">{}</p>').format(name, title_of(name), _made(path.parent)),
-                markdown(dataset_table(scores, pd.read_csv(costs) if costs.exists() else none)),
+                markdown(dataset_table(Dataset(path.parent))),
                 Markup("<details><summary>Every row: {} models, protocols and levels</summary>{}</details>").format(
                     len(scores), _all_scores(scores)
                 ),

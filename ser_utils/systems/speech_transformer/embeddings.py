@@ -12,7 +12,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from ser_utils.corpora.loading import EMOTIONS
-from ser_utils.evaluation.metrics import bootstrap_interval, unweighted_average_recall
+from ser_utils.evaluation.metrics import speaker_interval, unweighted_average_recall
 from ser_utils.evaluation.splits import audit_leakage
 from ser_utils.features.store import FeatureStore, build_store
 from ser_utils.systems.speech_transformer import heads as embedding_heads
@@ -245,7 +245,7 @@ def ms_to_embed(embeddings):
     return _ms_per_second(embeddings.encoder.model) * embeddings.store.table["duration_s"].mean()
 
 
-def probe_layers(embeddings, folds, *, seed=0):
+def probe_layers(embeddings, folds):
     """What a linear classifier reads from each hidden state: a table `layer, uar, low, high`, one row each.
 
     Logistic regression on mean and standard deviation over time, standardised in the fold; trained on train and
@@ -269,7 +269,7 @@ def probe_layers(embeddings, folds, *, seed=0):
             predicted = classifier.predict(statistics[asked, layer])
             parts.append(table.iloc[asked][["speaker", "emotion"]].assign(prediction=predicted))
         both = pd.concat(parts)
-        low, high = bootstrap_interval(both, seed=seed)
+        low, high = speaker_interval(both)
         uar = unweighted_average_recall(both["emotion"], both["prediction"])
         rows.append({"layer": layer, "uar": uar, "low": low, "high": high})
     return pd.DataFrame(rows)

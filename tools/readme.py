@@ -1,0 +1,370 @@
+"""README's tables and results/README.md, written from results/: no number in them is typed."""
+
+from fnmatch import fnmatch
+from pathlib import Path
+
+import pandas as pd
+
+from ser_utils.corpora.loading import CORPORA
+from ser_utils.evaluation import metrics
+from ser_utils.evaluation.results import NAME, label_of, load_published, sort_results
+from ser_utils.evaluation.splits import PROTOCOLS
+from ser_utils.profiles import systems
+from ser_utils.workspace import REPOSITORY, atomic_path, read_json, replace_between
+
+MARKS = ("<!-- scores -->", "<!-- /scores -->")
+COSTS = {"parameters": ",.0f", "seconds_to_train": ".0f", "ms_per_utterance": ".1f"}
+METRIC = {"uar": "UAR", "accuracy": "accuracy", "macro_f1": "F1"}
+ALPHA = 0.05
+
+
+class Dataset:
+    """One folder of results/ as tables."""
+
+    def __init__(self, folder: Path):
+        self.name, self.title = folder.name, title_of(folder.name)
+        self.scores, self.made = read_scores(folder / "scores.csv"), read_json(folder / "provenance.json")
+        self.costs, self.speakers = self._table(folder, "costs"), self._table(folder, "11_speakers")
+        self.seeds, self.fall = self._table(folder, "11_seeds"), self._table(folder, "11_fall")
+        self.one_voice, self.beaten = self._table(folder, "11_one_voice"), self._table(folder, "11_beaten")
+        self.published = self._table(folder, "11_published")
+
+    @staticmethod
+    def _table(folder, name):
+        path = folder / f"{name}.csv"
+        words = dict.fromkeys([*NAME, "speaker"], str)
+        return pd.read_csv(path, dtype=words) if path.exists() else pd.DataFrame()
+
+    @property
+    def whole(self) -> pd.DataFrame:
+        """Scores of whole utterances, in the order of tables."""
+        return sort_results(self.scores[self.scores["level"] == "utterance"])
+
+    def extent(self) -> str:
+        return extent(self.name, self.made["notebooks"]["11"]["n_utterances"], self.scores)
+
+    def cell(self, rows: pd.DataFrame) -> str:
+        """UAR in percent of the row with the most utterances: with its interval, or with each speaker's own.
+
+        Where several seeds were run it is their mean, and the interval holds the seeds too.
+        """
+        if rows.empty:
+            return "–"
+        row = rows.loc[rows["n_utterances"].idxmax()]
+        runs = _same_result(self.seeds, row)
+        uar, low, high = row["uar"], row["uar_low"], row["uar_high"]
+        mark = ""
+        if len(runs):
+            uar, low, high = runs.iloc[0][["uar_mean", "uar_low", "uar_high"]]
+            mark = f" ±{100 * runs.iloc[0]['uar_sd']:.1f}"
+        if not pd.isna(low):
+            return f"{100 * uar:.1f}{mark} ({100 * low:.0f}–{100 * high:.0f})"
+        return f"{100 * uar:.1f}{mark} {_each(_same_result(self.speakers, row))}".rstrip()
+
+
+def _same_result(table, row) -> pd.DataFrame:
+    return table[(table[NAME] == row[NAME]).all(axis=1)] if len(table) else table
+
+
+def _each(speakers) -> str:
+    """The UAR of each of a few speakers: "[36 45 49]"."""
+    if speakers.empty or len(speakers) >= metrics.FEWEST_SPEAKERS:
+        return ""
+    return f"[{' '.join(f'{100 * uar:.0f}' for uar in speakers['uar'])}]"
+
+
+def read_scores(path: Path) -> pd.DataFrame:
+    """Read a scores.csv, whose text columns may look like numbers or be empty."""
+    empty = {"uar_low": [""], "uar_high": [""]}
+    return pd.read_csv(path, dtype=dict.fromkeys(NAME, str), keep_default_na=False, na_values=empty)
+
+
+def title_of(dataset: str) -> str:
+    """ "ravdess+emodb" → "RAVDESS + EmoDB"."""
+    if dataset == "demo":
+        return "Demo corpus (synthetic)"
+    return " + ".join(CORPORA[name].title if name in CORPORA else name for name in dataset.split("+"))
+
+
+def listing_place(dataset: str) -> tuple:
+    """Sort key of datasets: corpora in the order they are listed in, then readers' own, synthetic speech last."""
+    known, first = [*CORPORA], dataset.split("+")[0]
+    return dataset == "demo", known.index(first) if first in known else len(known), dataset
+
+
+def score_files(root: Path) -> list[Path]:
+    """Every results/*/scores.csv, in the order datasets are listed in."""
+    return sorted(root.glob("results/*/scores.csv"), key=lambda path: listing_place(path.parent.name))
+
+
+def extent(dataset: str, n_utterances: int, scores: pd.DataFrame) -> str:
+    """What the scores of a dataset are of: "339 of 535 recordings, 10 speakers, 4 of 7 emotions, chance 25.0"."""
+    corpus, n_speakers = CORPORA.get(dataset), scores["n_speakers"].max()
+    chance = scores.loc[scores["model"] == "chance", "uar"].max()
+    counts = [(n_utterances, corpus.n_files - len(corpus.broken) if corpus else 0, "recordings")]
+    counts += [(n_speakers, len(corpus.speakers) if corpus else 0, "speakers")]
+    if chance > 0:
+        counts += [(round(1 / chance), len(corpus.emotions) if corpus else 0, "emotions")]
+    parts = [f"{n:,} of {whole:,} {what}" if whole > n else f"{n:,} {what}" for n, whole, what in counts]
+    return ", ".join(parts + ([f"chance {100 * chance:.1f}"] if chance > 0 else []))
+
+
+def shown_models(scores: pd.DataFrame) -> list[tuple[str, str]]:
+    """The models that stand for their systems, as (system, model), in the order of tables."""
+    there = dict.fromkeys(scores[NAME[:2]].itertuples(index=False, name=None))
+    return [
+        (name, model)
+        for name, declared in systems().items()
+        for pattern in declared.models
+        for system, model in there
+        if system == name and fnmatch(model, pattern)
+    ]
+
+
+def dataset_table(data: Dataset) -> str:
+    """One dataset's models by protocol, and their costs, as a table in Markdown.
+
+    A cost is that of the strictest protocol the model was run under.
+    """
+    lines = [f"| system | model | {' | '.join(PROTOCOLS)} | parameters | s to train | ms per utterance |"]
+    lines.append("|---|---|" + "---:|" * (len(PROTOCOLS) + 3))
+    whole = data.whole
+    for system, model in shown_models(whole):
+        rows = whole[(whole["system"] == system) & (whole["model"] == model)]
+        cells = [data.cell(rows[rows["protocol"] == protocol]) for protocol in PROTOCOLS]
+        cost = _same_result(data.costs, rows.iloc[-1])
+        cells += [_number(cost[name], form) if len(cost) else "–" for name, form in COSTS.items()]
+        lines.append(f"| {system} | {model} | {' | '.join(cells)} |")
+    return "\n".join(lines + _not_run(whole, len(PROTOCOLS) + 3))
+
+
+def _number(values, form) -> str:
+    return "–" if pd.isna(values.iloc[0]) else format(values.iloc[0], form)
+
+
+def _not_run(rows, n_cells) -> list[str]:
+    """Lines of systems that need published weights, where none of them has scores."""
+    there = set(rows["system"])
+    return [
+        f"| {name} | needs `{declared.needs}` |{' – |' * n_cells}"
+        for name, declared in systems().items()
+        if declared.needs and name not in there
+    ]
+
+
+def overview(datasets: list[Dataset]) -> str:
+    """All systems on all datasets, under the published split and for new speakers, as a table in Markdown."""
+    names = [f"{data.title}, {split}" for data in datasets for split in ("`paper`", "new speakers")]
+    lines = [f"| system | model | published | {' | '.join(names)} |", "|---|---|---|" + "---:|" * len(names)]
+    whole = pd.concat([data.whole for data in datasets])
+    speaker = whole[whole["protocol"] == "speaker"]
+    for system in systems():
+        models = [model for name, model in shown_models(speaker) if name == system]
+        for model in models[: 2 if system == "baseline" else 1]:
+            cells = [_published(system, model, [data.name for data in datasets])]
+            for data in datasets:
+                rows = data.whole[(data.whole["system"] == system) & (data.whole["model"] == model)]
+                cells += [data.cell(rows[rows["protocol"] == protocol]) for protocol in ("paper", "speaker")]
+            lines.append(f"| {system} | {model} | {' | '.join(cells)} |")
+    return "\n".join(lines + _not_run(whole, len(names) + 1))
+
+
+def _published(system, model, datasets) -> str:
+    """What a system's source reports under its own split, on a dataset that is shown where it can be."""
+    table = load_published().query("system == @system and protocol == 'paper'")
+    table = table.assign(
+        elsewhere=~table["dataset"].isin(datasets),
+        other=table["model"] != model,
+        f1=table["metric"] == "macro_f1",
+    )
+    if table.empty:
+        return "–"
+    row = table.sort_values(["elsewhere", "other", "f1"], kind="stable").iloc[0]
+    return f"{100 * float(row['value']):.1f} {METRIC[row['metric']]}, {title_of(row['dataset'])}"
+
+
+def one_voice_table(datasets: list[Dataset]) -> str:
+    """Models that know one speaker beside the baselines, on exactly the same clips; "" where there are none."""
+    lines = ["| corpus | system | split | clips | its models | mfcc | loudness | difference from mfcc |",
+             "|---|---|---|---:|---:|---:|---:|---:|"]  # fmt: skip
+    for data in datasets:
+        for row in data.one_voice.to_dict("records"):
+            cells = [f"{100 * row[name]:.1f}" for name in ("uar", "mfcc", "loudness")]
+            gap = f"{100 * row['difference']:+.1f} (p {row['p']:.2g})"
+            about = f"| {data.title} | {row['system']} | `{row['protocol']}` | {row['n_utterances']} |"
+            lines.append(f"{about} {' | '.join(cells)} | {gap} |")
+    return "\n".join(lines) if len(lines) > 2 else ""
+
+
+def conclusions(datasets: list[Dataset]) -> str:
+    """What the tables say, in words."""
+    lines = []
+    for data in datasets:
+        lines += [_against_baseline(data), _falls(data)]
+    return "\n".join(f"- {line}" for line in [*filter(None, lines), _beside_published(datasets)] if line)
+
+
+def _against_baseline(data) -> str:
+    table = data.beaten
+    if table.empty:
+        return ""
+    sure = table[table["p_holm"] < ALPHA]
+    if table["n_speakers"].max() < metrics.FEWEST_SPEAKERS:
+        return f"{data.title}: {table['n_speakers'].max()} speakers are too few to say what beats the MFCC baseline."
+    better, worse = (sure[sure["difference"] * sign > 0] for sign in (1, -1))
+    said = [
+        f"{what} are {', '.join(_with_gap(row, data) for row in rows.itertuples())}"
+        if len(rows)
+        else f"none is {what}"
+        for what, rows in (("better", better.sort_values("difference")[::-1]), ("worse", worse))
+    ]
+    return (
+        f"{data.title}, new speakers, {len(table)} models against the MFCC baseline (points of UAR; p < {ALPHA} after "
+        f"Holm's correction): {'; '.join(said)}."
+    )
+
+
+def _with_gap(row, data) -> str:
+    names = {label_of(name): f"{name.system} {name.model}" for name in data.whole.itertuples()}
+    return f"{names[row.first]} {100 * row.difference:+.1f}"
+
+
+def _falls(data) -> str:
+    table = data.fall
+    if table.empty:
+        return ""
+    rows = table[(table["protocol"] == "paper") & (table["strictest"] == "speaker") & table["low"].notna()]
+    shown = [tuple(model) for model in shown_models(data.whole)]
+    if rows.empty:
+        return ""
+    rows = rows[[(row.system, row.model) in shown for row in rows.itertuples()]]
+    sure = rows[(rows["low"] > 0) & (rows["p"] < ALPHA)].sort_values("difference", ascending=False)
+    losses = [f"{row.system} {row.model} {100 * row.difference:.1f} ({100 * row.low:.0f}–{100 * row.high:.0f})"
+            for row in sure.itertuples()]  # fmt: skip
+    return (
+        f"{data.title}, the same clips under `paper` and with new speakers: {len(sure)} of {len(rows)} models surely lose "
+        f"points of UAR{': ' if losses else ''}{', '.join(losses)}."
+    )
+
+
+def _beside_published(datasets) -> str:
+    tables = [data.published for data in datasets if len(data.published)]
+    if not tables:
+        return ""
+    table = pd.concat(tables)
+    table = table[(table["protocol"] == "paper") & table["ours"].notna()]
+    if table.empty:
+        return ""
+    reached = table[table["ours"] >= table["published"].astype(float)]
+    same = table["agree"].astype(str).eq("True").sum()
+    count = f"{len(reached)} of {len(table)}" if len(reached) else f"None of the {len(table)}"
+    return (
+        f"{count} figures published under `paper` for these corpora {'is' if len(reached) < 2 else 'are'} reached, and "
+        f"{'none' if not same else same} of ours is of the same protocol: classes, clips tested, folds, size of the "
+        "network or epochs differ (`11_published.csv` says how)."
+    )
+
+
+def pages(root: Path = REPOSITORY) -> tuple[str, str, list[str]]:
+    """Write what belongs between README's marks, and the whole of results/README.md.
+
+    Returns
+    -------
+    the two texts, and the datasets shown: real corpora, or the demo corpus where there is no other
+    """
+    datasets = [Dataset(path.parent) for path in score_files(root)]
+    datasets = [data for data in datasets if data.name != "demo"] or datasets
+    synthetic = any(data.name == "demo" for data in datasets)
+    note = " The demo corpus is synthetic: nothing here is a finding about people." if synthetic else ""
+    return _of_readme(datasets, note), _of_results(datasets, note), [data.name for data in datasets]
+
+
+def _of_readme(datasets, note) -> str:
+    about = " ".join(
+        f"{data.title}: {data.extent()} (profile {data.made['profile']}, seed {data.made['seed']})."
+        for data in datasets
+    )
+    text = [
+        overview(datasets),
+        "UAR (the mean recall of the emotions) in % of whole utterances. Brackets hold 95 % intervals over speakers, or, "
+        f"for fewer than {metrics.FEWEST_SPEAKERS} speakers, the UAR of each. `paper` is the kind of split that the "
+        "papers used, which [leaks](#the-splits); *new speakers* is the protocol `speaker`. The two test other clips, "
+        f"so small differences say nothing. {about}{note}",
+        conclusions(datasets),
+    ]
+    if voices := one_voice_table(datasets):
+        text += [
+            "Models of one voice are trained on a speaker and asked about the same speaker. No such model can be asked "
+            "about somebody new, so they are compared with the baselines on exactly the same clips:",
+            voices,
+        ]
+    text.append("All models, splits and costs: [results/README.md](results/README.md).")
+    return "\n\n".join(filter(None, text))
+
+
+def _of_results(datasets, note) -> str:
+    text = [
+        "# Scores",
+        "UAR in % of whole utterances under four splits, of which `paper` leaks. Brackets hold 95 % intervals over "
+        f"speakers (Student's t, jackknife), or, for fewer than {metrics.FEWEST_SPEAKERS} speakers, the UAR of each. "
+        "Every row, with its leaks, is in each folder's `scores.csv`, costs are in `costs.csv`, and what every model said "
+        f"of every clip is in `decisions/`. `make rescore DATASET=…` makes all of it again and compares.{note} Written by "
+        "`make tables`.",
+    ]
+    for data in datasets:
+        about = data.extent()
+        about = f"{about[0].upper()}{about[1:]}; profile {data.made['profile']}, seed {data.made['seed']}."
+        text += [f"## {data.title}", about, dataset_table(data)]
+        if len(data.published):
+            text += ["Beside what was published:", _published_table(data.published)]
+    return "\n\n".join(text) + "\n"
+
+
+def _published_table(table) -> str:
+    """Published figures and ours, with what has to agree for the protocol to be the same, in Markdown."""
+    facts = {
+        "classes": "classes",
+        "clips": "clips",
+        "n_folds": "folds",
+        "parameters": "parameters",
+        "epochs": "epochs",
+    }
+    heads = [f"{name}, theirs / ours" for name in facts.values()]
+    lines = [f"| system | model | split | metric | published | ours | {' | '.join(heads)} | same protocol |",
+             "|---|---|---|---|---:|---:|" + "---|" * (len(heads) + 1)]  # fmt: skip
+    for row in table[table["ours"].notna()].to_dict("records"):
+        pairs = [f"{_count(row[key])} / {_count(row[f'our {key}'])}" for key in facts]
+        scores = f"{100 * float(row['published']):.1f} | {100 * row['ours']:.1f}"
+        about = (
+            f"| {row['system']} | {row['model']} | {row['protocol']} | {METRIC[row['metric']]} | {scores} |"
+        )
+        lines.append(f"{about} {' | '.join(pairs)} | {'yes' if str(row['agree']) == 'True' else 'no'} |")
+    return "\n".join(lines) if len(lines) > 2 else "Nothing of what was published was run here."
+
+
+def _count(value) -> str:
+    try:
+        return "?" if pd.isna(value) else f"{float(value):,.0f}"
+    except ValueError:
+        return str(value)
+
+
+def write_readme(root: Path = REPOSITORY) -> list[str]:
+    """Put the tables of all real corpora in results/ into README and results/README.md. Returns the datasets shown."""
+    between_marks, page, shown = pages(root)
+    replace_between(MARKS, root / "README.md", between_marks)
+    with atomic_path(root / "results" / "README.md") as temporary:
+        temporary.write_text(page, "utf-8")
+    return shown
+
+
+def outdated_pages(root: Path = REPOSITORY) -> list[str]:
+    """List the pages whose tables are not those that results/ give, one sentence each."""
+    if not (root / "README.md").exists():
+        return []
+    between_marks, page, _ = pages(root)
+    there = (root / "README.md").read_text("utf-8").partition(MARKS[0])[2].partition(MARKS[1])[0]
+    results = root / "results" / "README.md"
+    outdated = ["README.md"] if there.strip() != between_marks.strip() else []
+    outdated += ["results/README.md"] if not results.exists() or results.read_text("utf-8") != page else []
+    return [f"{name} does not show what results/ hold: make tables writes it" for name in outdated]
