@@ -153,17 +153,14 @@ def synthesise_utterance(speaker: str, emotion: str, sentence: str, *, seed: int
     ------
     ValueError : for an unknown key
     """
-    choices = {
-        "speaker": (speaker, SPEAKERS),
-        "emotion": (emotion, EXPRESSIONS),
-        "sentence": (sentence, SENTENCES),
-    }
+    choices = dict(
+        speaker=(speaker, SPEAKERS), emotion=(emotion, EXPRESSIONS), sentence=(sentence, SENTENCES)
+    )
     for name, (value, known) in choices.items():
         if value not in known:
             raise ValueError(f"Unknown {name}; accepted: {', '.join(known)}. Received: {name}={value!r}")
     rng = np.random.default_rng([seed, *(list(known).index(value) for value, known in choices.values())])
     voice, expression = SPEAKERS[speaker], _portray(emotion, SPEAKERS[speaker], rng)
-
     letters = f"|{SENTENCES[sentence]}|".replace(" ", "")
     phones = [PHONES[letter.lower()] for letter in letters]
     stressed = np.array([letter in "AEIOU" for letter in letters])
@@ -186,15 +183,19 @@ def synthesise_utterance(speaker: str, emotion: str, sentence: str, *, seed: int
     scale = 17 / voice.tract_cm * (1 + expression.smile / 100)
     signal = _resonate(gain * _glottal_source(f0_hz, expression, rng), formants_hz, scale)
     signal /= np.sqrt(np.mean(signal[gain > 0.3] ** 2))
-    ends = np.cumsum(n_frames) * FRAME
-    for phone, end in zip(phones, ends, strict=True):
+    for phone, end in zip(phones, np.cumsum(n_frames) * FRAME, strict=True):
         if phone.noise_ms:
             noise = _noise_of(phone, expression.rate, rng)
             signal[end - len(noise) : end] += noise
+    return _as_recorded(signal, expression.level_db, rng)
+
+
+def _as_recorded(signal, level_db, rng):
+    """The signal as a microphone in a quiet room takes it."""
     # nobody keeps the same distance to a microphone
-    level_db = expression.level_db + 1.5 * rng.standard_normal() - 27
+    level_db = level_db + 1.5 * rng.standard_normal() - 27
     signal *= 10 ** (level_db / 20) / np.sqrt(np.mean(signal**2))
-    signal += 10 ** (-72 / 20) * rng.standard_normal(len(signal))  # a quiet room
+    signal += 10 ** (-72 / 20) * rng.standard_normal(len(signal))
     return _limit(signal)
 
 
