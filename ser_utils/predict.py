@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ser_utils.corpora import CORPORA, EMOTIONS
+from ser_utils.corpora import CORPORA, emotions_in_order
 from ser_utils.features.audio import HEARD_DB, AudioError, block_power, hear, heard_seconds, load_with_remark
 from ser_utils.profiles import settings
 from ser_utils.workspace import MissingResult, Workspace, WorkspaceError, sealed
@@ -127,7 +127,7 @@ def predict_emotion(
     folds = f"folds/feature_network-speaker-{predictions.split('-')[-1]}"  # a folder may keep earlier ones
     tested = workspace.load_table(predictions, "05")
     networks, longest = _load_networks(workspace, model, workspace.load_table(folds, "05"))
-    classes = [emotion for emotion in EMOTIONS if f"p_{emotion}" in tested]
+    classes = emotions_in_order(column.removeprefix("p_") for column in tested if column.startswith("p_"))
 
     bounds, n_silent = _cut(signal, chosen)
     p, windows = _listen(networks, signal, bounds, chosen, "mfcc" if model.endswith("mfcc") else "log_mel")

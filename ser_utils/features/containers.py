@@ -178,7 +178,10 @@ def _examine_chunks(stream, start, size, magic):
         last.length, remark = _judge_rest(stream, last, container or size, size, layout.pad)
     if len(sounds) > 1:
         remark = "; ".join(filter(None, [f"its {len(sounds)} blocks of sound are joined", remark]))
-    if is_padded and len(sounds) == 1 and last.length == promised:
+    is_true = is_padded and len(sounds) == 1 and last.length == promised
+    if (
+        is_true or size >= 2**32
+    ):  # a RIFF does not hold more; libsndfile then reads what it takes for the sound
         return remark, None
     return remark, _rewrite(stream, start, magic, chunks, sounds)
 

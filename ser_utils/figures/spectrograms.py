@@ -10,9 +10,12 @@ from matplotlib.figure import Figure
 
 from ser_utils.figures.style import panels, show_levels, show_log_mel
 
+Clips = Sequence[np.ndarray]
+HIGHEST_HZ = 8000  # upper end of the highest band
+
 
 def from_sound_to_log_mel(
-    signal: np.ndarray, sample_rate: int, *, n_mels: int, n_fft: int, hop_length: int, fmax: float = 8000
+    signal: np.ndarray, sample_rate: int, *, n_mels: int, n_fft: int, hop_length: int
 ) -> Figure:
     """Draw one utterance in five steps: samples, |STFT|, power in dB, mel filters, log-mel.
 
@@ -20,10 +23,10 @@ def from_sound_to_log_mel(
     ----------
     signal : (n_samples,)
     sample_rate : Hz
-    n_mels, n_fft, hop_length, fmax : as in `features.spectral.log_mel`
+    n_mels, n_fft, hop_length : as in `features.spectral.log_mel`
     """
     magnitude = np.abs(librosa.stft(signal, n_fft=n_fft, hop_length=hop_length))
-    fmax = min(fmax, sample_rate / 2)
+    fmax = min(HIGHEST_HZ, sample_rate / 2)
     filters = librosa.filters.mel(sr=sample_rate, n_fft=n_fft, n_mels=n_mels, fmax=fmax)
     log_mel = librosa.power_to_db(filters @ magnitude**2, ref=np.max)
     decibels = librosa.power_to_db(magnitude**2, ref=np.max)
@@ -49,12 +52,7 @@ def from_sound_to_log_mel(
 
 
 def versions(
-    spectrograms: Mapping[str, np.ndarray],
-    sample_rate: int,
-    *,
-    hop_length: int,
-    columns: int = 4,
-    fmax: float = 8000,
+    spectrograms: Mapping[str, np.ndarray], sample_rate: int, *, hop_length: int, columns: int = 4
 ) -> Figure:
     """Draw versions of one utterance side by side, on one dB scale.
 
@@ -64,11 +62,11 @@ def versions(
     sample_rate : Hz
     hop_length : samples
     columns : panels in a row
-    fmax : Hz, upper end of the highest band
     """
     figure, grid = panels(len(spectrograms), columns=columns, width=3.1, height=2.1, sharey=True)
+    scale = {"fmax": HIGHEST_HZ, "vmin": -80, "vmax": 0}
     for axes, (name, frames) in zip(grid, spectrograms.items(), strict=True):
-        image = show_log_mel(axes, frames.T, sample_rate, hop_length=hop_length, fmax=fmax, vmin=-80, vmax=0)
+        image = show_log_mel(axes, frames.T, sample_rate, hop_length=hop_length, **scale)
         axes.set_title(name)
         if axes.get_subplotspec().colspan.start:
             axes.set_ylabel("")
@@ -77,14 +75,13 @@ def versions(
 
 
 def attention(
-    log_mels: Sequence[np.ndarray],
-    weights: Sequence[np.ndarray],
+    log_mels: Clips,
+    weights: Clips,
     titles: Sequence[str],
     sample_rate: int,
     *,
     hop_length: int,
     step_frames: int,
-    fmax: float = 8000,
 ) -> Figure:
     """Draw the log-mel of some clips, and below each how much every step of it counted.
 
@@ -96,53 +93,39 @@ def attention(
     sample_rate : Hz
     hop_length : samples
     step_frames : frames that one step stands for
-    fmax : Hz, upper end of the highest band
     """
     shape = {"figsize": (2.7 * len(log_mels), 3.2), "height_ratios": (3, 1), "squeeze": False}
     figure, grid = plt.subplots(2, len(log_mels), **shape, sharex="col", sharey="row")
     step_s = step_frames * hop_length / sample_rate
     for column, (log_mel, weight, title) in enumerate(zip(log_mels, weights, titles, strict=True)):
         top, bottom = grid[:, column]
-        show_log_mel(top, log_mel.T, sample_rate, hop_length=hop_length, fmax=fmax)
+        show_log_mel(top, log_mel.T, sample_rate, hop_length=hop_length, fmax=HIGHEST_HZ)
         top.set(title=title, xlabel="", ylabel=top.get_ylabel() if column == 0 else "")
         bottom.bar((np.arange(len(weight)) + 0.5) * step_s, weight, width=0.9 * step_s, color="0.35")
         bottom.set(xlabel="time (s)", ylabel="weight" if column == 0 else "")
     return figure
 
 
-def scores(
-    table: pd.DataFrame,
-    *,
-    value: str = "uar",
-    chance: float | None = None,
-    columns: str = "protocol",
-    published: Mapping[str, float] | None = None,
-) -> Figure:
-    """Draw scores of models (rows) under protocols (columns of dots), the published ones beside them.
+def scores(table: pd.DataFrame, *, chance: float | None = None) -> Figure:
+    """Draw the UAR of models (rows) under protocols (colours).
 
     Parameters
     ----------
-    table : model, `columns`, `value` and, where known, `<value>_low`, `<value>_high`
-    value : column that is drawn
+    table : model, protocol, uar and, where known, uar_low and uar_high
     chance : drawn as a line
-    columns : name of the column that says the protocol
-    published : model → value, drawn as crosses
     """
     models = list(dict.fromkeys(table["model"]))
     place = {model: len(models) - 1 - i for i, model in enumerate(models)}
     figure, axes = plt.subplots(figsize=(7.5, 0.42 * len(models) + 1.3))
-    n_groups = table[columns].nunique()
-    for number, (group, rows) in enumerate(table.groupby(columns, sort=False)):
-        height = rows["model"].map(place) + 0.12 * ((n_groups - 1) / 2 - number)
-        axes.plot(rows[value], height, "o", color=f"C{number}", label=str(group))
-        if f"{value}_low" in rows:
-            axes.hlines(height, rows[f"{value}_low"], rows[f"{value}_high"], color=f"C{number}", linewidth=1)
-    if published:
-        shown = {model: score for model, score in published.items() if model in place}
-        axes.plot(list(shown.values()), [place[model] for model in shown], "kx", label="published")
+    n_protocols = table["protocol"].nunique()
+    for number, (protocol, rows) in enumerate(table.groupby("protocol", sort=False)):
+        height = rows["model"].map(place) + 0.12 * ((n_protocols - 1) / 2 - number)
+        axes.plot(rows["uar"], height, "o", color=f"C{number}", label=protocol)
+        if "uar_low" in rows:
+            axes.hlines(height, rows["uar_low"], rows["uar_high"], color=f"C{number}", linewidth=1)
     if chance is not None:
         axes.axvline(chance, color="0.6", linestyle=":", label="chance")
     axes.set_yticks(range(len(models)), models[::-1])
-    axes.set(xlabel=value.upper() if value == "uar" else value, xlim=(0, 1))
+    axes.set(xlabel="UAR", xlim=(0, 1))
     axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     return figure

@@ -11,15 +11,8 @@ from matplotlib.figure import Figure
 
 from ser_utils.corpora import emotions_in_order
 from ser_utils.features.spectral import MelSettings
-from ser_utils.figures.style import (
-    DIVERGING,
-    EMOTION_COLOUR,
-    SEQUENTIAL,
-    colours,
-    panels,
-    show_levels,
-    show_log_mel,
-)
+from ser_utils.figures import style
+from ser_utils.figures.style import EMOTION_COLOUR, panels, show_levels, show_log_mel
 
 
 def counts(table: pd.DataFrame) -> Figure:
@@ -54,7 +47,7 @@ def overview(table: pd.DataFrame) -> Figure:
     left.set(xlabel="duration (s)", ylabel="")
     emotions = emotions_in_order(table["emotion"])
     shares = 100 * pd.crosstab(table["corpus"], table["emotion"], normalize="index").loc[corpora, emotions]
-    _stack_bars(middle, shares, colours(emotions), columns=4)
+    _stack_bars(middle, shares, style.colours(emotions), columns=4)
     middle.set(xlabel="utterances (%)", xlim=(0, 100))
     rates = pd.crosstab(table["corpus"], table["sample_rate_hz"]).loc[corpora]
     rates.columns = [f"{rate / 1000:g} kHz" for rate in rates]
@@ -91,13 +84,12 @@ def by_emotion(table: pd.DataFrame, column: str, label: str) -> Figure:
     return figure
 
 
-def one_per_emotion(examples: Mapping[str, tuple[np.ndarray, int]], *, fmax: float = 8000) -> Figure:
+def one_per_emotion(examples: Mapping[str, tuple[np.ndarray, int]]) -> Figure:
     """Draw the waveform above the spectrogram for one recording of each emotion.
 
     Parameters
     ----------
     examples : emotion → (signal, sample_rate)
-    fmax : Hz shown
     """
     names = emotions_in_order(examples)
     shape = {"figsize": (2.1 * len(names) + 0.8, 3.6), "height_ratios": (1, 2), "squeeze": False}
@@ -109,7 +101,7 @@ def one_per_emotion(examples: Mapping[str, tuple[np.ndarray, int]], *, fmax: flo
         top.set(title=name, ylim=(-1, 1), yticks=[-1, 0, 1] if column == 0 else [])
         level = librosa.amplitude_to_db(_magnitude(signal), ref=np.max)
         image = show_levels(bottom, level, len(signal) / rate, rate / 2000, vmin=-70, vmax=0)
-        bottom.set(xlabel="time (s)", ylim=(0, min(fmax, rate / 2) / 1000))
+        bottom.set(xlabel="time (s)", ylim=(0, min(8, rate / 2000)))
         if column:
             bottom.set_yticklabels([])
     grid[0, 0].set_ylabel("amplitude")
@@ -172,9 +164,9 @@ def before_and_after(
     top = levels[0].max()
     figure, grid = plt.subplots(1, 3, figsize=(12, 2.8), sharey=True)
     shown = (
-        (levels[0], names[0], SEQUENTIAL, top - 80, top),
-        (levels[1], names[1], SEQUENTIAL, top - 80, top),
-        (levels[1] - levels[0], f"{names[1]} − {names[0]}", DIVERGING, -30, 30),
+        (levels[0], names[0], style.SEQUENTIAL, top - 80, top),
+        (levels[1], names[1], style.SEQUENTIAL, top - 80, top),
+        (levels[1] - levels[0], f"{names[1]} − {names[0]}", style.DIVERGING, -30, 30),
     )
     images = []
     for axes, (level, title, colour_map, low, high) in zip(grid, shown, strict=True):
@@ -188,12 +180,7 @@ def before_and_after(
 
 
 def log_mel_grid(
-    spectrograms: np.ndarray,
-    titles: Sequence[str],
-    sample_rate: int,
-    *,
-    hop_length: int = 256,
-    columns: int = 8,
+    spectrograms: np.ndarray, titles: Sequence[str], sample_rate: int, *, columns: int = 8
 ) -> Figure:
     """Draw log-mel spectrograms in a grid on one dB scale.
 
@@ -202,13 +189,12 @@ def log_mel_grid(
     spectrograms : (n, n_mels, n_frames) dB
     titles : (n,)
     sample_rate : Hz
-    hop_length : samples
     columns : panels in a row
     """
     shape = {"columns": columns, "width": 1.55, "height": 1.9}
     figure, grid = panels(len(spectrograms), **shape, sharey=True, sharex=True)
     for number, (axes, log_mel, title) in enumerate(zip(grid, spectrograms, titles, strict=True)):
-        image = show_log_mel(axes, log_mel, sample_rate, hop_length=hop_length, vmin=-80, vmax=0)
+        image = show_log_mel(axes, log_mel, sample_rate, vmin=-80, vmax=0)
         axes.set_title(title, fontsize=8)
         axes.set(ylabel="" if number % columns else "kHz (mel)", xlabel="time (s)")
     figure.colorbar(image, ax=grid, label="dB", shrink=0.8)

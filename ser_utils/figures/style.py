@@ -5,7 +5,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -21,29 +20,14 @@ from ser_utils.workspace import Workspace, atomic_path
 # Okabe–Ito and two of its neighbours: told apart by readers who do not see red and green alike
 COLOURS = "#d55e00 #8c6d46 #56b4e9 #117733 #882255 #e69f00 #7f7f7f #0072b2 #cc79a7".split()
 EMOTION_COLOUR = dict(zip(EMOTIONS, COLOURS, strict=True))
-SEQUENTIAL = "magma"  # levels in dB
+SEQUENTIAL = "magma"  # levels in dB; in style.mplstyle too
 DIVERGING = "RdBu_r"  # differences, around zero
 in_order = emotions_in_order  # as notebooks call it
 
 
 def set_style() -> None:
     """Set fonts, sizes and grid, once per notebook."""
-    mpl.rcParams.update(
-        {
-            "figure.dpi": 100,
-            "savefig.dpi": 130,
-            "figure.constrained_layout.use": True,
-            "font.size": 10,
-            "axes.titlesize": 10,
-            "axes.spines.top": False,
-            "axes.spines.right": False,
-            "axes.grid": True,
-            "grid.alpha": 0.25,
-            "grid.linewidth": 0.6,
-            "image.cmap": SEQUENTIAL,
-            "legend.frameon": False,
-        }
-    )
+    plt.style.use(Path(__file__).with_suffix(".mplstyle"))
 
 
 def sort_by_emotion(table: pd.DataFrame) -> pd.DataFrame:
@@ -124,8 +108,7 @@ def show_log_mel(
     *,
     hop_length: int = 256,
     fmax: float | None = None,
-    vmin: float | None = None,
-    vmax: float | None = None,
+    **options: Any,
 ) -> AxesImage:
     """Draw a log-mel spectrogram with time in s and mel bands labelled in kHz.
 
@@ -135,7 +118,7 @@ def show_log_mel(
     sample_rate : Hz
     hop_length : samples
     fmax : Hz, upper end of the highest band; None is half the rate
-    vmin, vmax : dB, ends of the colour scale; None is the data's
+    options : of `Axes.imshow`, such as vmin and vmax, dB
 
     Returns
     -------
@@ -144,7 +127,7 @@ def show_log_mel(
     import librosa
 
     n_mels, n_frames = log_mel.shape
-    image = show_levels(axes, log_mel, n_frames * hop_length / sample_rate, n_mels, vmin=vmin, vmax=vmax)
+    image = show_levels(axes, log_mel, n_frames * hop_length / sample_rate, n_mels, **options)
     centres = librosa.mel_frequencies(n_mels + 2, fmin=0, fmax=fmax or sample_rate / 2)[1:-1]
     ticks = np.linspace(0, n_mels - 1, 5).astype(int)
     axes.set_yticks(ticks + 0.5, [f"{centres[i] / 1000:.1f}" for i in ticks])

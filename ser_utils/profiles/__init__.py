@@ -100,9 +100,8 @@ def settings(table: str, profile: str, dataset: str = "") -> dict[str, Any]:
     if profile not in _tables()[table]:
         raise ValueError(f"profile must be one of {', '.join(PROFILES)}. Received: profile={profile!r}")
     values = _tables()[table][profile]
-    return {name: value for name, value in values.items() if not isinstance(value, dict)} | values.get(
-        dataset, {}
-    )
+    common = {name: value for name, value in values.items() if not isinstance(value, dict)}
+    return common | values.get(dataset, {})
 
 
 def settings_table(table: str) -> "pd.DataFrame":
@@ -112,8 +111,7 @@ def settings_table(table: str) -> "pd.DataFrame":
     columns = {}
     for profile in (name for name in PROFILES if name in _tables()[table]):
         columns[profile] = settings(table, profile)
-        for dataset in (
-            name for name, values in _tables()[table][profile].items() if isinstance(values, dict)
-        ):
-            columns[f"{profile}, {dataset}"] = settings(table, profile, dataset)
+        for dataset, values in _tables()[table][profile].items():
+            if isinstance(values, dict):
+                columns[f"{profile}, {dataset}"] = settings(table, profile, dataset)
     return pd.DataFrame(columns)
