@@ -211,6 +211,8 @@ class Workspace:
     root: str | Path = ""
     started: datetime = field(default_factory=lambda: datetime.now(UTC), compare=False, repr=False)
     saved: set[str] = field(default_factory=set, compare=False, repr=False)  # names of the predictions made
+    # name of each figure -> key of its data
+    drawn: dict[str, str] = field(default_factory=dict, compare=False, repr=False)
 
     def __post_init__(self):
         if self.profile not in PROFILES:
@@ -385,6 +387,7 @@ class Workspace:
             "seed": self.seed,
             **made_by(),
             "models": self._models(),
+            "figures": self.drawn,
             "corpus": content_key(sorted(utterances["pcm_sha256"].astype(str))),
             "n_utterances": len(utterances),
             "settings": settings,

@@ -21,6 +21,7 @@ from ser_utils.evaluation.results import (
     result_names,
     seeds_of,
 )
+from ser_utils.figures import style
 from ser_utils.names import result_name
 from ser_utils.profiles import systems
 from ser_utils.systems.baselines import has_opensmile
@@ -291,8 +292,8 @@ def rescore(workspace: Workspace) -> list[str]:
     folder = workspace.root / "results" / workspace.name
     wrong = altered_files(folder) + readme.outdated_pages(workspace.root)
     if not (folder / "decisions").exists():
-        print(f"{folder / 'decisions'} does not ship: only checksums and README were checked. "
-              f"`make reproduce DATASET={workspace.dataset}` makes it.")  # fmt: skip
+        made_by = f"`make reproduce DATASET={workspace.dataset}` makes it"
+        print(f"{folder / 'decisions'} does not ship: only checksums and README were checked. {made_by}.")
         return wrong
     made = read_json(folder / "provenance.json")
     with tempfile.TemporaryDirectory() as root:
@@ -334,6 +335,23 @@ def _compare_table(path, fresh) -> list[str]:
     return []
 
 
+def outdated_figures(workspace: Workspace) -> list[str]:
+    """List the pictures of a dataset that the code as it is, or the run that provenance.json names, did not draw."""
+    figures = workspace.root / "figures" / workspace.name
+    made = read_json(workspace.root / "results" / workspace.name / "provenance.json")["notebooks"]
+    outdated = []
+    for path in sorted(figures.glob("*.png")):
+        code, data = style.origin_of(path)
+        drawn = made.get(path.stem[:2], {}).get("figures", {})
+        if not code:
+            outdated.append(f"{path.name} does not tell what drew it")
+        elif code != style.drawing_code(path.stem):
+            outdated.append(f"{path.name} was drawn by other code")
+        elif data != drawn.get(path.stem):
+            outdated.append(f"{path.name} shows other data than the run in provenance.json")
+    return outdated
+
+
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m tools.verify", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
@@ -341,10 +359,11 @@ def main(arguments: list[str] | None = None) -> None:
         "verify": "train everything again and compare the scores",
         "rescore": "make scores and tables again from the decisions that ship, and compare",
         "restore": "take the decisions that ship for those of this run: notebook 11 needs no other then",
+        "figures": "list pictures that other code, or another run, has drawn",
         "readme": "write README's tables from results/",
     }
     command = {name: commands.add_parser(name, help=text) for name, text in about.items()}
-    for name in ("verify", "rescore", "restore"):
+    for name in ("verify", "rescore", "restore", "figures"):
         command[name].add_argument("--dataset", default="demo")
         command[name].add_argument("--root", default="")
     command["verify"].add_argument("--recomputed", help="root of a finished second run; none: it is made now")
@@ -357,7 +376,10 @@ def main(arguments: list[str] | None = None) -> None:
         restored = restore_decisions(given.dataset, REPOSITORY / "results" / workspace.name, given.root)
         print(f"{restored.name}, profile {restored.profile}: now run notebook 11")
         return
-    different = verify(workspace, given.recomputed) if given.command == "verify" else rescore(workspace)
+    check = {"rescore": rescore, "figures": outdated_figures}
+    different = (
+        verify(workspace, given.recomputed) if given.command == "verify" else check[given.command](workspace)
+    )
     print(*different, sep="\n")
     print("differs" if different else f"results/{given.dataset}: {given.command} finds them right")
     sys.exit(bool(different))

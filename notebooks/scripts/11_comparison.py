@@ -135,7 +135,8 @@ fall = tables["11_fall"]
 stand = [results.stands_for_its_system(row.system, row.model) for row in fall.itertuples()]
 if any(stand):
     figure = comparison.falls(fall[stand])
-    caption = f"UAR lost from each protocol to the strictest one, on the same clips; 95 % intervals over speakers.{caveat}"
+    caption = "UAR lost from each protocol to the strictest one a model knows, on the same clips; 95 % intervals over "
+    caption += f"speakers; hollow: fewer than {metrics.FEWEST_SPEAKERS} speakers.{caveat}"
     style.save_figure(workspace, figure, "11_fall", caption)
     plt.show()
 fall.round(3)
@@ -177,8 +178,8 @@ for what, family in (("against the MFCC baseline", beaten), ("of all with all", 
     if len(family):
         least = min(1, len(family) * metrics.smallest_p(family["n_speakers"].max()))
         n_sure = (family["p_holm"] < 0.05).sum()
-        print(f"{strictest}, {len(family)} pairs {what}: {n_sure} differ at 5 % after correction; the least p "
-              f"possible is {least:.4f}")  # fmt: skip
+        print(f"{strictest}, {len(family)} pairs {what}: {n_sure} differ at 5 % after correction")
+        print(f"  (with so few speakers and so many pairs, the least p possible is {least:.4f})")
 beaten.sort_values("difference", ascending=False).round(4)
 
 # %%
@@ -187,11 +188,10 @@ marks = results.square(pairs, "p_holm", list(decided), sign=1).map(lambda p: "*"
 figure = comparison.matrix(
     gap, label="UAR of row minus column", low=-0.6, high=0.6, diverging=True, marks=marks
 )
-style.save_figure(
-    workspace, figure, "11_significance",
+caption = (
     f"Differences of UAR, protocol {strictest}; * p < 0.05 by permutation over speakers, Holm-corrected for "
-    f"{len(pairs)} pairs.{caveat}",
-)  # fmt: skip
+)
+style.save_figure(workspace, figure, "11_significance", f"{caption}{len(pairs)} pairs.{caveat}")
 plt.show()
 
 # %% [markdown]
@@ -215,8 +215,9 @@ else:
 # ## Does it know when it does not know?
 #
 # A system is calibrated if, of the answers it gives with 70 % confidence, 70 % are right. The expected calibration error
-# (ECE) is the mean distance from that. A support vector machine has no probabilities: its softmax of decision values
-# only ranks. SigWavNet ends in a softmax of averages of normalised values, which are never far apart: it cannot be sure.
+# (ECE) is the mean distance from that. A support vector machine has decision values; a sigmoid for each class, fitted
+# within the training part, makes them probabilities, and the highest one is the answer. SigWavNet ends in a softmax of
+# averages of normalised values, which are never far apart: it cannot be sure.
 
 # %%
 figure = comparison.calibration(decided)
@@ -237,14 +238,13 @@ folds = make_folds(utterances, strictest, seed=seed)
 features = {m: baselines.load_features(workspace.folder("features"), utterances, m) for m in models}
 noisy = {}
 for model in [m for m in chosen["noise_models"] if m in models]:
-    for snr_db in ["clean", *chosen["snr_db"]]:
-        added = None if snr_db == "clean" else baselines.load_features(
-            workspace.folder("features"), utterances, model, snr_db=snr_db
-        )  # fmt: skip
+    for snr_db in [None, *chosen["snr_db"]]:
+        added = baselines.load_features(workspace.folder("features"), utterances, model, snr_db=snr_db)
         heard, _ = baselines.cross_validate(
             features[model], utterances, folds, model=model, test_features=added
         )
-        noisy[model, snr_db] = metrics.unweighted_average_recall(heard["emotion"], heard["prediction"])
+        level = "clean" if snr_db is None else snr_db  # 0 dB is a level, too
+        noisy[model, level] = metrics.unweighted_average_recall(heard["emotion"], heard["prediction"])
 noise = pd.Series(noisy).unstack()[["clean", *chosen["snr_db"]]]
 
 # %%

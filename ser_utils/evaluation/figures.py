@@ -51,7 +51,7 @@ def leaderboard(scores: pd.DataFrame, speakers: pd.DataFrame, *, chance: float |
 def _rows_by_protocol(labels, protocols):
     """A figure with a panel per protocol whose rows are labelled: (figure, {protocol: axes})."""
     size = (1.6 + 2.6 * len(protocols), 0.8 + 0.26 * len(labels))
-    figure, grid = plt.subplots(1, len(protocols), figsize=size, sharey=True, squeeze=False)
+    figure, grid = plt.subplots(1, len(protocols), figsize=size, sharex=True, sharey=True, squeeze=False)
     grid[0][0].set_yticks(range(len(labels)), labels)
     grid[0][0].set_ylim(-0.6, len(labels) - 0.4)
     return figure, dict(zip(protocols, grid[0], strict=True))
@@ -62,7 +62,7 @@ def falls(table: pd.DataFrame) -> Figure:
 
     Parameters
     ----------
-    table : as `results.falls` gives it; a row without an interval (few speakers) is hollow
+    table : as `results.measure_falls` gives it; a row without an interval (few speakers) is hollow
     """
     table = table.assign(label=[label_of(row) for row in table.itertuples()])
     of_paper = table[table["protocol"] == table["protocol"].iloc[0]].sort_values("difference")
@@ -154,7 +154,7 @@ def matrix(
 
 
 def by_gender(table: pd.DataFrame) -> Figure:
-    """Draw each system's UAR for female and male speakers; table : as `results.by_gender` gives it."""
+    """Draw each system's UAR for female and male speakers; table : as `results.score_genders` gives it."""
     styles = {"female": ("o", "#882255", "female"), "male": ("s", "#0072b2", "male")}
     return _dumbbells(table[::-1], styles, list(table["label"][::-1]), "UAR")
 
@@ -176,5 +176,5 @@ def _dumbbells(rows, styles, labels, what) -> Figure:
         axes.plot(rows[column], range(len(rows)), marker, color=colour, label=name)
     axes.set_yticks(range(len(rows)), labels, fontsize=8)
     axes.set(xlim=(0, 1), ylim=(-0.6, len(rows) - 0.4), xlabel=what)
-    axes.legend(fontsize=8)
+    axes.legend(fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
     return figure

@@ -225,7 +225,7 @@ def square(pairs: pd.DataFrame, column: str, labels: list[str], *, sign: int = -
     return table
 
 
-def by_gender(tables: Labelled, utterances: pd.DataFrame) -> pd.DataFrame:
+def score_genders(tables: Labelled, utterances: pd.DataFrame) -> pd.DataFrame:
     """UAR of each system for female and male speakers; empty where the corpus does not say."""
     gender_of, rows = utterances.set_index("utterance_id")["gender"], []
     for label, table in tables.items():
@@ -279,7 +279,7 @@ def hardest_clips(wrong: pd.DataFrame, utterances: pd.DataFrame) -> pd.DataFrame
     return table.sort_values(["share of systems wrong", "utterance_id"], ascending=[False, True])
 
 
-def falls(decided: Decisions) -> pd.DataFrame:
+def measure_falls(decided: Decisions) -> pd.DataFrame:
     """Tell how far each model falls from each protocol to its strictest one, on the same clips.
 
     Returns
@@ -347,11 +347,13 @@ def gather_setups(decided: Decisions, costs: pd.DataFrame, epochs: Mapping[str, 
     costs : as `gather_costs` gives it
     epochs : of each system at most
     """
+    counted = {"classes": "emotion", "clips": "utterance_id", "n_folds": "fold"}
     rows = [
-        {**name._asdict(), "classes": table["emotion"].nunique(), "clips": table["utterance_id"].nunique(),
-         "n_folds": table["fold"].nunique(), "epochs": epochs.get(name.system)}
+        name._asdict()
+        | {fact: table[column].nunique() for fact, column in counted.items()}
+        | {"epochs": epochs.get(name.system)}
         for name, table in decided.items()
-    ]  # fmt: skip
+    ]
     return pd.DataFrame(rows).merge(costs[[*NAME, "parameters"]], how="left")
 
 
@@ -383,15 +385,20 @@ def beside_published(scores: pd.DataFrame, setups: pd.DataFrame) -> pd.DataFrame
     return pd.DataFrame(rows, columns=columns)
 
 
-def _pair(figure, own) -> dict[str, Any]:
-    pair = figure | {"published": figure["value"], "ours": np.nan if own is None else own[figure["metric"]]}
-    if own is None:
+def _pair(figure, result) -> dict[str, Any]:
+    pair = figure | {
+        "published": figure["value"],
+        "ours": np.nan if result is None else result[figure["metric"]],
+    }
+    if result is None:
         return pair
     agree = []
     for key in SETUP:
-        pair[f"our {key}"] = own[key]
-        near = 0.01 * own[key] if key == "parameters" else 0
-        agree.append(figure[key] == "–" or (figure[key] != "" and abs(float(figure[key]) - own[key]) <= near))
+        pair[f"our {key}"] = result[key]
+        near = 0.01 * result[key] if key == "parameters" else 0
+        agree.append(
+            figure[key] == "–" or (figure[key] != "" and abs(float(figure[key]) - result[key]) <= near)
+        )
     return pair | {"agree": all(agree)}
 
 
@@ -416,11 +423,11 @@ def derived_tables(
     setups = gather_setups(decided, gather_costs(workspace), epochs)
     return {
         "11_speakers": score_speakers(decided),
-        "11_fall": falls(decided),
+        "11_fall": measure_falls(decided),
         "11_one_voice": models_of_one_voice(decided),
         "11_beaten": compare_all(tables, against=TO_BEAT),
         "11_significance": compare_all(tables),
-        "11_gender": by_gender(tables, utterances),
+        "11_gender": score_genders(tables, utterances),
         "11_calibration": calibration_errors(tables),
         "11_hardest": hardest_clips(errors(tables), utterances).head(50),
         "11_published": beside_published(scores, setups),

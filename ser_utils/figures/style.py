@@ -1,5 +1,6 @@
 """One look for every figure: emotion order and colours, axes with units, captions that travel in the file."""
 
+import ast
 import io
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,11 +12,13 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
+from matplotlib.patches import Rectangle
+from matplotlib.text import Text
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from ser_utils.corpora import EMOTIONS, emotions_in_order
-from ser_utils.workspace import Workspace, atomic_path
+from ser_utils.workspace import REPOSITORY, Workspace, atomic_path, content_key
 
 # Okabe–Ito and two of its neighbours: told apart by readers who do not see red and green alike
 COLOURS = "#d55e00 #8c6d46 #56b4e9 #117733 #882255 #e69f00 #7f7f7f #0072b2 #cc79a7".split()
@@ -67,9 +70,66 @@ def save_figure(workspace: Workspace, figure: Figure, name: str, caption: str) -
         few_colours = image.convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
     inside = PngInfo()  # no software or date: the same figure is the same file
     inside.add_text("Description", caption)
+    inside.add_text("Code", drawing_code(name))
+    workspace.drawn[name] = content_key(*_numbers(figure))
+    inside.add_text("Data", workspace.drawn[name])
     with atomic_path(path) as temporary:
         few_colours.save(temporary, "png", optimize=True, pnginfo=inside)
     return path
+
+
+def drawing_code(name: str) -> str:
+    """Key of the code that draws a picture: its notebook and the figure modules that notebook imports.
+
+    Comments, docstrings and layout of the code do not count. name : of the picture, e.g. "00_durations"
+    """
+    scripts = sorted((REPOSITORY / "notebooks" / "scripts").glob(f"{name[:2]}_*.py"))
+    trees = [ast.parse(path.read_text("utf-8")) for path in scripts]
+    imported = [
+        f"{node.module}.{alias.name}"
+        for tree in trees
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("ser_utils")
+        for alias in node.names
+    ]
+    places = {REPOSITORY / f"{dotted.replace('.', '/')}.py" for dotted in imported if "figures" in dotted}
+    trees += [ast.parse(path.read_text("utf-8")) for path in sorted(places) if path.exists()]
+    return content_key(*[ast.dump(_without_docstrings(tree)) for tree in trees])
+
+
+def _without_docstrings(tree):
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if (
+            isinstance(body, list)
+            and body
+            and isinstance(body[0], ast.Expr)
+            and isinstance(body[0].value, ast.Constant)
+        ):
+            node.body = body[1:]
+    return tree
+
+
+def _numbers(figure):
+    """What a figure shows as numbers and words: its lines, images, points, bars and texts."""
+    for artist in figure.findobj():
+        if isinstance(artist, Text):
+            yield artist.get_text()
+        shown = [
+            read()
+            for name in ("get_xydata", "get_array", "get_offsets")
+            if (read := getattr(artist, name, None))
+        ]
+        shown += [artist.get_bbox().get_points()] if isinstance(artist, Rectangle) else []
+        for numbers in shown:
+            if numbers is not None:
+                yield np.round(np.ma.filled(np.ma.asarray(numbers, dtype=float), np.nan), 6)
+
+
+def origin_of(path: Path) -> tuple[str, str]:
+    """The keys of drawing code and data inside a PNG that `save_figure` wrote; empty where there are none."""
+    with Image.open(path) as image:
+        return image.info.get("Code", ""), image.info.get("Data", "")
 
 
 def caption_of(path: str | Path) -> str:

@@ -10,6 +10,7 @@ import librosa
 import numpy as np
 import pandas as pd
 from joblib.externals.loky import ProcessPoolExecutor
+from sklearn.calibration import CalibratedClassifierCV
 from sklearn.dummy import DummyClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -98,7 +99,7 @@ def system_of(model):
     return "opensmile" if model in OPENSMILE_SETS else "baseline"
 
 
-def add_noise(signal, snr_db):
+def add_white_noise(signal, snr_db):
     """Add white noise at a signal-to-noise ratio in dB; the noise follows from the signal, so it is repeatable."""
     noise = np.random.default_rng(zlib.crc32(np.ascontiguousarray(signal).tobytes())).standard_normal(
         len(signal)
@@ -108,7 +109,7 @@ def add_noise(signal, snr_db):
 
 
 def _extract(signal, sample_rate, model, snr_db):
-    signal = signal if snr_db is None else add_noise(signal, snr_db)
+    signal = signal if snr_db is None else add_white_noise(signal, snr_db)
     return EXTRACTORS[model][0](signal, sample_rate)
 
 
@@ -133,30 +134,30 @@ def load_features(folder, table, model, *, snr_db=None, jobs=None):
     return np.nan_to_num(store.array[place.loc[table["utterance_id"]]])
 
 
-def build_classifier(model, constant=None):
+def build_classifier(model, constant=None, *, inner_folds=3):
     """Chance: always the emotion `constant`, so that UAR is one over the number of classes whatever the folds
     (the commonest training class is the rarer one in test). Everything else: features standardised in the
-    fold, RBF SVC as scikit-learn has it by default."""
+    fold, RBF SVC with scikit-learn's default settings, calibrated.
+
+    The calibration (Platt 1999) fits a sigmoid for each class to decision values of clips left out of the fit, within
+    what is trained on. Its highest probability is the answer, so that there is one rule for both.
+    """
     if model == "chance":
         return DummyClassifier(strategy="constant", constant=constant)
-    return make_pipeline(StandardScaler(), SVC())
+    svc = make_pipeline(StandardScaler(), SVC())
+    return CalibratedClassifierCV(svc, method="sigmoid", cv=inner_folds, ensemble=False)
 
 
 def probabilities(classifier, features):
-    """Class probabilities (n, n_classes); for an SVC the softmax of its decision values, which only ranks."""
-    if hasattr(classifier, "predict_proba"):
-        return classifier.predict_proba(features)
-    values = classifier.decision_function(features)
-    values = np.stack([-values, values], axis=1) if values.ndim == 1 else values
-    weights = np.exp(values - values.max(axis=1, keepdims=True))
-    return weights / weights.sum(axis=1, keepdims=True)
+    """Class probabilities (n, n_classes), whose highest is the classifier's answer."""
+    return classifier.predict_proba(features)
 
 
 def n_parameters(classifier):
     """Numbers the fitted classifier keeps: class priors, or mean, scale, support vectors and coefficients."""
-    if not hasattr(classifier, "steps"):
+    if not hasattr(classifier, "calibrated_classifiers_"):
         return classifier.class_prior_.size
-    scaler, svc = (step for _, step in classifier.steps)
+    scaler, svc = (step for _, step in classifier.calibrated_classifiers_[0].estimator.steps)
     return 2 * scaler.mean_.size + svc.support_vectors_.size + svc.dual_coef_.size + svc.intercept_.size
 
 
@@ -198,7 +199,11 @@ def cross_validate(features, table, folds, *, model="mfcc", test_features=None):
 def _fit(features, label, model):
     # a fold may leave one class only, which an SVC refuses
     model = model if len(set(label)) > 1 else "chance"
-    return build_classifier(model, min(label)).fit(features, label)
+    lonely = pd.Series(label).map(pd.Series(label).value_counts()).to_numpy() == 1
+    if lonely.any():  # the calibration leaves out one clip of each class and needs another to learn from
+        features, label = np.concatenate([features, features[lonely]]), np.concatenate([label, label[lonely]])
+    inner_folds = min(3, pd.Series(label).value_counts().min())
+    return build_classifier(model, min(label), inner_folds=inner_folds).fit(features, label)
 
 
 def evaluate(workspace, table, model, protocol, folds=None):

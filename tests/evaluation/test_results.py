@@ -2,12 +2,14 @@ import json
 import re
 import shutil
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 
 from ser_utils.evaluation import metrics, results
 from ser_utils.evaluation.splits import FITTED, audit_leakage, make_folds
+from ser_utils.figures import style
 from ser_utils.profiles import systems
 from ser_utils.workspace import REPOSITORY, Workspace, WorkspaceError, seal, write_checksums, write_json
 from tools import readme
@@ -129,7 +131,7 @@ def test_comparisons(workspace, utterances):
     assert len(pairs) == 1 and pairs["difference"].item() > 0.2
     square = results.square(pairs, "difference", list(found))
     assert square.iloc[0, 1] == -square.iloc[1, 0] == pairs["difference"].item()
-    gender = results.by_gender(found, utterances)
+    gender = results.score_genders(found, utterances)
     assert gender[["female", "male"]].notna().all(axis=None)
     wrong = results.errors(found)
     assert len(wrong) == len(utterances)
@@ -148,7 +150,7 @@ def test_failing_together_by_hand():
 
 def test_a_fall_is_measured_on_the_same_clips_to_the_strictest_known_protocol(workspace):
     decided = results.load_decisions(workspace)
-    fall = results.falls(decided)
+    fall = results.measure_falls(decided)
     row = fall.set_index("model").loc["per_speaker"]  # the others were run under one protocol each
     assert len(fall) == 1 and (row["protocol"], row["strictest"]) == ("paper", "utterance")
     loose, strict = (table for name, table in decided.items() if name.model == "per_speaker")
@@ -184,8 +186,8 @@ def test_models_of_one_voice_stand_beside_baselines_on_the_same_clips(workspace,
 
 def test_encoders_of_random_weights_have_no_results(workspace):
     both = results.load_predictions(workspace, "vae", "both", "speaker", "leave_one_speaker_out")
-    workspace.save_predictions(both, system="speech_transformer", model="random_hubert_pooled", protocol="speaker",
-                               folds="leave_one_speaker_out")  # fmt: skip
+    random = {"system": "speech_transformer", "model": "random_hubert_pooled"}
+    workspace.save_predictions(both, **random, protocol="speaker", folds="leave_one_speaker_out")
     assert "speech_transformer" not in set(results.list_predictions(workspace)["system"])
     assert "speech_transformer" not in set(results.gather_scores(workspace)["system"])
     for folder in REPOSITORY.glob("results/*"):
@@ -322,9 +324,17 @@ def test_scores_are_made_again_from_the_decisions_that_ship(workspace, utterance
 
 @pytest.mark.parametrize(
     ("name", "column"),
-    [("11_fall", "difference"), ("11_speakers", "uar"), ("11_beaten", "p"), ("11_calibration", "ece"),
-     ("11_one_voice", "mfcc"), ("11_published", "published"), ("11_hardest", "speaker"), ("costs", "parameters")],
-)  # fmt: skip
+    [
+        ("11_fall", "difference"),
+        ("11_speakers", "uar"),
+        ("11_beaten", "p"),
+        ("11_calibration", "ece"),
+        ("11_one_voice", "mfcc"),
+        ("11_published", "published"),
+        ("11_hardest", "speaker"),
+        ("costs", "parameters"),
+    ],
+)
 def test_an_altered_table_is_found_even_with_a_new_checksum(workspace, utterances, name, column):
     add_baselines(workspace, utterances)
     ship(workspace, utterances)
@@ -643,3 +653,22 @@ def test_conclusions_are_said_in_words(as_published, workspace, utterances):
     said = readme.conclusions([data])
     assert "None of the 2 figures published under `paper` for these corpora is reached" in said
     assert "none of ours is of the same protocol" in said
+
+
+def test_pictures_of_other_code_or_another_run_are_found(workspace, utterances, monkeypatch):
+    def draw(name, height):
+        figure, axes = plt.subplots()
+        axes.plot([0, height])
+        style.save_figure(workspace, figure, name, "A line")
+        plt.close(figure)
+
+    for name in ("11_a", "11_b"):
+        draw(name, 1)
+    workspace.record("11", utterances, {})
+    assert shipped.outdated_figures(workspace) == []
+    draw("11_b", 2)
+    assert shipped.outdated_figures(workspace) == [
+        "11_b.png shows other data than the run in provenance.json"
+    ]
+    monkeypatch.setattr(style, "drawing_code", lambda name: "of today")
+    assert shipped.outdated_figures(workspace)[0] == "11_a.png was drawn by other code"

@@ -40,3 +40,31 @@ def test_the_same_figure_is_the_same_file(drawing, tmp_path):
     )
     assert once.read_bytes() == again.read_bytes()
     assert style.caption_of(once) == "Synthetic demo corpus. Noise"
+
+
+def test_a_picture_tells_what_code_and_data_it_is_of(drawing, tmp_path):
+    space = Workspace("emodb", root=tmp_path)
+    code, data = style.origin_of(style.save_figure(space, drawing, "00_noise", "Noise"))
+    assert code == style.drawing_code("00_other") != style.drawing_code("11_noise")
+    assert space.drawn == {"00_noise": data}
+    drawing.axes[0].set_title("another word")
+    other = style.origin_of(style.save_figure(space, drawing, "00_noise", "Noise"))
+    assert other[0] == code and other[1] != data
+
+
+def test_comments_and_docstrings_draw_nothing(monkeypatch, tmp_path):
+    scripts = tmp_path / "notebooks" / "scripts"
+    scripts.mkdir(parents=True)
+    (tmp_path / "ser_utils" / "figures").mkdir(parents=True)
+    module = tmp_path / "ser_utils" / "figures" / "speech.py"
+    (scripts / "00_a.py").write_text("from ser_utils.figures import speech\n")
+    monkeypatch.setattr(style, "REPOSITORY", tmp_path)
+    keys = []
+    for text in (
+        'def f():\n    """One."""\n    return 1\n',
+        "def f():\n    # two\n    return 1\n",
+        "def f():\n    return 2\n",
+    ):
+        module.write_text(text)
+        keys.append(style.drawing_code("00_a"))
+    assert keys[0] == keys[1] != keys[2]
