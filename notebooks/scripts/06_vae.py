@@ -19,6 +19,7 @@
 # two minutes on the demo corpus; on RAVDESS some minutes more, for pYIN is slow and runs once.
 
 # %%
+
 import functools
 import time
 
@@ -28,35 +29,21 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 from IPython.display import Audio, display
-from keras import optimizers
 from sklearn.neighbors import NearestNeighbors
-from sklearn.preprocessing import StandardScaler
-from sklearn.svm import SVC
 from threadpoolctl import threadpool_limits
 
-from ser_utils.evaluation.metrics import compare_paired, score_predictions
-from ser_utils.evaluation.splits import audit_leakage, leaks_beyond, make_all_folds
-
-# %%
+from ser_utils.evaluation.metrics import compare_paired
 from ser_utils.features import spectral as features
 from ser_utils.features.audio import load_audio, save_audio
 from ser_utils.features.store import build_store
-from ser_utils.figures import networks, style
+from ser_utils.figures import networks, spectrograms, style
 from ser_utils.profiles import settings, settings_table
-from ser_utils.systems.baselines import probabilities
+from ser_utils.systems import study
 from ser_utils.systems.vae import figures as vae
-from ser_utils.systems.vae.network import (
-    ACTIVE_VARIANCE,
-    INPUTS,
-    KLWarmUp,
-    VariationalAutoencoder,
-    active_units,
-    classifier_inputs,
-    kl_divergence,
-    voice_classifier,
-)
-from ser_utils.training.fit import best_epoch, code_of, fit_or_load
-from ser_utils.workspace import Workspace, content_key
+from ser_utils.systems.vae import training
+from ser_utils.systems.vae.network import ACTIVE_VARIANCE, INPUTS, voice_classifier
+from ser_utils.training.fit import best_epoch
+from ser_utils.workspace import Workspace
 
 # %% tags=["parameters"]
 dataset = "demo"  # a corpus, several joined by "+", or a path to your own table
@@ -67,7 +54,7 @@ pitch = ""  # highest or pyin; empty: the profile's
 
 # %%
 workspace = Workspace(dataset, profile, seed, root)
-chosen = settings("vae", profile)
+chosen = settings("vae", profile, dataset)
 chosen["pitch"] = pitch or chosen["pitch"]
 style.set_style()
 settings_table("vae")
@@ -87,15 +74,13 @@ settings_table("vae")
 
 # %%
 utterances = workspace.load_table("utterances")
+rate = chosen["sample_rate_hz"]
 grid = {key: chosen[key] for key in ("n_mfcc", "fmin", "fmax", "split_hz", "n_fft", "hop_length")}
 extract = functools.partial(features.voice_features, **grid)
-rate = chosen["sample_rate_hz"]
-start = time.perf_counter()
-store = build_store(workspace.folder("features") / "voice", utterances, extract, key=f"voice features {grid}",
-                    sample_rate_hz=rate, title="voice features")  # fmt: skip
+options = {"key": f"voice features {grid}", "sample_rate_hz": rate, "title": "voice features"}
+store = build_store(workspace.folder("features") / "voice", utterances, extract, **options)
 table = store.table
-print(f"{len(store.array)} frames × {store.array.shape[1]} features of {len(table)} utterances, "
-      f"{table['duration_s'].sum() / 60:.1f} minutes of sound, in {time.perf_counter() - start:.0f} s")  # fmt: skip
+print(f"{len(store.array)} frames × {store.array.shape[1]} features of {len(table)} utterances")
 
 # %%
 example = table[table["emotion"] == style.in_order(table["emotion"])[0]].iloc[0]
@@ -129,14 +114,7 @@ print(f"voiced frames: {voiced.mean():.0%} by pYIN, {np.isfinite(highest).mean()
 # selection on test.)
 
 # %%
-unused = ({"highest", "pyin"} - {chosen["pitch"]}).pop()
-columns = [i for i, name in enumerate(names) if name != f"pitch_{unused}_hz"]
-frame_names = [names[i] for i in columns]
-statistic_names = features.voice_statistic_names(frame_names)
-statistics = np.stack([
-    features.voice_statistics(store.array[first : first + count, columns], within_db=chosen["within_db"])
-    for first, count in zip(table["first_row"], table["n_rows"], strict=True)
-])  # fmt: skip
+statistics, statistic_names = training.utterance_statistics(store, chosen)
 assert np.isfinite(statistics).all()
 pd.DataFrame(statistics, columns=statistic_names).groupby(table["emotion"])[
     [f"mean pitch_{chosen['pitch']}_hz", "mean band_energy_ratio_db", "mean spectral_centroid_hz"]
@@ -146,25 +124,8 @@ pd.DataFrame(statistics, columns=statistic_names).groupby(table["emotion"])[
 # ## The folds
 
 # %%
-folds, impossible = make_all_folds(table, None, chosen["protocols"], system="vae", seed=seed)
-for protocol, why in impossible.items():
-    print(f"{protocol} is left out: {why}")
-audits, rows = {}, []
-looked_at = "ravdess" in set(table["corpus"])  # when `within_db` was chosen
-fit = {
-    "scaler": "train",
-    "encoder": "train",
-    "augmentation": (),
-    "selection": ("validation", "test") if looked_at else "validation",
-}
-for protocol in folds:
-    name = folds[protocol].attrs["folds"]
-    workspace.save_folds(folds[protocol], system="vae", protocol=protocol, folds=name)
-    audits[protocol] = audit_leakage(folds[protocol], table, fit=fit)
-    rows.append({"protocol": protocol, "folds": name, "models": folds[protocol]["fold"].nunique(),
-                 "leaks beyond its promise": leaks_beyond(audits[protocol], protocol),
-                 "notes": "; ".join(folds[protocol].attrs["notes"])})  # fmt: skip
-pd.DataFrame(rows)
+folds = study.make_system_folds(workspace, table, "vae", chosen)
+study.describe_folds(folds, table).round(2)
 
 # %% [markdown]
 # ## The model
@@ -181,18 +142,10 @@ plt.show()
 
 
 # %%
-def network(**changes):
-    sizes = {key: chosen[key] for key in ("n_latent", "hidden", "beta")} | changes
-    model = VariationalAutoencoder(len(statistic_names), **sizes, seed=seed)
-    model.compile(optimizers.Adam(chosen["learning_rate"]))
-    return model
-
-
-drawn = network()
+drawn = training.build_vae(len(statistic_names), chosen)
 figure = networks.architecture(drawn.encoder, drawn.decoder, names=["encoder", "decoder"])
-style.save_figure(
-    workspace, figure, "06_architecture", "Encoder and decoder of the VAE, drawn from the model."
-)
+caption = "Encoder and decoder of the VAE, drawn from the model."
+style.save_figure(workspace, figure, "06_architecture", caption)
 plt.show()
 
 # %% [markdown]
@@ -201,38 +154,12 @@ plt.show()
 # One VAE per fold, on its training clips, without labels. Validation chooses the epoch, by the loss at the full $\beta$.
 
 # %%
-place = pd.Series(np.arange(len(table)), index=table["utterance_id"])
-
-
-def clips_of(protocol, fold, *roles):
-    rows = folds[protocol]
-    return place[rows.loc[(rows["fold"] == fold) & rows["role"].isin(roles), "utterance_id"]].to_numpy()
-
-
-def train(protocol, fold, **changes):
-    learn, watch = (clips_of(protocol, fold, role) for role in ("train", "validation"))
-    scaler = StandardScaler().fit(statistics[learn])
-    x = scaler.transform(statistics).astype("float32")
-    label = "-".join([protocol, str(fold), *(f"{k}_{v}" for k, v in changes.items())])
-    key = content_key(x[learn], x[watch], chosen | changes, code_of(VariationalAutoencoder))
-    one = fit_or_load(
-        workspace.folder("models") / f"vae-{label}.keras", lambda: network(**changes), (x[learn], x[learn]), key=key,
-        validation=(x[watch], x[watch]), seed=seed, epochs=chosen["epochs"], patience=chosen["patience"],
-        monitor="val_objective", batch_size=chosen["batch_size"], callbacks=[KLWarmUp(chosen["warmup_epochs"])],
-        title=f"vae {label}",
-    )  # fmt: skip
-    return one, scaler, x, {name: np.asarray(value) for name, value in one.model(x).items()}
-
-
-# %%
-plan = [(protocol, fold) for protocol in folds for fold in folds[protocol]["fold"].unique()]
-trained = {key: train(*key) for key in plan}
-shown = "utterance" if "utterance" in folds else next(iter(folds))
-histories = {protocol: trained[protocol, folds[protocol]["fold"].iloc[0]][0].history for protocol in folds}
-kept = {name: best_epoch(history, "val_objective") for name, history in histories.items()}
+vaes = training.train_vaes(workspace, statistics, table, folds, chosen)
+histories = {protocol: of_folds[0].fitted.history for protocol, of_folds in vaes.items()}
+kept = {protocol: best_epoch(history, "val_objective") for protocol, history in histories.items()}
 figure = networks.learning_curves(histories, values=("reconstruction", "kl", "objective"), kept=kept)
-style.save_figure(workspace, figure, "06_learning_curves",
-                  "VAE training, first fold of each protocol; nats per utterance; dots mark the epoch kept.")  # fmt: skip
+caption = "VAE training, first fold of each protocol; nats per utterance; dots mark the epoch kept."
+style.save_figure(workspace, figure, "06_learning_curves", caption)
 plt.show()
 
 # %% [markdown]
@@ -240,12 +167,10 @@ plt.show()
 # latent equal to prior, nothing said. The bars show which dimensions speak.
 
 # %%
-one, scaler, x, out = trained[shown, folds[shown]["fold"].iloc[0]]
-test = clips_of(shown, folds[shown]["fold"].iloc[0], "test")
-kl = np.array(
-    [kl_divergence(out["mean"][:, [j]], out["log_variance"][:, [j]]) for j in range(chosen["n_latent"])]
-)
-figure = vae.latent_use(kl.mean(axis=1), out["mean"].var(axis=0), ACTIVE_VARIANCE)
+shown = "utterance" if "utterance" in folds else next(iter(folds))
+fold = vaes[shown][0]
+latent, model = fold.outputs["mean"], fold.model
+figure = vae.latent_use(fold.kl, latent.var(axis=0), ACTIVE_VARIANCE)
 style.save_figure(workspace, figure, "06_latent_use", "KL of each latent dimension; active ones in colour.")
 plt.show()
 
@@ -255,28 +180,33 @@ plt.show()
 # The original's second metric is the reconstruction error. In units of each feature's own variance, on test clips:
 
 # %%
-error = ((out["reconstruction"][test] - x[test]) ** 2).mean(axis=0)
-explained = 1 - error / x[test].var(axis=0).clip(1e-6)
-figure = vae.reconstruction_errors(explained, statistic_names)
-style.save_figure(workspace, figure, "06_reconstruction_error",
-                  "Share of each feature's variance that comes back from the latent, test clips.")  # fmt: skip
-plt.show()
-mae = abs(out["reconstruction"][test] - x[test]).mean(axis=0) * scaler.scale_
+test = fold.places("test")
+error = (fold.outputs["reconstruction"] - fold.x)[test]
+returned = 1 - (error**2).mean(axis=0) / fold.x[test].var(axis=0).clip(1e-6)
+absolute = abs(error).mean(axis=0) * fold.scaler.scale_
 errors = pd.DataFrame(
-    {"feature": statistic_names, "variance_returned": explained, "mean_absolute_error": mae}
+    {"feature": statistic_names, "variance_returned": returned, "mean_absolute_error": absolute}
 )
 errors.to_csv(workspace.results / "06_reconstruction.csv", index=False, float_format="%.5f")
-errors.iloc[[chosen["n_mfcc"] - 1 + k for k in (1, 2, 3)]].round(2)
+errors.iloc[chosen["n_mfcc"] : chosen["n_mfcc"] + 3].round(2)
 
 # %%
-one_each = pd.Series(test, index=table["emotion"].iloc[test]).groupby(level=0).first()
-one_each = one_each[style.in_order(one_each.index)]
+figure = vae.reconstruction_errors(returned, statistic_names)
+caption = "Share of each feature's variance that comes back from the latent, test clips."
+style.save_figure(workspace, figure, "06_reconstruction_error", caption)
+plt.show()
+
+# %%
+examples = fold.rows.iloc[test].drop_duplicates("emotion")
+examples = style.sort_by_emotion(examples)
 figure = vae.reconstruction_examples(
-    x[one_each], out["reconstruction"][one_each], statistic_names, one_each.index
+    fold.x[examples.index],
+    fold.outputs["reconstruction"][examples.index],
+    statistic_names,
+    examples["emotion"],
 )
-style.save_figure(
-    workspace, figure, "06_reconstructions", "Features of one test clip per emotion (bars), returned (dots)."
-)
+caption = "Features of one test clip per emotion (bars), returned (dots)."
+style.save_figure(workspace, figure, "06_reconstructions", caption)
 plt.show()
 
 # %% [markdown]
@@ -285,27 +215,21 @@ plt.show()
 # Posterior means of all clips. Do neighbours share the emotion, or the speaker?
 
 # %%
-figure = vae.latent_maps(out["mean"], table, seed)
-style.save_figure(
-    workspace, figure, "06_latent", f"Latent means by emotion and by speaker ({shown} protocol's model)."
-)
+figure = vae.latent_maps(latent, table, seed)
+caption = f"Latent means by emotion and by speaker ({shown} protocol's model)."
+style.save_figure(workspace, figure, "06_latent", caption)
 plt.show()
 
 # %%
-neighbours = (
-    NearestNeighbors(n_neighbors=min(11, len(table))).fit(out["mean"]).kneighbors(return_distance=False)
-)
-rows = {}
+nearest = NearestNeighbors(n_neighbors=min(11, len(table))).fit(latent).kneighbors(return_distance=False)
+shares = {}
 for column in ("emotion", "speaker"):
     values = table[column].to_numpy()
-    share = values[neighbours] == values[:, None]
+    share = (values[nearest] == values[:, None]).mean()
     chance = (table[column].value_counts(normalize=True) ** 2).sum()
-    rows[column] = {
-        "neighbours that share it": share.mean(),
-        "by chance": chance,
-        "beyond chance": (share.mean() - chance) / (1 - chance) if chance < 1 else np.nan,
-    }
-pd.DataFrame(rows).T.round(2)
+    beyond = (share - chance) / (1 - chance) if chance < 1 else np.nan
+    shares[column] = {"neighbours that share it": share, "by chance": chance, "beyond chance": beyond}
+pd.DataFrame(shares).T.round(2)
 
 # %% [markdown]
 # The last column is 0 where neighbours share as much as clips drawn blindly, and 1 where they share it always, whatever
@@ -316,17 +240,16 @@ pd.DataFrame(rows).T.round(2)
 # From −3 to 3 along the dimensions with the largest KL, all others at zero: what changes in the decoded features?
 
 # %%
-model, steps = one.model, np.linspace(-3, 3, 13)
+steps = np.linspace(-3, 3, 13)
 changes = {}
-for dimension in np.argsort(-kl.mean(axis=1))[:4]:
+for dimension in np.argsort(-fold.kl)[:4]:
     walk = np.zeros((len(steps), chosen["n_latent"]), "float32")
     walk[:, dimension] = steps
     decoded = np.asarray(model.decoder(walk))
     changes[f"dimension {dimension}"] = decoded - decoded[len(steps) // 2]
 figure = vae.traversals(changes, statistic_names, steps)
-style.save_figure(
-    workspace, figure, "06_traversals", "Decoded features along the latent dimensions of largest KL."
-)
+caption = "Decoded features along the latent dimensions of largest KL."
+style.save_figure(workspace, figure, "06_traversals", caption)
 plt.show()
 
 # %% [markdown]
@@ -339,23 +262,22 @@ plt.show()
 # %%
 present = style.in_order(table["emotion"])
 ends = ("anger", "sadness") if {"anger", "sadness"} <= set(present) else (present[0], present[-1])
-middle = [out["mean"][(table["emotion"] == end).to_numpy()].mean(axis=0) for end in ends]
 shares = np.linspace(0, 1, 7)
-way = np.stack([(1 - share) * middle[0] + share * middle[1] for share in shares]).astype("float32")
-decoded = scaler.inverse_transform(np.asarray(model.decoder(way)))
-means = decoded[:, : chosen["n_mfcc"]]
-pitch_hz = decoded[:, statistic_names.index(f"mean pitch_{chosen['pitch']}_hz")].clip(
-    chosen["fmin"], chosen["fmax"]
-)
+start, end = (latent[(table["emotion"] == name).to_numpy()].mean(axis=0) for name in ends)
+way = np.stack([(1 - share) * start + share * end for share in shares]).astype("float32")
+decoded = fold.scaler.inverse_transform(np.asarray(model.decoder(way)))
+mfcc = decoded[:, : chosen["n_mfcc"]]
+pitch_hz = decoded[:, statistic_names.index(f"mean pitch_{chosen['pitch']}_hz")]
+pitch_hz = pitch_hz.clip(chosen["fmin"], chosen["fmax"])
 
 # %%
-envelopes_db = librosa.power_to_db(librosa.feature.inverse.mfcc_to_mel(means.T), top_db=None).T
+envelopes_db = librosa.power_to_db(librosa.feature.inverse.mfcc_to_mel(mfcc.T), top_db=None).T
 figure = vae.interpolation(
     envelopes_db, librosa.mel_frequencies(130, fmax=8000)[1:-1], pitch_hz, shares, ends
 )
 style.save_figure(workspace, figure, "06_interpolation", f"Decoded on the way from {ends[0]} to {ends[1]}.")
 plt.show()
-tones = [features.sustained_voice(mean, f0, rate) for mean, f0 in zip(means, pitch_hz, strict=True)]
+tones = [features.sustained_voice(mean, f0, rate) for mean, f0 in zip(mfcc, pitch_hz, strict=True)]
 save_audio(workspace.folder("sounds") / "06_interpolation.wav", np.concatenate(tones), rate)
 display(Audio(np.concatenate(tones), rate=rate))
 
@@ -367,40 +289,18 @@ display(Audio(np.concatenate(tones), rate=rate))
 
 
 # %%
-def classify(protocol, inputs):
-    parts, seconds = [], 0.0
-    for fold in folds[protocol]["fold"].unique():
-        one, _, x, out = trained[protocol, fold]
-        seen = np.hstack(classifier_inputs(x, out["mean"], inputs))
-        learn, test = clips_of(protocol, fold, "train", "validation"), clips_of(protocol, fold, "test")
-        start = time.perf_counter()
-        svc = SVC().fit(seen[learn], table["emotion"].iloc[learn])
-        seconds += time.perf_counter() - start + (one.seconds if inputs != "features" else 0)
-        p = pd.DataFrame(probabilities(svc, seen[test]), columns=svc.classes_).reindex(
-            columns=present, fill_value=0.0
-        )
-        part = table.iloc[test][["utterance_id", "speaker", "emotion"]].reset_index(drop=True)
-        parts.append(
-            part.assign(start_ms=np.nan, prediction=svc.predict(seen[test]), fold=fold).join(
-                p.add_prefix("p_")
-            )
-        )
-    return pd.concat(parts, ignore_index=True), svc, seconds
-
+results = {
+    (inputs, protocol): study.save_audited(
+        workspace, table, folds[protocol], training.classify(of_folds, inputs), model=inputs
+    )
+    for inputs in INPUTS
+    for protocol, of_folds in vaes.items()
+}
+scores = study.score_models(results)
+scores.pivot(index="protocol", columns="model", values="uar").loc[list(folds), list(INPUTS)].round(3)
 
 # %%
-classified = {(protocol, inputs): classify(protocol, inputs) for protocol in folds for inputs in INPUTS}
-rows = []
-for (protocol, inputs), (predictions, _, _) in classified.items():
-    name = {"system": "vae", "model": inputs, "protocol": protocol, "folds": folds[protocol].attrs["folds"]}
-    workspace.save_predictions(predictions, **name)
-    workspace.save_audit(audits[protocol], **name)
-    rows.append({"protocol": protocol, "inputs": inputs, **score_predictions(predictions)})
-scores = pd.DataFrame(rows)
-scores.pivot(index="protocol", columns="inputs", values="uar").loc[list(folds), list(INPUTS)].round(3)
-
-# %%
-figure = vae.uar_by_input(scores, 1 / n_classes)
+figure = spectrograms.scores(scores, chance=1 / n_classes)
 style.save_figure(workspace, figure, "06_uar", "UAR of the three classifiers, 95 % intervals over speakers.")
 plt.show()
 
@@ -409,13 +309,18 @@ plt.show()
 # over speakers. An interval that contains zero is no evidence for the paper's claim.
 
 # %%
-rows = []
-for protocol in folds:
-    for one_input, other in (("both", "features"), ("latent", "features")):
-        found = compare_paired(classified[protocol, one_input][0], classified[protocol, other][0], seed=seed)
-        verdict = "better" if found["low"] > 0 else "worse" if found["high"] < 0 else "no difference shown"
-        rows.append({"protocol": protocol, "compared": f"{one_input} − {other}", **found, "verdict": verdict})
-comparison = pd.DataFrame(rows)
+comparison = pd.DataFrame(
+    [
+        {"protocol": protocol, "compared": f"{richer} − features"}
+        | compare_paired(
+            results[richer, protocol]["predictions"], results["features", protocol]["predictions"], seed=seed
+        )
+        for protocol in folds
+        for richer in ("both", "latent")
+    ]
+)
+better, worse = comparison["low"] > 0, comparison["high"] < 0
+comparison["verdict"] = np.select([better, worse], ["better", "worse"], "no difference shown")
 comparison.to_csv(workspace.results / "06_does_it_help.csv", index=False, float_format="%.4f")
 comparison.drop(columns=["n_utterances", "n_speakers"]).round(3)
 
@@ -423,48 +328,33 @@ comparison.drop(columns=["n_utterances", "n_speakers"]).round(3)
 # ## Who is taken for whom
 
 # %%
-strictest = "speaker" if "speaker" in folds else "utterance"
-predictions = classified[strictest, "both"][0]
+strictest = study.strictest(folds)
+predictions = results["both", strictest]["predictions"]
 figure = networks.confusion_matrix(
     predictions["emotion"], predictions["prediction"], title=f"both, {strictest} protocol"
 )
-style.save_figure(
-    workspace, figure, "06_confusion", f"Confusion of the classifier on both, {strictest} protocol."
-)
+caption = f"Confusion of the classifier on both, {strictest} protocol."
+style.save_figure(workspace, figure, "06_confusion", caption)
 plt.show()
 
-
 # %%
-def confused_pairs(predictions):
-    wrong = predictions[predictions["emotion"] != predictions["prediction"]]
-    pairs = wrong[["emotion", "prediction"]].apply(lambda row: " / ".join(sorted(row)), axis=1)
-    return pairs.value_counts(normalize=True) if len(wrong) else pd.Series(dtype=float)
-
-
-shares_of_error = pd.DataFrame(
-    {protocol: confused_pairs(classified[protocol, "both"][0]) for protocol in folds}
+wrong = predictions.query("emotion != prediction")[["emotion", "prediction"]]
+pairs = pd.Series([" / ".join(sorted(pair)) for pair in wrong.to_numpy()], dtype=object).value_counts(
+    normalize=True
 )
-shares_of_error = shares_of_error.fillna(0).sort_values(strictest, ascending=False)
-shares_of_error.round(3).head(5)
+pairs.head(5).round(3).rename("share of the errors").to_frame()
 
 # %% [markdown]
 # Share of all errors by pair, both directions together. The original says calm and neutral are confused most:
 
 # %%
 if {"calm", "neutral"} <= set(present):
-    rank = (
-        list(shares_of_error.index).index("calm / neutral") + 1
-        if "calm / neutral" in shares_of_error.index
-        else 0
-    )
-    share = shares_of_error[strictest].get("calm / neutral", 0.0)
+    rank = list(pairs.index).index("calm / neutral") + 1 if "calm / neutral" in pairs else "none"
     print(
-        f"calm / neutral: {share:.1%} of the errors under {strictest}, rank {rank or 'none'} of {len(shares_of_error)}"
+        f"calm / neutral: {pairs.get('calm / neutral', 0.0):.1%} of the errors, rank {rank} of {len(pairs)}"
     )
 else:
-    print(
-        f"This corpus has {', '.join(present)}: not both of calm and neutral, so the claim cannot be checked here."
-    )
+    print(f"This corpus has {', '.join(present)}: not both of calm and neutral, so it cannot answer this.")
 
 # %% [markdown]
 # ## How much KL?
@@ -472,24 +362,7 @@ else:
 # The weight $\beta$ decides how much the latent may say. Same fold, same seed; UAR of the latent alone, on validation.
 
 # %%
-fold, rows = folds[shown]["fold"].iloc[0], []
-learn, watch = clips_of(shown, fold, "train"), clips_of(shown, fold, "validation")
-for beta in sorted({chosen["beta"], *chosen["betas"]}):
-    one_beta, _, x_beta, out_beta = train(shown, fold, **({"beta": beta} if beta != chosen["beta"] else {}))
-    svc = SVC().fit(out_beta["mean"][learn], table["emotion"].iloc[learn])
-    watched = table.iloc[watch][["utterance_id", "speaker", "emotion"]].assign(
-        prediction=svc.predict(out_beta["mean"][watch])
-    )
-    rows.append({"β": beta, "active units": int(active_units(out_beta["mean"]).sum()),
-                 "KL (nats)": np.mean(kl_divergence(out_beta["mean"], out_beta["log_variance"])),
-                 "error / variance": ((out_beta["reconstruction"] - x_beta)[watch] ** 2).mean(),
-                 "UAR of the latent": score_predictions(watched)["uar"]})  # fmt: skip
-by_beta = pd.DataFrame(rows)
-for end in (by_beta.iloc[0], by_beta.iloc[-1]):
-    print(
-        f"β = {end['β']:g}: {end['KL (nats)']:.2f} nats, {end['active units']:.0f} of {chosen['n_latent']} units active"
-    )
-by_beta.round(3)
+training.compare_betas(workspace, statistics, fold, chosen, f"{shown}-0").round(3)
 
 # %% [markdown]
 # KL, in nats, is how much the latent says about a clip. The count of active units falls later, or not at all: it asks
@@ -500,14 +373,10 @@ by_beta.round(3)
 # Standardising, encoder and classifier become one network, exported to LiteRT and **run**: it has to give the same
 # answers. TensorFlow brings converter and interpreter along, so no further package is needed.
 
+
 # %%
-fold = folds[strictest]["fold"].iloc[-1]  # the one whose classifiers were kept
-one, scaler, _, _ = trained[strictest, fold]
-test = clips_of(strictest, fold, "test")
-clips = [load_audio(path, rate)[0] for path in table["path"].iloc[test[:6]]]
-
-
 def median_ms(function, times):
+    """Milliseconds of one call, after a first one."""
     function()
     spent = []
     for _ in range(times):
@@ -517,45 +386,59 @@ def median_ms(function, times):
     return float(np.median(spent))
 
 
-# %%
-with threadpool_limits(1):
-    extract_ms = np.median([median_ms(lambda clip=clip: extract(clip, rate), 2) for clip in clips])
-    track = functools.partial(features.pitch_track, fmin=chosen["fmin"], fmax=chosen["fmax"], frame_length=chosen["n_fft"],
-                              hop_length=chosen["hop_length"])  # fmt: skip
-    pyin_ms = np.median([median_ms(lambda clip=clip: track(clip, rate), 2) for clip in clips])
+last = vaes[strictest][-1]  # the fold whose classifiers were kept
+clips = [load_audio(path, rate)[0] for path in table["path"].iloc[last.places("test")[:6]]]
 clip_ms = 1000 * float(np.median([len(clip) for clip in clips])) / rate
+
+# %%
+pitch = {key: chosen[key] for key in ("fmin", "fmax", "hop_length")} | {"frame_length": chosen["n_fft"]}
+track = functools.partial(features.pitch_track, **pitch)
+with threadpool_limits(1):
+    times = [
+        [median_ms(functools.partial(step, clip, rate), 2) for step in (extract, track)] for clip in clips
+    ]
+features_ms, pyin_ms = np.median(times, axis=0)
 print(
-    f"features on one core: {extract_ms:.0f} ms for a clip of {clip_ms / 1000:.1f} s, {pyin_ms / extract_ms:.0%} of it pYIN"
+    f"features of a clip of {clip_ms / 1000:.1f} s: {features_ms:.0f} ms on one core, {pyin_ms / features_ms:.0%} of it pYIN"
 )
 
-# %%
-rows = []
-for inputs in INPUTS:
-    model = voice_classifier(scaler, one.model, classified[strictest, inputs][1], inputs)
-    path = workspace.folder("exports") / f"06_{inputs}.tflite"
-    model.export(path, format="litert", verbose=False)
-    answer = tf.lite.Interpreter(str(path), num_threads=1).get_signature_runner()
-    (name,) = answer.get_input_details()
-    single = {name: statistics[test[:1]]}
-    exported = np.concatenate([next(iter(answer(**{name: row[None]}).values())) for row in statistics[test]])
-    difference = float(abs(exported - np.asarray(model(statistics[test]))).max())
-    model_ms = median_ms(functools.partial(answer, **single), 200)
-    rows.append({"inputs": inputs, "parameters": model.count_params(), "kilobytes": path.stat().st_size / 1024,
-                 "largest_difference": difference, "model_ms": model_ms, "ms_per_utterance": extract_ms + model_ms,
-                 "real_time_factor": (extract_ms + model_ms) / clip_ms,
-                 "without_pyin": (extract_ms - pyin_ms + model_ms) / clip_ms})  # fmt: skip
-phone = pd.DataFrame(rows)
-assert (phone["largest_difference"] < 1e-4).all(), phone
 
 # %%
-phone.to_csv(workspace.results / "06_phone.csv", index=False, float_format="%.5g")
-for (protocol, inputs), (_, _, seconds) in classified.items():
-    cost = phone.set_index("inputs").loc[inputs]
+def exported(model, path):
+    """Write a model as LiteRT. Returns a function that asks the file."""
+    model.export(path, format="litert", verbose=False)
+    runner = tf.lite.Interpreter(str(path), num_threads=1).get_signature_runner()
+    (name,) = runner.get_input_details()
+    return lambda batch: next(iter(runner(**{name: batch}).values()))
+
+
+tested, rows = statistics[last.places("test")], {}
+for inputs in INPUTS:
+    whole = voice_classifier(last.scaler, last.model, results[inputs, strictest]["svc"], inputs)
+    path = workspace.folder("exports") / f"06_{inputs}.tflite"
+    ask = exported(whole, path)
+    answers = np.concatenate([ask(row[None]) for row in tested])
+    difference = float(abs(answers - np.asarray(whole(tested))).max())
+    model_ms = median_ms(functools.partial(ask, tested[:1]), 200)
+    rows[inputs] = {"parameters": whole.count_params(), "kilobytes": path.stat().st_size / 1024,
+                    "largest_difference": difference, "model_ms": model_ms}  # fmt: skip
+
+# %%
+phone = pd.DataFrame(rows).T.rename_axis("inputs")
+assert (phone["largest_difference"] < 1e-4).all(), phone
+phone["ms_per_utterance"] = features_ms + phone["model_ms"]
+phone["real_time_factor"] = phone["ms_per_utterance"] / clip_ms
+phone["without_pyin"] = (phone["ms_per_utterance"] - pyin_ms) / clip_ms
+phone.to_csv(workspace.results / "06_phone.csv", float_format="%.5g")
+phone.map("{:.3g}".format)
+
+# %%
+for (inputs, protocol), result in results.items():
+    costs = phone.loc[inputs, ["parameters", "ms_per_utterance"]].to_dict()
+    costs["seconds_to_train"] = result["seconds_to_train"]
     workspace.save_costs(
-        {"parameters": cost["parameters"], "seconds_to_train": seconds, "ms_per_utterance": cost["ms_per_utterance"]},
-        system="vae", model=inputs, protocol=protocol, folds=folds[protocol].attrs["folds"],
-    )  # fmt: skip
-phone.set_index("inputs").map("{:.3g}".format)
+        costs, system="vae", model=inputs, protocol=protocol, folds=folds[protocol].attrs["folds"]
+    )
 
 # %% [markdown]
 # The network costs next to nothing; what costs is pitch by pYIN. With the original's highest candidate instead
@@ -567,4 +450,6 @@ phone.set_index("inputs").map("{:.3g}".format)
 # %%
 scores.to_csv(workspace.results / "06_scores.csv", index=False, float_format="%.6f")
 workspace.record("06", utterances, chosen)
-print(f"{len(scores)} classifiers on {len(trained)} VAEs; 09 and 10 read their predictions next")
+print(
+    f"{len(scores)} classifiers on {sum(map(len, vaes.values()))} VAEs; notebook 11 reads their predictions next"
+)

@@ -28,12 +28,12 @@ from IPython.display import display
 from sklearn.metrics import precision_recall_fscore_support
 
 from ser_utils.evaluation.metrics import score_predictions
-from ser_utils.evaluation.splits import audit_leakage, leaks_beyond, make_all_folds
 from ser_utils.figures import networks, style
 from ser_utils.profiles import settings, settings_table
+from ser_utils.systems import study
 from ser_utils.systems.sigwavnet import figures as wavelets
 from ser_utils.systems.sigwavnet.search import searched
-from ser_utils.systems.sigwavnet.training import WaveformTask, run_waveforms, waveform_store
+from ser_utils.systems.sigwavnet.training import waveform_models, waveform_store
 from ser_utils.systems.sigwavnet.wavelet import SigWavNet
 from ser_utils.training.fit import best_epoch
 from ser_utils.workspace import Workspace
@@ -77,43 +77,9 @@ assert np.isfinite(stores["sigwavnet"].array[::97]).all()
 
 
 # %%
-def first_folds(table, limit):
-    """A fold table cut to so many folds, and called so; 0 is all."""
-    if limit and limit < table["fold"].nunique():
-        attributes = table.attrs | {"folds": f"{limit}_of_{table.attrs['folds']}"}
-        table = table[table["fold"].isin(sorted(table["fold"].unique())[:limit])].reset_index(drop=True)
-        table.attrs = attributes
-    return table
-
-
-folds_of = {}
-for system, own in chosen.items():
-    possible, impossible = make_all_folds(utterances, None, own["protocols"], system=system, seed=seed)
-    for protocol, why in impossible.items():
-        print(f"{system}: {protocol} is left out: {why}")
-    folds_of[system] = {
-        name: first_folds(table, own.get(f"{name}_folds", 0)) for name, table in possible.items()
-    }
-strictest = "speaker" if "speaker" in folds_of["sigwavnet"] else "paper"
-
-# %%
-models = {
-    ("sigwavnet", "network"): {},
-    ("cnn_n_gru", "network"): {},
-    ("cnn_n_gru", "over_time"): {"over_time": True},
-}
-plan, rows = {}, []
-for (system, model), changes in models.items():
-    for protocol, folds in folds_of[system].items():
-        audit = audit_leakage(folds, utterances, fit={"scaler": "train"})
-        workspace.save_folds(folds, system=system, protocol=protocol, folds=folds.attrs["folds"])
-        tasks = [WaveformTask(system, f"{system}-{model}-{protocol}-{fold}", stores[system].folder,
-                              own.reset_index(drop=True), chosen[system] | changes, workspace.folder("models"), seed)
-                 for fold, own in folds.groupby("fold")]  # fmt: skip
-        plan[system, model, protocol] = (folds, audit, tasks)
-        rows.append({"system": system, "model": model, "protocol": protocol, "folds": folds.attrs["folds"],
-                     "networks": len(tasks), "leaks beyond its promise": leaks_beyond(audit, protocol)})  # fmt: skip
-pd.DataFrame(rows)
+folds = {system: study.make_system_folds(workspace, utterances, system, chosen[system]) for system in SYSTEMS}
+strictest = "speaker" if "speaker" in folds["sigwavnet"] else "paper"
+pd.concat({system: study.describe_folds(folds[system], utterances) for system in SYSTEMS}).round(2)
 
 # %% [markdown]
 # ## Training
@@ -123,7 +89,13 @@ pd.DataFrame(rows)
 # reference trains one on through all of them, and carries the GRU's state from batch to batch.
 
 # %%
-results = run_waveforms(workspace, plan)
+results = {}
+for system in SYSTEMS:
+    models = waveform_models(workspace, system, stores[system], chosen[system])
+    trained = study.train_models(workspace, utterances, folds[system], models, title=system)
+    results |= {(system, *key): result for key, result in trained.items()}
+
+# %%
 for key, result in results.items():
     epochs = sum(len(history) for history in result["histories"])
     print(f"{' '.join(key)}: {result['parameters']:,} weights, {result['seconds_to_train'] / epochs:.1f} s an epoch, "
@@ -230,9 +202,8 @@ def look(utterance_id):
     return waveform, flat | {"approximation": np.asarray(inside["approximation"])[0, :, 0]}
 
 
-_, _, tasks = plan["sigwavnet", "network", strictest]
-fold = tasks[0].fold  # this model's own: it learned from other folds' test clips
-tested = fold.query("role == 'test'")["utterance_id"]
+# only this network's own test clips: it learned from those of other folds
+tested = results["sigwavnet", "network", strictest]["predictions"].query("fold == fold.min()")["utterance_id"]
 shown = utterances[utterances["utterance_id"].isin(tested)].drop_duplicates("emotion")
 inside = {row.emotion: look(row.utterance_id) for row in shown.itertuples()}
 

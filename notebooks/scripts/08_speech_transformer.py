@@ -20,22 +20,17 @@
 # published ones, at base size, hear five seconds of sound in one second of one core (`benchmarks/`).
 
 # %%
-import time
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from ser_utils.evaluation.metrics import unweighted_average_recall
-from ser_utils.evaluation.results import protocols_for
-from ser_utils.evaluation.splits import make_folds
 from ser_utils.figures import networks, style
 from ser_utils.profiles import settings, settings_table
+from ser_utils.systems import study
 from ser_utils.systems.speech_transformer import embeddings
 from ser_utils.systems.speech_transformer import figures as transformer
-from ser_utils.systems.speech_transformer.heads import changes_by_part, rates_by_layer
-from ser_utils.systems.speech_transformer.pretrained import NO_MEANING, load_encoder
-from ser_utils.training.fit import best_epoch
+from ser_utils.systems.speech_transformer.heads import changes_by_part
+from ser_utils.systems.speech_transformer.pretrained import load_encoder
 from ser_utils.workspace import Workspace
 
 # %% tags=["parameters"]
@@ -47,7 +42,7 @@ models = ""  # encoders parted by spaces, owner/name or folders; empty: the prof
 
 # %%
 workspace = Workspace(dataset, profile, seed, root)
-chosen = settings("speech_transformer", profile)
+chosen = settings("speech_transformer", profile, dataset)
 utterances = workspace.load_table("utterances")
 style.set_style()
 settings_table("speech_transformer")
@@ -63,28 +58,27 @@ settings_table("speech_transformer")
 # so it knows text. EmoBox's figure for wav2vec 2.0, which 10 sets beside ours, is for the pre-trained one, without text.
 
 # %%
-encoders = {one.name: one for one in (load_encoder(m, seed=seed) for m in models.split() or chosen["models"])}
-note = NO_MEANING if any(one.is_random for one in encoders.values()) else ""
-print(*[one.source for one in encoders.values()], sep="\n")
+loaded = [load_encoder(name, seed=seed) for name in models.split() or chosen["models"]]
+encoders = {encoder.name: encoder for encoder in loaded}
+note = next((encoder.caption("") for encoder in loaded if encoder.is_random), "").strip()
+for encoder in loaded:
+    print(encoder.source)
 
 
 # %%
 def marked(table, precision=3):
+    """The table, captioned where encoders are random."""
     return table.style.format(precision=precision).set_caption(note)
 
 
 def show(figure, name, caption):
+    """Save and show a figure, marked where encoders are random."""
     style.save_figure(workspace, transformer.stamp(figure, note), f"08_{name}", f"{note} {caption}".strip())
     plt.show()
 
 
 # %%
-about = [
-    {"encoder": name, "layers": a.num_hidden_layers, "wide": a.hidden_size, "parameters": one.model.count_params(),
-     "normalises": "before a sublayer" if a.do_stable_layer_norm else "after a sublayer"}
-    for name, one in encoders.items() for a in [one.model.architecture]
-]  # fmt: skip
-marked(pd.DataFrame(about).set_index("encoder"))
+marked(embeddings.describe_encoders(loaded))
 
 # %% [markdown]
 # ## Embedding, once
@@ -95,22 +89,14 @@ marked(pd.DataFrame(about).set_index("encoder"))
 # encoder was trained on more.
 
 # %%
-embedded, rows = {}, []
-for name, encoder in encoders.items():
-    start = time.perf_counter()
-    embedded[name] = embeddings.build_embeddings(
-        workspace.folder("features"),
-        utterances,
-        encoder,
-        top=chosen["top_layers"],
-        longest_s=chosen["longest_s"],
-    )
-    array = embedded[name].store.array
-    rows.append(
-        {"encoder": name, "rows": len(array), "MB": array.nbytes / 1e6, "s": time.perf_counter() - start}
-    )
-assert all(np.isfinite(one.statistics()).all() for one in embedded.values())
-marked(pd.DataFrame(rows).set_index("encoder"), precision=1)
+options = {"top": chosen["top_layers"], "longest_s": chosen["longest_s"]}
+embedded = {
+    name: embeddings.build_embeddings(workspace.folder("features"), utterances, encoder, **options)
+    for name, encoder in encoders.items()
+}
+for name, kept in embedded.items():
+    assert np.isfinite(kept.statistics()).all()
+    print(f"{name}: {len(kept.store.array)} rows, {kept.store.array.nbytes / 1e6:.1f} MB")
 
 # %% [markdown]
 # Opened again, this cell takes no time: the embeddings are recognised by recordings, weights and code.
@@ -122,13 +108,12 @@ marked(pd.DataFrame(rows).set_index("encoder"), precision=1)
 
 # %%
 emotions = utterances["emotion"].to_numpy()
-z = {name: embeddings.against_own_voice(one) for name, one in embedded.items()}
-figure = transformer.layer_heat_map({name: embeddings.standing_out(one, emotions) for name, one in z.items()})
-show(
-    figure,
-    "layers",
-    "Variance of each hidden state that one emotion against all others explains, voices taken out.",
+z = {name: embeddings.against_own_voice(kept) for name, kept in embedded.items()}
+figure = transformer.layer_heat_map(
+    {name: embeddings.standing_out(scores, emotions) for name, scores in z.items()}
 )
+caption = "Variance of each hidden state that one emotion against all others explains, voices taken out."
+show(figure, "layers", caption)
 
 # %% [markdown]
 # ## Which dimensions?
@@ -137,18 +122,16 @@ show(
 # them. A dimension that only one emotion moves is easier to name than one that all move a little.
 
 # %%
-for name, one in z.items():
-    figure = transformer.dimension_heat_map(one[:, -1], emotions, title=f"{name}, last hidden state")
-    show(
-        figure,
-        f"dimensions_{name}",
-        f"Mean of each emotion in the dimensions of {name} that tell them apart most.",
-    )
+last = {name: scores[:, -1] for name, scores in z.items()}
+for name, scores in last.items():
+    figure = transformer.dimension_heat_map(scores, emotions, title=f"{name}, last hidden state")
+    caption = f"Mean of each emotion in the dimensions of {name} that tell them apart most."
+    show(figure, f"dimensions_{name}", caption)
 
 # %%
-for name, one in z.items():
-    best = np.argsort(-embeddings.explained_by_emotion(one[:, -1], emotions))[:4]
-    figure = transformer.dimension_boxes(one[:, -1], emotions, best, title=f"{name}, last hidden state")
+for name, scores in last.items():
+    best = np.argsort(-embeddings.explained_by_emotion(scores, emotions))[:4]
+    figure = transformer.dimension_boxes(scores, emotions, best, title=f"{name}, last hidden state")
     show(figure, f"boxes_{name}", f"The four dimensions of {name} that emotion explains best, clip by clip.")
 
 # %% [markdown]
@@ -159,16 +142,9 @@ for name, one in z.items():
 # All protocols that the texts and speakers of the table allow. Outside `paper` nothing is fitted or chosen on test.
 
 # %%
-folds = {}
-for protocol, how in sorted(protocols_for(utterances), key=str):
-    folds[protocol] = make_folds(utterances, protocol, system="speech_transformer", folds=how, seed=seed)
-    workspace.save_folds(
-        folds[protocol], system="speech_transformer", protocol=protocol, folds=folds[protocol].attrs["folds"]
-    )
-    learned = (folds[protocol]["role"] == "train").sum() / folds[protocol]["fold"].nunique() / len(utterances)
-    notes = f"learns from {learned:.0%} of the clips", *folds[protocol].attrs["notes"]
-    print(protocol, folds[protocol].attrs["folds"], *notes, sep=" · ")
+folds = study.make_system_folds(workspace, utterances, "speech_transformer", chosen)
 main = chosen["main_protocol"] if chosen["main_protocol"] in folds else "utterance"
+study.describe_folds(folds, utterances).round(2)
 
 # %% [markdown]
 # ## What a straight line reads from each layer
@@ -178,13 +154,10 @@ main = chosen["main_protocol"] if chosen["main_protocol"] in folds else "utteran
 # would be to pick on test.
 
 # %%
-probed = {name: embeddings.probe_layers(one, folds[main]) for name, one in embedded.items()}
+probed = {name: embeddings.probe_layers(kept, folds[main]) for name, kept in embedded.items()}
 figure = transformer.probing_curve(probed, chance=1 / len(set(emotions)))
-show(
-    figure,
-    "probing",
-    f"UAR of a linear classifier on each hidden state, protocol {main}; bands: 95 %, by speaker.",
-)
+caption = f"UAR of a linear classifier on each hidden state, protocol {main}; bands: 95 %, by speaker."
+show(figure, "probing", caption)
 
 # %% [markdown]
 # ## Heads
@@ -194,7 +167,7 @@ show(
 # below them is frozen, gives the same every epoch, and is therefore read from the embeddings.
 
 # %%
-first = next(iter(embedded.values()))
+first = embedded[loaded[0].name]
 drawn = [
     embeddings.network(head, len(set(emotions)), first.clips(head)[0].shape[1], first.encoder, chosen)
     for head in chosen["heads"]
@@ -202,22 +175,18 @@ drawn = [
 show(networks.architecture(*drawn), "heads", "The heads, drawn from the models.")
 
 # %%
-predictions, fitted = {}, {}
-for name, one in embedded.items():
-    for protocol, split in folds.items():
-        for head in chosen["heads" if protocol == main else "heads_elsewhere"]:
-            key = name, head, protocol
-            predictions[key], fitted[key] = embeddings.evaluate(workspace, one, head, split, options=chosen)
+results = {}
+for name, kept in embedded.items():
+    heads = embeddings.head_models(workspace, kept, chosen)
+    results |= study.train_models(
+        workspace, utterances, folds, heads, title=name,
+        main=main, elsewhere=[f"{name}_{head}" for head in chosen["heads_elsewhere"]],
+        save=not encoders[name].is_random, jobs=1, engine="local",
+    )  # fmt: skip
 
 # %%
-scores = pd.DataFrame(
-    [
-        {"encoder": name, "head": head, "protocol": protocol,
-         "uar": unweighted_average_recall(table["emotion"], table["prediction"])}
-        for (name, head, protocol), table in predictions.items()
-    ]
-)  # fmt: skip
-marked(scores.pivot(index=["encoder", "head"], columns="protocol", values="uar"))
+scores = study.score_models(results)
+marked(scores.pivot(index="model", columns="protocol", values="uar"))
 
 # %% [markdown]
 # UAR over all test clips. A difference between protocols mixes what is known of the voices, the amount of data (the
@@ -225,14 +194,11 @@ marked(scores.pivot(index=["encoder", "head"], columns="protocol", values="uar")
 
 # %%
 for name in embedded:
-    runs = {head: fitted[name, head, main][0].history for head in chosen["heads"]}
-    kept = {head: best_epoch(history, "val_uar", "max") for head, history in runs.items()}
-    figure = networks.learning_curves(runs, values=("loss", "uar"), kept=kept)
-    show(
-        figure,
-        f"learning_curves_{name}",
-        f"Training on {name}, first fold of protocol {main}; dots: the epoch kept.",
-    )
+    of_encoder = {key: result for key, result in results.items() if key[0].startswith(name)}
+    histories, kept_epochs = study.first_histories(of_encoder, main)
+    figure = networks.learning_curves(histories, values=("loss", "uar"), kept=kept_epochs)
+    caption = f"Training on {name}, first fold of protocol {main}; dots: the epoch kept."
+    show(figure, f"learning_curves_{name}", caption)
 
 # %% [markdown]
 # ## Which layers were asked?
@@ -242,8 +208,7 @@ for name in embedded:
 
 # %%
 mixtures = {
-    name: [one.model.get_layer("mixture").weights_of_layers for one in fitted[name, "layer_weighting", main]]
-    for name in embedded
+    name: embeddings.layer_weights(results[f"{name}_layer_weighting", main]["paths"]) for name in embedded
 }
 show(transformer.layer_mixtures(mixtures), "mixtures", f"Weight of each hidden state, protocol {main}.")
 
@@ -254,13 +219,14 @@ show(transformer.layer_mixtures(mixtures), "mixtures", f"Weight of each hidden s
 # weight tells whether that was kept.
 
 # %%
-changes = {}
-for name, one in embedded.items():
-    architecture = one.encoder.model.architecture
-    speeds = {key: chosen[key] for key in ("learning_rate", "top_learning_rate", "decay")}
-    rates = rates_by_layer(architecture, chosen["top_layers"], **speeds)
-    top = fitted[name, "fine_tuned", main][0].model.get_layer("top")
-    changes[name] = pd.DataFrame(changes_by_part(one.encoder.model, top, rates))
+changes = {
+    name: changes_by_part(
+        encoder.model,
+        embeddings.tuned_layers(results[f"{name}_fine_tuned", main]["paths"][0]),
+        embeddings.tuning_rates(encoder, chosen),
+    )
+    for name, encoder in encoders.items()
+}
 moved = pd.concat(changes, names=["encoder", ""]).droplevel(1)
 assert ((moved["learning_rate"] > 0) == (moved["largest_change"] > 0)).all()
 marked(moved, precision=6)
@@ -271,13 +237,14 @@ show(figure, "fine_tuning", f"Learning rate and largest change of each part, fir
 
 # %% [markdown]
 # ## Saved
+#
+# Results of random encoders stay in this notebook: the comparison would take them for results of HuBERT and wav2vec 2.0.
 
 # %%
 probes = pd.concat(probed, names=["encoder", ""]).droplevel(1).reset_index()
-for name, table in {"08_scores": scores, "08_probing": probes}.items():
-    published = table[~table["encoder"].str.startswith("random_")]  # random weights have no results
-    if len(published):
-        published.to_csv(workspace.results / f"{name}.csv", index=False, float_format="%.6f")
-workspace.record("08", utterances, {**chosen, "encoders": {name: one.key for name, one in encoders.items()}})
-seconds = sum(one.seconds for runs in fitted.values() for one in runs)
-print(f"{len(predictions)} results, {seconds:.0f} s of training; 09 and 11 read them next. {note}")
+if not note:
+    scores.to_csv(workspace.results / "08_scores.csv", index=False, float_format="%.6f")
+    probes.to_csv(workspace.results / "08_probing.csv", index=False, float_format="%.6f")
+keys = {name: encoder.key for name, encoder in encoders.items()}
+workspace.record("08", utterances, {**chosen, "encoders": keys})
+print(f"{len(workspace.saved)} of {len(results)} results saved; 09 and 11 read them next. {note}")

@@ -5,6 +5,8 @@ import importlib.util
 import sys
 import time
 import zlib
+from collections.abc import Iterable
+from typing import Any
 
 import librosa
 import numpy as np
@@ -12,6 +14,7 @@ import pandas as pd
 from joblib.externals.loky import ProcessPoolExecutor
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.dummy import DummyClassifier
+from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
@@ -21,8 +24,10 @@ from ser_utils.evaluation.metrics import unweighted_average_recall
 from ser_utils.evaluation.splits import audit_leakage, make_folds
 from ser_utils.features.audio import load_audio
 from ser_utils.features.store import build_store
-from ser_utils.workspace import content_key
+from ser_utils.workspace import Workspace, content_key
 
+# Scaler and classifier are fitted on both, and nothing is chosen
+LEARNED_FROM = {"scaler": ["train", "validation"], "encoder": [], "augmentation": [], "selection": []}
 MFCC_RATE_HZ = 16_000  # one rate, so that corpora can be tested across
 OPENSMILE_SETS = {"egemaps": "eGeMAPSv02", "compare": "ComParE_2016"}
 OPENSMILE_LICENCE = (
@@ -134,16 +139,21 @@ def load_features(folder, table, model, *, snr_db=None, jobs=None):
     return np.nan_to_num(store.array[place.loc[table["utterance_id"]]])
 
 
-def build_classifier(model, constant=None, *, inner_folds=3):
-    """Chance: always the emotion `constant`, so that UAR is one over the number of classes whatever the folds
-    (the commonest training class is the rarer one in test). Everything else: features standardised in the
-    fold, RBF SVC with scikit-learn's default settings, calibrated.
+def build_classifier(model: str, constant: str | None = None, *, inner_folds: int = 3) -> Any:
+    """The scikit-learn classifier of a baseline.
 
-    The calibration (Platt 1999) fits a sigmoid for each class to decision values of clips left out of the fit, within
-    what is trained on. Its highest probability is the answer, so that there is one rule for both.
+    Parameters
+    ----------
+    model : "chance" always says `constant`, so that UAR is one over the number of classes whatever the folds (the
+        commonest training class is the rarer one in test); "probe" is logistic regression, strongly regularised;
+        everything else is scikit-learn's RBF SVC as it is by default, calibrated. Both standardise features in the fold.
+    inner_folds : of the calibration (Platt 1999), which fits a sigmoid for each class to decision values of clips left
+        out of the fit, within what is trained on. Its highest probability is the answer: one rule for both.
     """
     if model == "chance":
         return DummyClassifier(strategy="constant", constant=constant)
+    if model == "probe":  # its features outnumber clips
+        return make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=300))
     svc = make_pipeline(StandardScaler(), SVC())
     return CalibratedClassifierCV(svc, method="sigmoid", cv=inner_folds, ensemble=False)
 
@@ -153,46 +163,75 @@ def probabilities(classifier, features):
     return classifier.predict_proba(features)
 
 
-def n_parameters(classifier):
-    """Numbers the fitted classifier keeps: class priors, or mean, scale, support vectors and coefficients."""
-    if not hasattr(classifier, "calibrated_classifiers_"):
+def n_parameters(classifier: Any) -> int:
+    """Numbers the fitted classifier keeps: class priors, or the scaler's and those of SVC or regression."""
+    if hasattr(classifier, "calibrated_classifiers_"):
+        classifier = classifier.calibrated_classifiers_[0].estimator
+    if not hasattr(classifier, "steps"):
         return classifier.class_prior_.size
-    scaler, svc = (step for _, step in classifier.calibrated_classifiers_[0].estimator.steps)
-    return 2 * scaler.mean_.size + svc.support_vectors_.size + svc.dual_coef_.size + svc.intercept_.size
+    scaler, fitted = (step for _, step in classifier.steps)
+    names = ("support_vectors_", "dual_coef_") if isinstance(fitted, SVC) else ("coef_",)
+    return 2 * scaler.mean_.size + fitted.intercept_.size + sum(getattr(fitted, name).size for name in names)
 
 
-def cross_validate(features, table, folds, *, model="mfcc", test_features=None):
+def classifier_predictions(
+    classifier: Any, features: np.ndarray, rows: pd.DataFrame, emotions: Iterable[str], fold: pd.DataFrame
+) -> pd.DataFrame:
+    """Predictions of a fitted scikit-learn classifier on the test clips of one fold.
+
+    Parameters
+    ----------
+    features : (n_clips, n_features); rows : of the utterance table, in that order
+    emotions : of the whole corpus; those that the classifier does not know get probability 0
+    fold : one fold of a fold table
+    """
+    present = set(emotions)
+    classes = [emotion for emotion in EMOTIONS if emotion in present]
+    p = pd.DataFrame(probabilities(classifier, features), columns=classifier.classes_)
+    p = p.reindex(columns=classes, fill_value=0.0).add_prefix("p_")
+    told = rows[["utterance_id", "speaker", "emotion"]].reset_index(drop=True)
+    prediction, number = classifier.predict(features), fold["fold"].iloc[0]
+    return pd.concat([told.assign(start_ms=np.nan, prediction=prediction, fold=number), p], axis=1)
+
+
+def cross_validate(
+    features: np.ndarray,
+    table: pd.DataFrame,
+    folds: pd.DataFrame,
+    *,
+    model: str = "mfcc",
+    test_features: np.ndarray | None = None,
+) -> tuple[pd.DataFrame, dict[str, float]]:
     """Fit on train and validation of each fold (nothing is chosen), predict its test part.
 
-    features : (n_utterances, n_features) in the order of table; folds : fold table of whole utterances
-    test_features : what is predicted from instead, e.g. the same clips in noise
-    Returns (predictions table as the design fixes it, costs: parameters, seconds_to_train, ms_per_utterance);
-    the audit's `fit` for it is {"scaler": ["train", "validation"]}.
+    Parameters
+    ----------
+    features : (n_utterances, n_features) in the order of table
+    folds : fold table of whole utterances
+    test_features : what is predicted from instead, such as the same clips in noise
+
+    Returns
+    -------
+    table of predictions, and costs: parameters, seconds_to_train, ms_per_utterance. LEARNED_FROM is what the
+    audit is told of it.
     """
     place = pd.Series(np.arange(len(table)), index=table["utterance_id"])
-    label, tested = table["emotion"].to_numpy(), features if test_features is None else test_features
-    classes = [emotion for emotion in EMOTIONS if emotion in set(label)]
-    parts, sizes, seconds_to_train, seconds_to_predict = [], [], 0.0, 0.0
-    for fold, rows in folds.groupby("fold"):
-        is_test = rows["role"] == "test"
-        fitted, test = (place.loc[rows.loc[side, "utterance_id"]].to_numpy() for side in (~is_test, is_test))
-        start = time.perf_counter()
-        classifier = _fit(features[fitted], label[fitted], model)
-        middle = time.perf_counter()
-        p = pd.DataFrame(probabilities(classifier, tested[test]), columns=classifier.classes_)
-        prediction = classifier.predict(tested[test])
-        seconds_to_train += middle - start
-        seconds_to_predict += time.perf_counter() - middle
+    tested = features if test_features is None else test_features
+    parts, sizes, seconds = [], [], np.zeros(2)
+    for _, fold in folds.groupby("fold"):
+        is_test = fold["role"] == "test"
+        known, test = (place.loc[fold.loc[side, "utterance_id"]].to_numpy() for side in (~is_test, is_test))
+        times = [time.perf_counter()]
+        classifier = _fit(features[known], table["emotion"].to_numpy()[known], model)
+        times.append(time.perf_counter())
+        parts.append(
+            classifier_predictions(classifier, tested[test], table.iloc[test], table["emotion"], fold)
+        )
+        seconds += np.diff([*times, time.perf_counter()])
         sizes.append(n_parameters(classifier))
-        part = table.iloc[test][["utterance_id", "speaker", "emotion"]].reset_index(drop=True)
-        p = p.reindex(columns=classes, fill_value=0.0).add_prefix("p_")
-        parts.append(pd.concat([part.assign(start_ms=np.nan, prediction=prediction, fold=fold), p], axis=1))
     predictions = pd.concat(parts, ignore_index=True)
-    costs = {
-        "parameters": np.mean(sizes),
-        "seconds_to_train": seconds_to_train,
-        "ms_per_utterance": 1000 * seconds_to_predict / len(predictions),
-    }
+    milliseconds = 1000 * seconds[1] / len(predictions)
+    costs = {"parameters": np.mean(sizes), "seconds_to_train": seconds[0], "ms_per_utterance": milliseconds}
     return predictions, costs
 
 
@@ -206,7 +245,9 @@ def _fit(features, label, model):
     return build_classifier(model, min(label), inner_folds=inner_folds).fit(features, label)
 
 
-def evaluate(workspace, table, model, protocol, folds=None):
+def evaluate(
+    workspace: Workspace, table: pd.DataFrame, model: str, protocol: str, folds: str | None = None
+) -> str:
     """Predict, audit and measure one baseline under one protocol, unless exactly that was done before.
 
     Writes predictions, folds, audit and costs through the workspace. Returns the name of the folds.
@@ -221,10 +262,8 @@ def evaluate(workspace, table, model, protocol, folds=None):
         return name["folds"]
     predictions, costs = cross_validate(features, table, split, model=model)
     costs["ms_per_utterance"] += ms_to_extract(table, model)
-    fit = {"scaler": ["train", "validation"], "encoder": (), "augmentation": (), "selection": ()}
-    audit = audit_leakage(split, table, fit=fit)
     workspace.save_folds(split, system=system, protocol=protocol, folds=name["folds"])
-    workspace.save_audit(audit, **name)
+    workspace.save_audit(audit_leakage(split, table, fit=LEARNED_FROM), **name)
     workspace.save_costs(costs, **name)
     predictions.attrs["made_from"] = key
     workspace.save_predictions(predictions, **name)

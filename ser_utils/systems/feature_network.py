@@ -1,11 +1,36 @@
 """Networks on frames of MFCC or log-mel: a deep CNN of four blocks, and a CNN–BiLSTM with attention."""
 
+import functools
+from collections.abc import Callable
+from typing import Any
+
 import keras
+import numpy as np
+import pandas as pd
 from keras import layers, ops
 
+from ser_utils.features.frames import frame_store
+from ser_utils.features.store import FeatureStore
 from ser_utils.systems.sigwavnet.waveforms import softmax_over_time, time_mask
 from ser_utils.systems.spectrogram_cnn import ClipInput, ConvolutionBlock, clip_inputs
+from ser_utils.training.folds import ClipBatches, FoldTask, fold_data, tasks_of
+from ser_utils.workspace import Workspace
 
+KINDS = ("log_mel", "mfcc")
+BY_SPEAKER = "deep_cnn_log_mel_by_speaker"
+TRAINING = (
+    "scale",
+    "batch_size",
+    "epochs",
+    "patience",
+    "least_updates",
+    "learning_rate",
+    "weight_decay",
+    "label_smoothing",
+    "mask_bands",
+    "mask_frames",
+)
+STEP_FRAMES = 8  # frames of one step of `attention_over_time`
 POOLS = ((2, 2), (2, 2), (2, 2), (1, 2))  # eight frames become one: 256 ms at a hop of 32 ms
 
 
@@ -104,3 +129,82 @@ def attention_over_time(model, features, n_frames):
     """
     weights = keras.Model(model.inputs, model.get_layer("attention").output[1])
     return ops.convert_to_numpy(weights([features, n_frames]))
+
+
+def frame_stores(
+    workspace: Workspace, table: pd.DataFrame, settings: dict[str, Any]
+) -> dict[str, FeatureStore]:
+    """Frames of every utterance of `table`, of both KINDS."""
+    grid = {key: settings[key] for key in ("n_mels", "n_fft", "hop_length", "n_mfcc", "deltas", "trim_db")}
+    folder, rate = workspace.folder("features", "feature_network"), settings["sample_rate_hz"]
+    return {
+        kind: frame_store(folder / kind, table, grid | {"kind": kind}, sample_rate_hz=rate) for kind in KINDS
+    }
+
+
+def networks_of(settings: dict[str, Any]) -> dict[str, Callable[[int, int], keras.Model]]:
+    """Both networks in the sizes of a profile: functions (n_classes, n_features) -> keras.Model."""
+    sizes = {"filters": tuple(settings["filters"]), "dropout": settings["dropout"]}
+    return {
+        "deep_cnn": functools.partial(deep_cnn, **sizes),
+        "cnn_bilstm": functools.partial(cnn_bilstm, units=settings["units"], **sizes),
+    }
+
+
+def models_of(
+    workspace: Workspace, stores: dict[str, FeatureStore], settings: dict[str, Any]
+) -> dict[str, FoldTask]:
+    """Each network on each kind of frames, and the deep CNN on log-mel scaled by speaker."""
+
+    def task(name, network, kind, **changes):
+        store, name = stores[kind].folder, f"feature_network-{name}"
+        return FoldTask(
+            name, network, store, None, options | changes, workspace.folder("models"), workspace.seed
+        )
+
+    options = {key: settings[key] for key in TRAINING} | {"one_cycle": True, "resized_frames": 0}
+    networks = networks_of(settings)
+    models = {f"{name}_{kind}": (network, kind) for name, network in networks.items() for kind in stores}
+    tasks = {name: task(name, *about) for name, about in models.items()}
+    return tasks | {BY_SPEAKER: task(BY_SPEAKER, networks["deep_cnn"], "log_mel", scale="speaker")}
+
+
+def padding_shares(lengths: np.ndarray, batch_size: int, seed: int = 0) -> tuple[float, float]:
+    """How much padding clips of `lengths` (frames) need, as a share of their own frames.
+
+    Returns
+    -------
+    the share in batches dealt at random, and in batches of like lengths as they are trained on
+    """
+    dealt = np.random.default_rng(seed).permutation(len(lengths))
+    batches = ClipBatches([np.empty((n, 0)) for n in lengths], batch_size=batch_size, shuffle=True).batches
+    at_random = np.array_split(dealt, len(batches))
+    padded = [sum(len(rows) * lengths[rows].max() for rows in dealing) for dealing in (at_random, batches)]
+    return tuple(frames / lengths.sum() - 1 for frames in padded)
+
+
+def attention_examples(
+    result: dict[str, Any], model: FoldTask, folds: pd.DataFrame
+) -> list[tuple[np.ndarray, np.ndarray, str]]:
+    """One test clip per emotion that the first fold's network recognises, and where its attention lies.
+
+    Parameters
+    ----------
+    result : of `run_folds` for `model` on `folds`
+
+    Returns
+    -------
+    list of (frames (n_frames, n_features), weights (steps,), emotion)
+    """
+    task = tasks_of(model, folds, "")[0]
+    network, data = keras.saving.load_model(result["paths"][0], safe_mode=True), fold_data(task)
+    first, place = task.fold["fold"].iloc[0], pd.Index(data.table["utterance_id"])
+    tested = result["predictions"]
+    tested = tested[(tested["fold"] == first) & (tested["emotion"] == tested["prediction"])]
+    examples = []
+    for row in tested.drop_duplicates("emotion").itertuples():
+        i = place.get_loc(row.utterance_id)
+        scaled = ((data.clips[i] - data.scale[0][i]) / data.scale[1][i])[None].astype("float32")
+        weights = attention_over_time(network, scaled, np.array([scaled.shape[1]], "int32"))[0]
+        examples.append((data.clips[i], weights, row.emotion))
+    return examples

@@ -1,14 +1,18 @@
 """The one fit loop: seeds, early stopping, finished models kept, progress."""
 
 import inspect
+import random
 import sys
 import time
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 import pandas as pd
+from sklearn.utils.class_weight import compute_class_weight
 
 from ser_utils.progress import progress_bar
 from ser_utils.workspace import atomic_path, content_key, seal, sealed
@@ -18,18 +22,23 @@ from ser_utils.workspace import atomic_path, content_key, seal, sealed
 class Fitted:
     """A trained model and how it came about.
 
-    model : keras.Model with the weights of the best epoch
-    history : DataFrame, one row per epoch, columns as Keras names them
+    Parameters
+    ----------
+    model : with the weights of the best epoch
+    history : one row per epoch, columns as Keras names them
     seconds : wall time of the training, also when the model was found finished
+    path : of the model's file
+    learned_from : what was fitted or chosen on what, as `audit_leakage` takes it in `fit`
     """
 
     model: keras.Model
     history: pd.DataFrame
     seconds: float
     path: Path
+    learned_from: dict[str, Any] = field(default_factory=dict)
 
 
-def set_seed(seed):
+def set_seed(seed: int) -> None:
     """Seed Python, NumPy and the backend, and make TensorFlow's operations repeatable."""
     keras.utils.set_random_seed(seed)
     if keras.backend.backend() == "tensorflow":
@@ -39,74 +48,126 @@ def set_seed(seed):
 
 
 def fit_or_load(
-    path,
-    build,
-    train,
+    path: str | Path,
+    build: Callable[[], keras.Model],
+    train: tuple | keras.utils.PyDataset,
     *,
-    key,
-    seed,
+    key: str,
+    seed: int,
+    epochs: int,
+    learned_from: dict[str, Any] | None = None,
+    title: str = "",
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+    **options: Any,
+) -> Fitted:
+    """Train a model, or open it if exactly this training was finished before.
+
+    Parameters
+    ----------
+    path : where the model goes, ending in .keras; written atomically, with its history and checksum
+    build : gives a compiled model; called after the seed is set
+    train : (inputs, targets) arrays, or batches of them
+    key : `content_key` of what the result depends on: data, labels, folds, settings and `code_of` the model.
+        Seed, epochs, options and the backend are added here.
+    learned_from : what was fitted or chosen on what; kept beside the model and returned with it
+    options : `validation` (from training data only), `patience` (epochs without a better `monitor` before
+        stopping; the best epoch's weights are restored), `monitor`, `mode`, and those of `keras.Model.fit`
+
+    Returns
+    -------
+    Fitted. A damaged or different model at `path` is trained again.
+    """
+    path = Path(path)
+    recipe = {name: value for name, value in options.items() if name not in ("validation", "steps_per_epoch")}
+    recipe |= {"epochs": epochs, "seed": seed}
+    key = content_key(key, repr(sorted(recipe.items())), keras.backend.backend(), inspect.getsource(_train))
+    if (facts := sealed(path)) and facts["key"] == key:
+        model = keras.saving.load_model(path, safe_mode=True)
+        return Fitted(
+            model, pd.DataFrame(facts["history"]), facts["seconds"], path, facts.get("learned_from", {})
+        )
+    keras.utils.clear_session(free_memory=False)
+    set_seed(seed)
+    model = build()
+    start = time.perf_counter()
+    history = _train(model, train, epochs, title, callbacks, **options)
+    seconds, learned_from = time.perf_counter() - start, learned_from or {}
+    with atomic_path(path) as temporary:
+        model.save(temporary)
+    seal(path, key=key, history=history, seconds=seconds, learned_from=learned_from)
+    return Fitted(model, pd.DataFrame(history), seconds, path, learned_from)
+
+
+def _train(
+    model,
+    train,
     epochs,
+    title,
+    callbacks,
+    *,
     validation=None,
     patience=None,
     monitor="val_loss",
     mode="min",
-    batch_size=None,
-    callbacks=(),
-    title="",
-    **fit_options,
+    **options,
 ):
-    """Train a model, or open it if exactly this training was finished before.
-
-    path : where the model goes, ending in .keras; written atomically, with its history and checksum
-    build : function () -> compiled keras.Model
-    train : (inputs, targets) arrays, or a keras PyDataset; validation : the same, from training data only
-    key : content_key of what the result depends on: data, folds, settings and `code_of` the model (seed,
-        epochs, options and the backend are added here)
-    patience : epochs without a better `monitor` before stopping; the best epoch's weights are restored
-    fit_options : passed to keras.Model.fit, e.g. class_weight
-    Returns Fitted. A damaged or different model at `path` is trained again.
-    """
-    path = Path(path)
-    recipe = {**{k: v for k, v in fit_options.items() if k != "steps_per_epoch"}, "epochs": epochs}
-    recipe |= {"patience": patience, "monitor": monitor, "batch_size": batch_size, "seed": seed}
-    key = content_key(
-        key, repr(sorted(recipe.items())), keras.backend.backend(), inspect.getsource(fit_or_load)
-    )
-    if (facts := sealed(path)) and facts["key"] == key:
-        model = keras.saving.load_model(path, safe_mode=True)
-        return Fitted(model, pd.DataFrame(facts["history"]), facts["seconds"], path)
-
-    keras.utils.clear_session()
-    set_seed(seed)
-    model = build()
     callbacks = [Progress(title, epochs, monitor), *callbacks]
     if patience is not None:
-        callbacks.append(
-            keras.callbacks.EarlyStopping(monitor, mode=mode, patience=patience, restore_best_weights=True)
+        stopping = keras.callbacks.EarlyStopping(
+            monitor, mode=mode, patience=patience, restore_best_weights=True
         )
-    inputs = {"x": train} if isinstance(train, keras.utils.PyDataset) else {"x": train[0], "y": train[1]}
-    start = time.perf_counter()
-    log = model.fit(
-        **inputs, validation_data=validation, epochs=epochs, batch_size=batch_size, callbacks=callbacks, verbose=0,
-        **fit_options,
-    )  # fmt: skip
-    seconds = time.perf_counter() - start
-    history = {name: [float(value) for value in values] for name, values in log.history.items()}
-    with atomic_path(path) as temporary:
-        model.save(temporary)
-    seal(path, key=key, history=history, seconds=seconds)
-    return Fitted(model, pd.DataFrame(history), seconds, path)
+        callbacks.append(stopping)
+    arrays = {"x": train} if isinstance(train, keras.utils.PyDataset) else {"x": train[0], "y": train[1]}
+    fitting = {"validation_data": validation, "epochs": epochs, "callbacks": callbacks, "verbose": 0}
+    log = model.fit(**arrays, **fitting, **options)
+    return {name: [float(value) for value in values] for name, values in log.history.items()}
 
 
-def compile_for_lengths(model, optimizer, loss, **options):
-    """Compile a model of clips of many lengths so that TensorFlow traces it once. Returns the model.
+_built: dict[
+    str, tuple
+] = {}  # of this process: key -> (model, its variables, their values, Python's random state)
+KEPT = 4
 
-    options : of keras.Model.compile
+
+def built_once(key: str, build: Callable[[], keras.Model]) -> keras.Model:
+    """Build a compiled model, or bring back the one that this process built for `key`, as it was then.
+
+    A compiled model keeps TensorFlow's traced functions, so a network is traced once and not once a fold.
+    Training goes on as it would after `build`. The model of an earlier call is the same object and loses what
+    it learned. Other backends build anew.
+
+    Parameters
+    ----------
+    key : `content_key` of all that `build` depends on, the seed included
     """
+    if (
+        keras.backend.backend() != "tensorflow"
+    ):  # Keras deals batches otherwise in a model's second training there
+        return build()
+    if key not in _built:
+        if len(_built) == KEPT:  # memory does not grow with the number of networks
+            del _built[next(iter(_built))]
+        model = build()
+        if not model.optimizer.built:  # the first step would build it, and be traced twice
+            model.optimizer.build(model.trainable_variables)
+        variables = [*model.variables, *model.optimizer.variables]
+        values = [keras.ops.convert_to_numpy(variable) for variable in variables]
+        # building draws seeds, and Keras deals the batches of an epoch by Python's generator
+        _built[key] = model, variables, values, random.getstate()
+    model, variables, values, random_state = _built[key]
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)
+    random.setstate(random_state)
+    return model
+
+
+def compile_for_lengths(
+    model: keras.Model, optimizer: keras.Optimizer, loss: Any, **options: Any
+) -> keras.Model:
+    """Compile a model of clips of many lengths so that TensorFlow traces it once; options as of `compile`."""
     # XLA compiles anew for each length: TensorFlow's graph does not
-    model.compile(
-        optimizer, loss, jit_compile=False if keras.backend.backend() == "tensorflow" else "auto", **options
-    )
+    jit = False if keras.backend.backend() == "tensorflow" else "auto"
+    model.compile(optimizer, loss, jit_compile=jit, **options)
     model.optimizer.build(model.trainable_variables)  # or the first step builds it, and is traced twice
     return model
 
@@ -114,7 +175,7 @@ def compile_for_lengths(model, optimizer, loss, **options):
 class Progress(keras.callbacks.Callback):
     """One bar per training: epochs done and the watched value."""
 
-    def __init__(self, title, epochs, monitor):
+    def __init__(self, title: str, epochs: int, monitor: str):
         super().__init__()
         self.title, self.epochs, self.watched = title, epochs, monitor
 
@@ -130,23 +191,28 @@ class Progress(keras.callbacks.Callback):
         self.bar.close()
 
 
-def class_weights(labels, n_classes):
-    """Weights that make every class count the same; absent classes get 0.
+def class_weights(labels: np.ndarray, n_classes: int) -> dict[int, float]:
+    """Weights that make every class count the same.
 
+    Parameters
+    ----------
     labels : int (n,), in 0 … n_classes - 1
-    Returns a dict class -> weight whose mean over the labels is 1.
+
+    Returns
+    -------
+    dict class -> weight whose mean over the labels is 1; absent classes get 0
     """
-    counts = np.bincount(labels, minlength=n_classes)
-    present = (counts > 0).sum()
-    return {label: len(labels) / (present * count) if count else 0.0 for label, count in enumerate(counts)}
+    present = np.unique(labels)
+    balanced = compute_class_weight("balanced", classes=present, y=labels)
+    return dict.fromkeys(range(n_classes), 0.0) | dict(zip(present.tolist(), balanced.tolist(), strict=True))
 
 
-def code_of(*objects):
+def code_of(*objects: Any) -> str:
     """Content of the modules that define `objects`, for a model's key."""
     return content_key(*[sys.modules[obj.__module__] for obj in objects])
 
 
-def best_epoch(history, monitor="val_loss", mode="min"):
+def best_epoch(history: pd.DataFrame, monitor: str = "val_loss", mode: str = "min") -> int:
     """Number of the epoch whose weights were kept, counted from 1."""
     values = history[monitor].to_numpy()
     return int(np.argmin(values) if mode == "min" else np.argmax(values)) + 1

@@ -1,9 +1,11 @@
-"""Whole utterances for networks: their frames, one scale, batches of like lengths, and a model for every fold."""
+"""One loop over models and folds, whatever they hear: frames, embeddings or waveforms of whole utterances."""
 
 import functools
 import time
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -12,76 +14,106 @@ from keras import ops
 
 from ser_utils.corpora.loading import EMOTIONS
 from ser_utils.features.augmentation import mask_bands, mask_frames
-from ser_utils.features.store import load_store
-from ser_utils.training.fit import class_weights, code_of, compile_for_lengths, fit_or_load
+from ser_utils.features.store import FeatureStore, load_store
+from ser_utils.training.fit import built_once, class_weights, code_of, compile_for_lengths, fit_or_load
 from ser_utils.training.parallel import run_tasks
-from ser_utils.workspace import content_key, read_json
+from ser_utils.workspace import Workspace, content_key, read_json
 
 SCALES = ("training", "corpus", "speaker", "utterance", "clip")
+COSTS = ("parameters", "seconds_to_train", "ms_per_utterance")
 
 
-def clip_scale(clips, table, how, training):
+def clip_scale(
+    clips: Sequence[np.ndarray], table: pd.DataFrame, how: str, training: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation that put each clip on a common scale.
 
-    clips : sequence of (n_frames, n_features); table : their rows of the utterance table
-    how : "training" those of all training clips, per feature; "corpus" of each corpus's training clips;
-        "speaker" of all clips of a speaker, test speakers included: it uses no label, but wants several clips
-        of whoever is to be recognised (transductive); "utterance" each clip's own; "clip" one number for all
+    Parameters
+    ----------
+    clips : each (n_frames, n_features)
+    table : their rows of the utterance table
+    how : "training" takes those of all training clips, per feature; "corpus" those of each corpus's training
+        clips; "speaker" those of all clips of a speaker, test clips included (it uses no label, but needs
+        several clips of whoever is to be recognised); "utterance" each clip's own; "clip" one number for all
         features of each clip, as the spectrogram CNN's source has it
     training : bool (n_clips,)
-    Returns two float32 (n_clips, n_features). Raises ValueError where a corpus has no training clip.
+
+    Returns
+    -------
+    mean and standard deviation, float32 (n_clips, n_features) each
+
+    Raises
+    ------
+    ValueError : for an unknown scale, and where a corpus has no training clip
     """
     if how not in SCALES:
         raise ValueError(f"scale must be one of {', '.join(SCALES)}. Received: {how!r}")
     if how in ("utterance", "clip"):
         axis = 0 if how == "utterance" else None
-        both = [[np.mean(clip, axis), np.std(clip, axis) + 1e-3] for clip in clips]
-        both = np.stack([np.broadcast_to(np.reshape(one, (2, -1)), (2, clips[0].shape[1])) for one in both])
-        return both[:, 0].astype(np.float32), both[:, 1].astype(np.float32)
-    of_speaker = table["corpus"] + "/" + table["speaker"]
-    groups = {"training": pd.Series("", table.index), "corpus": table["corpus"], "speaker": of_speaker}[how]
+        moments = [np.reshape([np.mean(clip, axis), np.std(clip, axis) + 1e-3], (2, -1)) for clip in clips]
+        moments = np.stack([np.broadcast_to(pair, (2, clips[0].shape[1])) for pair in moments])
+        return moments[:, 0].astype(np.float32), moments[:, 1].astype(np.float32)
+    speakers = table["corpus"] + "/" + table["speaker"]
+    groups = {"training": pd.Series("", table.index), "corpus": table["corpus"], "speaker": speakers}[how]
     fitted = np.ones(len(clips), bool) if how == "speaker" else np.asarray(training, bool)
     scale = {}
     for group in groups.unique():
-        chosen = np.flatnonzero((groups == group) & fitted)
-        if not len(chosen):
+        members = np.flatnonzero((groups == group) & fitted)
+        if not len(members):
             raise ValueError(f"No training clip to scale {how} {group!r} by: use scale='training'.")
-        n = sum(len(clips[i]) for i in chosen)
-        mean = sum(clips[i].sum(axis=0, dtype=np.float64) for i in chosen) / n
-        square = sum(np.square(clips[i] - mean).sum(axis=0) for i in chosen) / n
-        scale[group] = np.stack([mean, np.sqrt(square) + 1e-3])
-    both = np.stack([scale[group] for group in groups]).astype(np.float32)
-    return both[:, 0], both[:, 1]
+        scale[group] = _moments([clips[i] for i in members])
+    moments = np.stack([scale[group] for group in groups]).astype(np.float32)
+    return moments[:, 0], moments[:, 1]
+
+
+def _moments(clips):
+    n = sum(map(len, clips))
+    mean = sum(clip.sum(axis=0, dtype=np.float64) for clip in clips) / n
+    square = sum(np.square(clip - mean).sum(axis=0) for clip in clips) / n
+    return np.stack([mean, np.sqrt(square) + 1e-3])
 
 
 class ClipBatches(keras.utils.PyDataset):
     """Batches of clips of like lengths, each padded with zeros to its own longest.
 
-    clips : sequence of float (n_frames, n_features), arrays or views of a feature store
-    targets : (n_clips, ...) or None
-    scale : (mean, spread) as `clip_scale` gives them; None leaves the clips as they are
+    Parameters
+    ----------
+    clips : each float (n_frames, n_features), or (n_samples,); arrays or views of a feature store
+    targets : (n_clips, ...), or None
+    scale : (mean, deviation) as `clip_scale` gives them; None leaves the clips as they are
     batch_size : 1 gives each clip at its own length, nothing padded
     shuffle : new batches every epoch, lengths alike within a tenth; False sorts by length, see `order`
     resized_frames : every clip is brought to so many frames, see `resize_clip`; 0 keeps its length
     augment : function (frames, rng) -> frames, on the scaled clip
-    Each batch is ((features (batch, frames, n_features), n_frames (batch,)), targets),
-    resized without n_frames. Its content depends on seed, epoch and place alone.
+    multiple : lengths are padded to multiples of it on JAX, which compiles once per shape
+
+    Each batch is ((features (batch, frames, n_features), n_frames (batch,)), targets), resized without
+    n_frames. Its content depends on seed, epoch and place alone.
     """
 
     def __init__(
-        self, clips, targets=None, *, scale=None, batch_size=32, shuffle=False, resized_frames=0, augment=None, seed=0
-    ):  # fmt: skip
+        self,
+        clips: Sequence[np.ndarray],
+        targets: np.ndarray | None = None,
+        *,
+        scale: tuple[np.ndarray, np.ndarray] | None = None,
+        batch_size: int = 32,
+        shuffle: bool = False,
+        resized_frames: int = 0,
+        augment: Callable | None = None,
+        multiple: int = 32,
+        seed: int = 0,
+    ):
         super().__init__()
         self.clips, self.targets, self.scale, self.batch_size = clips, targets, scale, batch_size
         self.shuffle, self.resized_frames, self.augment = shuffle, resized_frames, augment
         self.seed, self.epoch = seed, 0
         self.lengths = np.array([len(clip) for clip in clips])
-        # JAX compiles once per shape: few shapes there, at the price of some padding
-        self.multiple = 32 if keras.backend.backend() == "jax" and batch_size > 1 else 1
+        self.multiple = multiple if keras.backend.backend() == "jax" and batch_size > 1 else 1
         self._deal()
 
     @property
-    def order(self):
+    def order(self) -> np.ndarray:
         """Which clip each row of all batches is, int (n_clips,)."""
         return np.concatenate(self.batches)
 
@@ -125,49 +157,30 @@ class ClipBatches(keras.utils.PyDataset):
         return clip if self.augment is None else self.augment(clip, rng)
 
 
-def resize_clip(clip, n_frames):
-    """Bring (any number of frames, n_features) to `n_frames`: zeros behind a shorter one, a longer one squeezed.
+def resize_clip(clip: np.ndarray, n_frames: int) -> np.ndarray:
+    """Bring a clip (any number of frames, n_features) to `n_frames`.
 
-    Squeezing interpolates linearly over time, so that a longer clip seems spoken faster.
+    A shorter clip gets zeros behind. A longer one is squeezed by linear interpolation over time, so that it
+    seems spoken faster.
     """
     if len(clip) <= n_frames:
         return np.pad(clip, ((0, n_frames - len(clip)), (0, 0)))
     place = np.linspace(0, len(clip) - 1, n_frames)
     below = np.minimum(place.astype(int), len(clip) - 2)
-    part = (place - below)[:, None].astype(clip.dtype)
-    return clip[below] * (1 - part) + clip[below + 1] * part
+    share = (place - below)[:, None].astype(clip.dtype)
+    return clip[below] * (1 - share) + clip[below + 1] * share
 
 
-def predict_clips(model, batches):
+def predict_clips(model: keras.Model, batches: ClipBatches) -> np.ndarray:
     """Probabilities float32 (n_clips, n_classes) in the clips' own order, from unshuffled `batches`."""
     return model.predict(batches, verbose=0)[np.argsort(batches.order)]
-
-
-def ask(predict, rows, classes, fold):
-    """What a model says about test clips, and how long it takes: asked twice, as the first time compiles.
-
-    predict : function () -> probabilities (n_clips, n_classes); rows : of the utterance table, in that order
-    classes : names of the columns; fold : one fold of a fold table
-    Returns the table of predictions, and milliseconds per clip.
-    """
-    probabilities = predict()
-    start = time.perf_counter()
-    predict()
-    milliseconds = 1000 * (time.perf_counter() - start) / len(rows)
-    predictions = rows[["utterance_id", "speaker", "emotion"]].assign(
-        start_ms=np.nan,
-        prediction=np.array(classes)[probabilities.argmax(axis=1)],
-        fold=int(fold["fold"].iloc[0]),
-        **{f"p_{emotion}": probabilities[:, i] for i, emotion in enumerate(classes)},
-    )
-    return predictions, milliseconds
 
 
 @keras.saving.register_keras_serializable(package="ser_utils")
 class UnweightedAverageRecall(keras.metrics.Metric):
     """Mean recall over the classes that occurred, of one-hot truth (batch, n_classes)."""
 
-    def __init__(self, n_classes, name="uar", **kwargs):
+    def __init__(self, n_classes: int, name: str = "uar", **kwargs):
         super().__init__(name=name, **kwargs)
         self.n_classes = n_classes
         self.hits = self.add_variable((n_classes,), "zeros", name="hits")
@@ -202,91 +215,209 @@ class EpochSeconds(keras.callbacks.Callback):
 
 
 @dataclass(frozen=True)
+class FoldData:
+    """The clips of one fold.
+
+    Parameters
+    ----------
+    clips : what the network hears of each clip, (rows, n_features) or (n_samples,)
+    table : their rows of the utterance table, with `role`: train, validation or test
+    scale : as `clip_scale` gives it, or None
+    """
+
+    clips: list[np.ndarray]
+    table: pd.DataFrame
+    scale: tuple[np.ndarray, np.ndarray] | None
+
+    @property
+    def classes(self) -> list[str]:
+        present = set(self.table["emotion"])
+        return [emotion for emotion in EMOTIONS if emotion in present]
+
+    @property
+    def watched(self) -> str:
+        """The role that chooses the epoch: test where the protocol has no validation, which its folds say."""
+        return "validation" if (self.table["role"] == "validation").any() else "test"
+
+    def labels(self, role: str) -> np.ndarray:
+        """Places in `classes`, int (n_clips of the role,)."""
+        return self.table.loc[self.table["role"] == role, "emotion"].map(self.classes.index).to_numpy()
+
+    def signals(self, role: str) -> list[np.ndarray]:
+        """The clips of one role."""
+        return [self.clips[i] for i in np.flatnonzero(self.table["role"] == role)]
+
+    def batches(self, role: str, **options: Any) -> ClipBatches:
+        """Batches of the clips of one role, of training in new order every epoch; options as of `ClipBatches`."""
+        members = (self.table["role"] == role).to_numpy()
+        scale = self.scale and tuple(moment[members] for moment in self.scale)
+        targets = np.eye(len(self.classes), dtype="float32")[self.labels(role)]
+        return ClipBatches(self.signals(role), targets, scale=scale, shuffle=role == "train", **options)
+
+
+@dataclass(frozen=True)
 class FoldTask:
     """One model to train and test: all that a worker process needs to know.
 
+    This one hears frames. A system that hears something else says in a subclass what it does differently.
+
+    Parameters
+    ----------
     name : of the model's file
     network : importable function, or a functools.partial of one: (n_classes, n_features) -> keras.Model
-    store : folder of a feature store of frames; copies : those of artificial copies, used for training alone
-    fold : one fold of a fold table
-    settings : scale, batch_size, epochs (more of them where they make fewer than `least_updates` steps in all:
-        few clips need as many steps as many), patience, learning_rate, one_cycle, weight_decay, label_smoothing,
+    store : folder of a feature store
+    fold : one fold of a fold table; None in a model that `tasks_of` gives its folds
+    settings : scale, batch_size, epochs, least_updates (more epochs where they make fewer steps in all: few
+        clips need as many steps as many), patience, learning_rate, one_cycle, weight_decay, label_smoothing,
         mask_bands, mask_frames, and resized_frames (0: clips keep their length)
-    models : folder; seed : int
+    models : folder
+    copies : folders of the stores of artificial copies, used for training alone
     """
 
     name: str
-    network: object
+    network: Any
     store: Path
-    fold: pd.DataFrame
-    settings: dict
+    fold: pd.DataFrame | None
+    settings: dict[str, Any]
     models: Path
     seed: int = 0
     copies: tuple = ()
 
+    def clips(self, store: FeatureStore, rows: pd.DataFrame) -> list[np.ndarray]:
+        """What the network hears of the utterances in `rows`, in their order."""
+        return [store.array[i : i + n] for i, n in zip(rows["first_row"], rows["n_rows"], strict=True)]
 
-def train_fold(task):
+    def scale(self, clips: list, table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray] | None:
+        return clip_scale(clips, table, self.settings["scale"], table["role"] == "train")
+
+    def batches(self, data: FoldData, role: str) -> ClipBatches:
+        options = self.settings
+        sizes = {"batch_size": options["batch_size"], "augment": _masks(options)} if role == "train" else {}
+        return data.batches(role, seed=self.seed, resized_frames=options["resized_frames"], **sizes)
+
+    def build(self, data: FoldData, n_batches: int) -> keras.Model:
+        """The compiled network; n_batches : steps of an epoch."""
+        options = self.settings
+        model = self.network(len(data.classes), data.clips[0].shape[1])
+        return compile_for_lengths(
+            model,
+            keras.optimizers.AdamW(_rate(options, n_batches), weight_decay=options["weight_decay"]),
+            keras.losses.CategoricalCrossentropy(label_smoothing=options["label_smoothing"]),
+            metrics=[UnweightedAverageRecall(len(data.classes))],
+        )
+
+    def built_from(self, data: FoldData, n_batches: int) -> tuple:
+        """All that `build` depends on, for `content_key`."""
+        options = [self.settings[key] for key in ("learning_rate", "weight_decay", "label_smoothing")]
+        n_steps = n_batches * epochs_of(self.settings, n_batches) if self.settings["one_cycle"] else 0
+        return network_key(self.network), len(data.classes), data.clips[0].shape[1:], options, n_steps
+
+    def fit_options(self, data: FoldData) -> dict[str, Any]:
+        """Options of `fit_or_load` that depend on the data."""
+        weights = class_weights(data.labels("train"), len(data.classes))
+        return {"class_weight": weights}
+
+    def predict(self, model: keras.Model, batches: ClipBatches) -> np.ndarray:
+        """Probabilities (n_clips, n_classes)."""
+        return predict_clips(model, batches)
+
+    def learned_from(self, data: FoldData) -> dict[str, Any]:
+        """The roles that scaler, encoder, augmentation and choice of epoch were given, for `audit_leakage`."""
+        scaler = {"speaker": ["train", "validation", "test"], "utterance": [], "clip": []}
+        augmented = self.copies or self.settings["mask_bands"] or self.settings["mask_frames"]
+        return {
+            "scaler": scaler.get(self.settings["scale"], ["train"]),
+            "encoder": [],
+            "augmentation": ["train"] if augmented else [],
+            "selection": [data.watched],
+        }
+
+    def costs(self, model: keras.Model, milliseconds: float) -> dict[str, float]:
+        """What the model costs, what stands before it included; milliseconds : of the model, per utterance."""
+        return {"parameters": model.count_params(), "ms_per_utterance": milliseconds}
+
+
+def fold_data(task: FoldTask) -> FoldData:
+    """The clips of a task's fold; the scale is of training alone, unless the task says otherwise."""
+    roles = task.fold.set_index("utterance_id")["role"]
+    clips, tables = [], []
+    for folder, role_of in [(task.store, roles), *((copy, roles[roles == "train"]) for copy in task.copies)]:
+        store = load_store(folder)
+        rows = store.table[store.table["utterance_id"].isin(role_of.index)]
+        clips += task.clips(store, rows)
+        tables.append(rows.assign(role=rows["utterance_id"].map(role_of)))
+    table = pd.concat(tables, ignore_index=True)
+    return FoldData(clips, table, task.scale(clips, table))
+
+
+def train_fold(task: FoldTask, callbacks: Sequence[keras.callbacks.Callback] = ()) -> dict[str, Any]:
     """Train the model of one fold, or open it if it was finished before, and test it.
 
-    Epochs are watched on validation (on test where the protocol has no validation, which its folds say);
-    the weights of the best UAR are kept.
-    Returns a dict: predictions (table), history (DataFrame), seconds, parameters, ms_per_utterance, path.
+    The weights of the epoch with the best UAR on validation are kept.
+
+    Returns
+    -------
+    dict of predictions (table), history (DataFrame), seconds, path, parameters, ms_per_utterance, fold (its
+    number) and learned_from
     """
-    options, roles = task.settings, task.fold.set_index("utterance_id")["role"]
-    clips, table = _clips_and_table(task.store, roles.index)
-    role = table["utterance_id"].map(roles).to_numpy()
-    for copy in task.copies:
-        more, rows = _clips_and_table(copy, roles.index[roles == "train"])
-        clips, table = clips + more, pd.concat([table, rows], ignore_index=True)
-        role = np.concatenate([role, np.full(len(more), "train")])
-    classes = [emotion for emotion in EMOTIONS if emotion in set(table["emotion"])]
-    truth = table["emotion"].map(classes.index).to_numpy()
-    scale = clip_scale(clips, table, options["scale"], role == "train")
-
-    def batches(which, **changes):
-        chosen = np.flatnonzero(role == which)
-        return ClipBatches(
-            [clips[i] for i in chosen], np.eye(len(classes), dtype="float32")[truth[chosen]],
-            scale=(scale[0][chosen], scale[1][chosen]), resized_frames=options["resized_frames"], **changes,
-        )  # fmt: skip
-
-    train = batches(
-        "train", batch_size=options["batch_size"], shuffle=True, seed=task.seed, augment=_masks(options)
-    )
-    epochs = epochs_of(options, len(train))
-    n_steps = epochs * len(train)
-    made_from = [read_json(Path(folder) / "made_from.json") for folder in (task.store, *task.copies)]
+    data, options = fold_data(task), task.settings
+    train, watched, test = (task.batches(data, role) for role in ("train", data.watched, "test"))
+    built_from = content_key(task.built_from(data, len(train)), code_of(type(task), FoldTask), task.seed)
+    fitting = task.fit_options(data)
     fitted = fit_or_load(
         Path(task.models) / f"{task.name}.keras",
-        lambda: _compiled(task.network(len(classes), clips[0].shape[1]), options, n_steps),
+        lambda: built_once(built_from, lambda: task.build(data, len(train))),
         train,
-        key=content_key(made_from, task.fold, options, network_key(task.network)),
-        validation=batches("validation" if (role == "validation").any() else "test"),
-        seed=task.seed, epochs=epochs, patience=options["patience"], monitor="val_uar", mode="max",
-        class_weight=class_weights(truth[role == "train"], len(classes)), title=task.name,
-        callbacks=[EpochSeconds()],
-    )  # fmt: skip
-    test = batches("test")
-    predictions, milliseconds = ask(
-        lambda: predict_clips(fitted.model, test), table[role == "test"], classes, task.fold
+        validation=watched,
+        monitor="val_uar",
+        mode="max",
+        seed=task.seed,
+        title=task.name,
+        key=content_key(built_from, options, _content_of(task, data)),
+        epochs=epochs_of(options, len(train)),
+        patience=options["patience"],
+        learned_from=task.learned_from(data),
+        callbacks=[EpochSeconds(), *callbacks],
+        **fitting,
     )
+    predictions, milliseconds = _test(lambda: task.predict(fitted.model, test), data, task.fold)
     return {
-        "predictions": predictions, "history": fitted.history, "seconds": fitted.seconds, "path": fitted.path,
-        "parameters": fitted.model.count_params(), "ms_per_utterance": milliseconds,
-    }  # fmt: skip
+        "predictions": predictions,
+        "history": fitted.history,
+        "seconds": fitted.seconds,
+        "path": fitted.path,
+        "fold": int(task.fold["fold"].iloc[0]),
+        "learned_from": fitted.learned_from,
+        **task.costs(fitted.model, milliseconds),
+    }
 
 
-def epochs_of(options, n_batches):
-    """Epochs of a training: as many as its settings say, or more where they make fewer than `least_updates` steps."""
+def _content_of(task, data):
+    """What a model learns from: the stores' recordings and settings, who is on which side, and every label."""
+    made_from = [read_json(Path(folder) / "made_from.json") for folder in (task.store, *task.copies)]
+    rows = data.table[["utterance_id", "corpus", "speaker", "emotion", "role"]]
+    return content_key(made_from, task.fold, rows)
+
+
+def _test(predict, data, fold):
+    """The table of predictions, and milliseconds per clip: asked twice, as the first time may compile."""
+    rows = data.table[data.table["role"] == "test"]
+    predict()
+    start = time.perf_counter()
+    probabilities = predict()
+    milliseconds = 1000 * (time.perf_counter() - start) / len(rows)
+    predictions = rows[["utterance_id", "speaker", "emotion"]].assign(
+        start_ms=np.nan,
+        prediction=np.array(data.classes)[probabilities.argmax(axis=1)],
+        fold=int(fold["fold"].iloc[0]),
+        **{f"p_{emotion}": probabilities[:, i] for i, emotion in enumerate(data.classes)},
+    )
+    return predictions, milliseconds
+
+
+def epochs_of(options: dict[str, Any], n_batches: int) -> int:
+    """Epochs of a training: those of its settings, or more where they make fewer than `least_updates` steps."""
     return max(options["epochs"], -(-options.get("least_updates", 0) // n_batches))
-
-
-def _clips_and_table(folder, wanted):
-    """Views of the wanted utterances' frames, in the store's order, and their rows of the utterance table."""
-    store = load_store(folder)
-    table = store.table[store.table["utterance_id"].isin(wanted)].reset_index(drop=True)
-    places = zip(table["first_row"], table["n_rows"], strict=True)
-    return [store.array[first : first + count] for first, count in places], table
 
 
 def _masks(options):
@@ -304,78 +435,112 @@ def _masks(options):
     return masked
 
 
-def _compiled(model, options, n_steps):
+def _rate(options, n_batches):
     rate = options["learning_rate"]
-    if options["one_cycle"]:  # up in the first fifth, then down a cosine to zero (Smith & Topin 2018)
-        up = n_steps // 5
-        rate = keras.optimizers.schedules.CosineDecay(
-            rate / 25, n_steps - up, warmup_target=rate, warmup_steps=up
-        )
-    return compile_for_lengths(
-        model,
-        keras.optimizers.AdamW(rate, weight_decay=options["weight_decay"]),
-        keras.losses.CategoricalCrossentropy(label_smoothing=options["label_smoothing"]),
-        metrics=[UnweightedAverageRecall(model.output_shape[-1])],
+    if not options["one_cycle"]:
+        return rate
+    # up in the first fifth, then down a cosine to zero (Smith & Topin 2018)
+    n_steps = epochs_of(options, n_batches) * n_batches
+    up = n_steps // 5
+    return keras.optimizers.schedules.CosineDecay(
+        rate / 25, n_steps - up, warmup_target=rate, warmup_steps=up
     )
 
 
-def network_key(network):
+def network_key(network: Callable) -> str:
     """Content of a FoldTask's network, equal in every process: its `repr` tells where in memory it lies."""
     network = functools.partial(network)  # of a partial: the same one
     code = code_of(network.func, ClipBatches)
     return content_key(network.func.__qualname__, network.args, network.keywords, code)
 
 
-def run_folds(plan, *, train=train_fold, title="", jobs=None, engine=None):
+def tasks_of(model: FoldTask, folds: pd.DataFrame, protocol: str) -> list[FoldTask]:
+    """One task per fold of a fold table, the model's files named after protocol and fold."""
+    return [
+        replace(model, name=f"{model.name}-{protocol}-{number}", fold=fold.reset_index(drop=True))
+        for number, fold in folds.groupby("fold")
+    ]
+
+
+def run_folds(
+    plan: dict[Any, list[FoldTask]],
+    *,
+    train: Callable = train_fold,
+    title: str = "",
+    jobs: int | None = None,
+    engine: str | None = None,
+) -> dict[Any, dict[str, Any]]:
     """Train and test models side by side, one task per model and fold.
 
-    plan : dict key -> list of tasks, one per fold; train : function of a task, such as `train_fold`
-    jobs, engine : see `parallel.run_tasks`
-    Returns a dict key -> dict of predictions (table), histories and paths (one per fold), parameters,
-    seconds_to_train (of all folds together), ms_per_utterance.
+    Parameters
+    ----------
+    plan : list of tasks, one per fold, under the name of each model
+    train : function of a task
+    jobs, engine : as of `parallel.run_tasks`
+
+    Returns
+    -------
+    dict of the same names -> dict of predictions (table), histories and paths (one per fold), parameters,
+    seconds_to_train (of all folds together), ms_per_utterance, and learned_from, which `audit_leakage` takes
+    as `fit`: {"scaler": {fold: roles}, …}
     """
-    tasks = [task for own in plan.values() for task in own]
-    outcomes = iter(run_tasks(train, tasks, jobs=jobs, engine=engine, progress=title))
-    results = {}
-    for key, own in plan.items():
-        found = [next(outcomes) for _ in own]
-        results[key] = {
-            "predictions": pd.concat([one["predictions"] for one in found], ignore_index=True),
-            "histories": [one["history"] for one in found],
-            "paths": [one["path"] for one in found],
-            "parameters": found[0]["parameters"],
-            "seconds_to_train": sum(one["seconds"] for one in found),
-            "ms_per_utterance": float(np.mean([one["ms_per_utterance"] for one in found])),
-        }
-    return results
+    outcomes = iter(
+        run_tasks(
+            train,
+            [task for tasks in plan.values() for task in tasks],
+            jobs=jobs,
+            engine=engine,
+            progress=title,
+        )
+    )
+    return {name: _joined([next(outcomes) for _ in tasks]) for name, tasks in plan.items()}
 
 
-COSTS = ("parameters", "seconds_to_train", "ms_per_utterance")
+def _joined(outcomes):
+    """The folds of one model together."""
+    kinds = outcomes[0]["learned_from"]
+    return {
+        "predictions": pd.concat([outcome["predictions"] for outcome in outcomes], ignore_index=True),
+        "histories": [outcome["history"] for outcome in outcomes],
+        "paths": [outcome["path"] for outcome in outcomes],
+        "parameters": outcomes[0]["parameters"],
+        "seconds_to_train": sum(outcome["seconds"] for outcome in outcomes),
+        "ms_per_utterance": float(np.mean([outcome["ms_per_utterance"] for outcome in outcomes])),
+        "learned_from": {
+            kind: {outcome["fold"]: outcome["learned_from"][kind] for outcome in outcomes} for kind in kinds
+        },
+    }
 
 
-def averaged(results):
+def averaged(results: list[dict[str, Any]]) -> dict[str, Any]:
     """Several models asked at once: the mean of their probabilities, the sum of their costs.
 
-    results : list of what `run_folds` gives for one model each, on the same folds
-    Returns a dict of the same kind.
+    Parameters
+    ----------
+    results : what `run_folds` gives for each model, on the same folds
+
+    Returns
+    -------
+    dict of the same kind, without histories and paths
     """
     first = results[0]["predictions"]
     names = [name for name in first if name.startswith("p_")]
     keys = ["fold", "utterance_id"]
+    order = first.set_index(keys).index
     probabilities = np.mean(
-        [one["predictions"].set_index(keys).loc[first.set_index(keys).index, names] for one in results],
-        axis=0,
+        [result["predictions"].set_index(keys).loc[order, names] for result in results], axis=0
     )
     classes = np.array([name.removeprefix("p_") for name in names])
-    predictions = first.assign(
-        prediction=classes[probabilities.argmax(axis=1)], **dict(zip(names, probabilities.T, strict=True))
-    )
-    costs = {key: sum(one[key] for one in results) for key in COSTS}
-    return {"predictions": predictions, "histories": [], "paths": [], **costs}
+    columns = dict(zip(names, probabilities.T, strict=True))
+    predictions = first.assign(prediction=classes[probabilities.argmax(axis=1)], **columns)
+    costs = {key: sum(result[key] for result in results) for key in COSTS}
+    learned_from = results[0].get("learned_from", {})
+    return {"predictions": predictions, "histories": [], "paths": [], "learned_from": learned_from, **costs}
 
 
-def save_result(workspace, result, audit, **name):
-    """Save what a model of `run_folds` predicted, its audit and its costs; name : see Workspace."""
-    workspace.save_predictions(result["predictions"], **name)
+def save_result(workspace: Workspace, result: dict[str, Any], audit: pd.DataFrame, **name: str) -> None:
+    """Save what a model of `run_folds` predicted, its audit and its costs; name : see `Workspace`."""
     workspace.save_audit(audit, **name)
-    workspace.save_costs({key: result[key] for key in COSTS}, **name)
+    if set(COSTS) <= result.keys():
+        workspace.save_costs({key: result[key] for key in COSTS}, **name)
+    workspace.save_predictions(result["predictions"], **name)

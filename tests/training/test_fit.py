@@ -7,7 +7,7 @@ from ser_utils.training import fit as training
 
 def build():
     model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(4, "tanh"), keras.layers.Dense(1)])
-    model.compile("adam", "mse")
+    model.compile("adam", "mse", jit_compile=keras.backend.backend() == "jax")
     return model
 
 

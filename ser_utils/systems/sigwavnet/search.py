@@ -16,7 +16,8 @@ import pandas as pd
 
 from ser_utils.evaluation.splits import make_folds
 from ser_utils.profiles import settings
-from ser_utils.systems.sigwavnet.training import NETWORKS, WaveformTask, train_waveforms, waveform_store
+from ser_utils.systems.sigwavnet.training import NETWORKS, WaveformTask, waveform_store
+from ser_utils.training.folds import train_fold
 from ser_utils.training.parallel import ray_environment
 from ser_utils.workspace import Workspace, WorkspaceError, read_json, write_json
 
@@ -75,7 +76,7 @@ def search(workspace, system, table, *, budget=None):
     folds = make_folds(table, "speaker", system=system, seed=workspace.seed)
     fold = folds[folds["fold"] == folds["fold"].min()].reset_index(drop=True)
     store = waveform_store(workspace.folder("features", "waveforms") / system, table, base)
-    task = WaveformTask(system, "trial", store.folder, fold, base, Path(), workspace.seed)
+    task = WaveformTask("trial", system, store.folder, fold, base, Path(), workspace.seed)
     _start_ray()
     tuner = tune.Tuner(
         tune.with_resources(tune.with_parameters(_trial, task=task), {"cpu": 1}),
@@ -117,7 +118,7 @@ def _trial(config, task):
 
     with tempfile.TemporaryDirectory() as folder:
         trial = replace(task, settings=task.settings | config, models=Path(folder))
-        train_waveforms(trial, callbacks=[Report()])
+        train_fold(trial, callbacks=[Report()])
 
 
 def _draw(tune, kind, values):

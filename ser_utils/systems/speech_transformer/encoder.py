@@ -19,8 +19,6 @@ from safetensors import SafetensorError, safe_open
 
 from ser_utils.systems.sigwavnet.waveforms import time_mask
 
-register = keras.saving.register_keras_serializable(package="ser_utils")
-
 FAMILIES = ("wav2vec2", "hubert")
 ACTIVATIONS = {
     "gelu": functools.partial(keras.activations.gelu, approximate=False),
@@ -175,22 +173,15 @@ class FeatureConvolution(layers.Layer):
 
     def __init__(self, index, architecture, **kwargs):
         super().__init__(**kwargs)
-        a, self.channels_in = architecture, 1 if index == 0 else architecture.conv_dim[index - 1]
-        self.channels = a.conv_dim[index]
-        self.conv = layers.Conv1D(
-            self.channels, a.conv_kernel[index], a.conv_stride[index], use_bias=a.conv_bias, name="conv"
-        )
+        a, channels = architecture, architecture.conv_dim[index]
+        kernel, stride = a.conv_kernel[index], a.conv_stride[index]
+        self.conv = layers.Conv1D(channels, kernel, stride, use_bias=a.conv_bias, name="conv")
         self.activation = ACTIVATIONS[a.feat_extract_activation]
         self.layer_norm = None
         if a.feat_extract_norm == "layer":
             self.layer_norm = layers.LayerNormalization(epsilon=1e-5, name="layer_norm")
         elif index == 0:  # a group a channel: over time, padding included, as the checkpoints were trained
-            self.layer_norm = layers.GroupNormalization(self.channels, epsilon=1e-5, name="layer_norm")
-
-    def build(self, input_shape=None):
-        self.conv.build((None, None, self.channels_in))
-        if self.layer_norm is not None:
-            self.layer_norm.build((None, None, self.channels))
+            self.layer_norm = layers.GroupNormalization(channels, epsilon=1e-5, name="layer_norm")
 
     def call(self, x):
         x = self.conv(x)
@@ -203,19 +194,11 @@ class FeatureProjection(layers.Layer):
     def __init__(self, architecture, **kwargs):
         super().__init__(**kwargs)
         a = architecture
-        self.channels = a.conv_dim[-1]
-        self.layer_norm = (
-            layers.LayerNormalization(epsilon=a.layer_norm_eps, name="layer_norm")
-            if a.feat_proj_layer_norm
-            else None
-        )
+        self.layer_norm = None
+        if a.feat_proj_layer_norm:
+            self.layer_norm = layers.LayerNormalization(epsilon=a.layer_norm_eps, name="layer_norm")
         self.projection = layers.Dense(a.hidden_size, name="projection")
         self.dropout = layers.Dropout(a.feat_proj_dropout)
-
-    def build(self, input_shape=None):
-        if self.layer_norm is not None:
-            self.layer_norm.build((None, None, self.channels))
-        self.projection.build((None, None, self.channels))
 
     def call(self, x, training=False):
         x = x if self.layer_norm is None else self.layer_norm(x)
@@ -259,19 +242,11 @@ class PositionConvolution(layers.Layer):
     def __init__(self, architecture, **kwargs):
         super().__init__(**kwargs)
         a = architecture
-        self.size = a.hidden_size
-        self.conv = GroupedConvolution(
-            a.num_conv_pos_embeddings, a.num_conv_pos_embedding_groups, name="conv"
-        )
-        self.batch_norm = (
-            layers.BatchNormalization(epsilon=1e-5, name="batch_norm") if a.conv_pos_batch_norm else None
-        )
+        width, groups = a.num_conv_pos_embeddings, a.num_conv_pos_embedding_groups
+        self.conv, self.batch_norm = GroupedConvolution(width, groups, name="conv"), None
+        if a.conv_pos_batch_norm:
+            self.batch_norm = layers.BatchNormalization(epsilon=1e-5, name="batch_norm")
         self.activation = ACTIVATIONS[a.feat_extract_activation]
-
-    def build(self, input_shape=None):
-        self.conv.build((None, None, self.size))
-        if self.batch_norm is not None:
-            self.batch_norm.build((None, None, self.size))
 
     def call(self, x):
         x = x if self.batch_norm is None else self.batch_norm(x, training=False)
@@ -290,10 +265,6 @@ class SelfAttention(layers.Layer):
         for name in ("q_proj", "k_proj", "v_proj", "out_proj"):
             setattr(self, name, layers.Dense(self.size, name=name))
         self.dropout = layers.Dropout(architecture.attention_dropout)
-
-    def build(self, input_shape=None):
-        for projection in (self.q_proj, self.k_proj, self.v_proj, self.out_proj):
-            projection.build((None, None, self.size))
 
     def call(self, x, visible=None, training=False):
         batch, n = ops.shape(x)[0], ops.shape(x)[1]
@@ -317,16 +288,11 @@ class FeedForward(layers.Layer):
     def __init__(self, architecture, **kwargs):
         super().__init__(**kwargs)
         a = architecture
-        self.sizes = a.hidden_size, a.intermediate_size
         self.intermediate_dense = layers.Dense(a.intermediate_size, name="intermediate_dense")
         self.output_dense = layers.Dense(a.hidden_size, name="output_dense")
         self.activation = ACTIVATIONS[a.hidden_act]
         self.inner_dropout = layers.Dropout(a.activation_dropout)
         self.outer_dropout = layers.Dropout(a.hidden_dropout)
-
-    def build(self, input_shape=None):
-        self.intermediate_dense.build((None, None, self.sizes[0]))
-        self.output_dense.build((None, None, self.sizes[1]))
 
     def call(self, x, training=False):
         x = self.inner_dropout(self.activation(self.intermediate_dense(x)), training=training)
@@ -338,15 +304,10 @@ class LanguageAdapter(layers.Layer):
 
     def __init__(self, architecture, **kwargs):
         super().__init__(**kwargs)
-        self.sizes = architecture.hidden_size, architecture.adapter_attn_dim
+        a = architecture
         self.norm = layers.LayerNormalization(epsilon=1e-5, name="norm")
-        self.linear_1 = layers.Dense(self.sizes[1], activation="relu", name="linear_1")
-        self.linear_2 = layers.Dense(self.sizes[0], name="linear_2")
-
-    def build(self, input_shape=None):
-        self.norm.build((None, None, self.sizes[0]))
-        self.linear_1.build((None, None, self.sizes[0]))
-        self.linear_2.build((None, None, self.sizes[1]))
+        self.linear_1 = layers.Dense(a.adapter_attn_dim, activation="relu", name="linear_1")
+        self.linear_2 = layers.Dense(a.hidden_size, name="linear_2")
 
     def call(self, x):
         return x + self.linear_2(self.linear_1(self.norm(x)))
@@ -370,13 +331,6 @@ class EncoderLayer(layers.Layer):
         if a.do_stable_layer_norm and a.adapter_attn_dim is not None:
             self.adapter_layer = LanguageAdapter(a, name="adapter_layer")
 
-    def build(self, input_shape=None):
-        for part in (self.attention, self.feed_forward, self.adapter_layer):
-            if part is not None:
-                part.build()
-        for norm in (self.layer_norm, self.final_layer_norm):
-            norm.build((None, None, self.architecture.hidden_size))
-
     def call(self, x, visible=None, training=False):
         def attend(x):
             return self.dropout(self.attention(x, visible=visible, training=training), training=training)
@@ -390,7 +344,7 @@ class EncoderLayer(layers.Layer):
         return x if self.adapter_layer is None else self.adapter_layer(x)
 
 
-@register
+@keras.saving.register_keras_serializable(package="ser_utils")
 class TopLayers(layers.Layer):
     """The last `top` layers of an encoder, to be trained on from the hidden states below them.
 
@@ -413,10 +367,7 @@ class TopLayers(layers.Layer):
             self.norm = layers.LayerNormalization(epsilon=a.layer_norm_eps, name="encoder.layer_norm")
 
     def build(self, *_):
-        for block in self.blocks:
-            block.build()
-        if self.norm is not None:
-            self.norm.build((None, None, self.architecture.hidden_size))
+        self.call(ops.zeros((1, 1, self.architecture.hidden_size)), ops.ones((1,), "int32"))
 
     def call(self, x, n_frames, training=False):
         visible = time_mask(x, n_frames)[..., 0]
@@ -428,7 +379,7 @@ class TopLayers(layers.Layer):
         return super().get_config() | {"architecture": dataclasses.asdict(self.architecture), "top": self.top}
 
 
-@register
+@keras.saving.register_keras_serializable(package="ser_utils")
 class SpeechTransformer(keras.Model):
     """The wav2vec 2.0 / HuBERT encoder.
 
@@ -458,9 +409,9 @@ class SpeechTransformer(keras.Model):
         self.blocks = [EncoderLayer(a, name=f"encoder.layers.{i}") for i in range(a.num_hidden_layers)]
 
     def build(self, input_shape=None):
-        for part in (*self.convolutions, self.projection, self.positions, *self.blocks):
-            part.build()
-        self.norm.build((None, None, self.architecture.hidden_size))
+        # one frame of silence makes every weight, so that a checkpoint can be read into them
+        states = self.call(ops.zeros((1, self.architecture.receptive_field)))
+        self.norm(states[-1])
 
     def call(self, waveform, mask=None, training=False):
         shortest = self.architecture.receptive_field

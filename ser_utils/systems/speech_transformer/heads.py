@@ -7,6 +7,7 @@ returns class probabilities. A row is a 20 ms frame, or all statistics of a clip
 import math
 
 import keras
+import pandas as pd
 from keras import layers, ops
 
 from ser_utils.systems.feature_network import MaskedBiLSTM
@@ -14,10 +15,8 @@ from ser_utils.systems.sigwavnet.waveforms import mean_over_time, time_mask
 from ser_utils.systems.spectrogram_cnn import clip_inputs
 from ser_utils.systems.speech_transformer.encoder import TopLayers, checkpoint_names, copy_weights
 
-register = keras.saving.register_keras_serializable(package="ser_utils")
 
-
-@register
+@keras.saving.register_keras_serializable(package="ser_utils")
 class OverTime(layers.Layer):
     """Mean and standard deviation over each clip's own rows: (batch, rows, n), (batch,) -> (batch, 2 · n)."""
 
@@ -28,7 +27,7 @@ class OverTime(layers.Layer):
         return ops.concatenate([mean, ops.sqrt(variance + 1e-7)], axis=-1)
 
 
-@register
+@keras.saving.register_keras_serializable(package="ser_utils")
 class OwnRows(layers.Layer):
     """Zero beyond each clip's end, so that the next convolution does not hear its padding."""
 
@@ -36,7 +35,7 @@ class OwnRows(layers.Layer):
         return ops.where(time_mask(x, n_frames), x, 0.0)
 
 
-@register
+@keras.saving.register_keras_serializable(package="ser_utils")
 class LayerWeighting(layers.Layer):
     """One mixture of all hidden states, its weights learned: Σ softmax(w)ᵢ · xᵢ.
 
@@ -145,7 +144,7 @@ def rates_by_layer(architecture, top, *, learning_rate, top_learning_rate, decay
     return rates | {"classes": learning_rate}
 
 
-@register
+@keras.saving.register_keras_serializable(package="ser_utils")
 class LayerwiseAdam(keras.optimizers.Adam):
     """Adam with a learning rate for each part of a model.
 
@@ -180,7 +179,7 @@ def changes_by_part(encoder, top_layers, rates):
 
     encoder : SpeechTransformer as it was; top_layers : its TopLayers after training
     rates : as `rates_by_layer` gives them
-    Returns a list of dicts `part, parameters, learning_rate, largest_change`.
+    Returns a table `part, parameters, learning_rate, largest_change`.
     """
     before, trained = checkpoint_names(encoder), checkpoint_names(top_layers)
     rows = []
@@ -195,4 +194,4 @@ def changes_by_part(encoder, top_layers, rates):
             rows.append(
                 {"part": part, "parameters": size, "learning_rate": rate, "largest_change": max(changes)}
             )
-    return rows
+    return pd.DataFrame(rows)

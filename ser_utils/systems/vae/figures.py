@@ -221,25 +221,3 @@ def interpolation(envelopes_db, centres_hz, pitch_hz, shares, ends):
     right.scatter(shares, pitch_hz, color=shades, s=40, zorder=2)
     right.set(xlabel=f"way from {ends[0]} to {ends[1]}", ylabel="mean pitch (Hz)", title="pitch")
     return figure
-
-
-def uar_by_input(scores, chance):
-    """Draw each input's UAR with its interval, protocol by protocol.
-
-    scores : table `protocol, inputs, uar, uar_low, uar_high`; chance : UAR of guessing. Returns a Figure.
-    """
-    protocols, inputs = (list(dict.fromkeys(scores[name])) for name in ("protocol", "inputs"))
-    figure, axes = plt.subplots(figsize=(6.5, 3.2))
-    for number, kind in enumerate(inputs):
-        rows = scores[scores["inputs"] == kind].set_index("protocol").loc[protocols]
-        x = np.arange(len(protocols)) + 0.18 * (number - (len(inputs) - 1) / 2)
-        low, high = (rows["uar"] - rows["uar_low"]).clip(0), (rows["uar_high"] - rows["uar"]).clip(0)
-        axes.errorbar(x, rows["uar"], [low, high], fmt="o", color=f"C{number}", label=kind, markersize=5)
-    axes.axhline(chance, color="0.5", linestyle=":", linewidth=1)
-    axes.text(len(protocols) - 0.5, chance, "chance ", ha="right", va="bottom", fontsize=8, color="0.4")
-    axes.set_xticks(range(len(protocols)), protocols)
-    axes.set(ylim=(0, 1), ylabel="UAR", xlabel="what is kept apart", xlim=(-0.5, len(protocols) - 0.5))
-    axes.legend(
-        title="the classifier sees", fontsize=8, title_fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5)
-    )
-    return figure

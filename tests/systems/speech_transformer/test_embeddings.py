@@ -14,7 +14,7 @@ from ser_utils.systems.speech_transformer.heads import (
     rates_by_layer,
 )
 from ser_utils.systems.speech_transformer.pretrained import load_encoder
-from ser_utils.training.folds import ClipBatches, predict_clips
+from ser_utils.training.folds import ClipBatches, predict_clips, train_fold
 
 OPTIONS = {
     "top_layers": 2, "units": 16, "dropout": 0.1, "batch_size": 4, "learning_rate": 3e-3, "top_learning_rate": 1e-3,
@@ -56,6 +56,13 @@ def folds(corpus):
     table = corpus[["utterance_id"]].assign(start_ms=np.nan, fold=0, role=role)
     table.attrs = {"protocol": "speaker"}
     return table
+
+
+def train_head(embedded, head, folds, options, folder):
+    task = embeddings.HeadTask(
+        "head", head, embedded.store.folder, folds, options, folder, embeddings=embedded
+    )
+    return train_fold(task)
 
 
 def arrays(model):
@@ -112,9 +119,7 @@ def test_long_clips_come_in_pieces_of_bounded_length(encoder, monkeypatch):
 @pytest.mark.parametrize("head", ["pooled", "layer_weighting", "cnn", "rnn"])
 def test_heads_learn_what_cannot_be_missed(embedded, folds, head, tmp_path):
     eager = OPTIONS | {"dropout": 0.0, "learning_rate": 1e-2, "epochs": 40, "patience": 40}
-    fitted, predictions, _ = embeddings.train_head(
-        embedded, head, folds, options=eager, path=tmp_path / "head.keras"
-    )
+    predictions = train_head(embedded, head, folds, eager, tmp_path)["predictions"]
     assert (predictions["prediction"] == predictions["emotion"]).mean() > 0.8
     assert predictions.filter(regex="^p_").sum(axis=1).to_numpy() == pytest.approx(np.ones(6), abs=1e-5)
     assert set(predictions["speaker"]) == {"3"}
@@ -134,10 +139,8 @@ def test_no_head_hears_padding_and_each_survives_saving(embedded, head, tmp_path
 
 def test_fine_tuning_changes_exactly_the_layers_it_says(corpus, encoder, embedded, folds, tmp_path):
     before = arrays(encoder.model)
-    fitted, _, _ = embeddings.train_head(
-        embedded, "fine_tuned", folds, options=OPTIONS, path=tmp_path / "tuned.keras"
-    )
-    top = fitted.model.get_layer("top")
+    tuning = OPTIONS | {"epochs": OPTIONS["tuning_epochs"], "patience": OPTIONS["tuning_patience"]}
+    top = embeddings.tuned_layers(train_head(embedded, "fine_tuned", folds, tuning, tmp_path)["path"])
     tuned = load_encoder(f"nobody/{encoder.model.architecture.model_type}").model
     copy_weights(top, tuned)
     changed = {name for name, array in arrays(tuned).items() if not np.array_equal(array, before[name])}
@@ -173,7 +176,7 @@ def test_what_was_frozen_is_shown(encoder):
     top = head.get_layer("top")
     weight = checkpoint_names(top)["encoder.layers.3.attention.q_proj.weight"]
     weight.assign(weight + 0.25)
-    shown = pd.DataFrame(changes_by_part(encoder.model, top, rates)).set_index("part")
+    shown = changes_by_part(encoder.model, top, rates).set_index("part")
     assert shown["parameters"].sum() == encoder.model.count_params()
     moved = shown.index[shown["largest_change"] > 0]
     assert list(moved) == ["encoder.layers.3"] and shown["largest_change"].max() == pytest.approx(0.25)
