@@ -21,8 +21,7 @@ CHANGES = {
     'profile = "quick"': "profile = {profile!r}",
     'root = ""': "root = {root!r}",
     'speakers = ""': "speakers = {speaker!r}",
-    " | groups_of(utterances)": "",
-    'chosen = settings("prototype", profile)': 'chosen = settings("prototype", profile) | {{"epochs": 1}}',
+    'chosen = settings("prototype", profile, dataset)': 'chosen = settings("prototype", profile, dataset) | {{"epochs": 1, "group_protocols": []}}',
 }
 
 

@@ -40,9 +40,6 @@ class Clock(keras.callbacks.Callback):
         self.seconds = clock() - self.start
 
 
-# the autoencoder ------------------------------------------------------------------------------------------
-
-
 def loop_of_autoencoder(x, watched, chosen, epochs, weights, folder):
     """The published loop. Returns seconds per epoch and the best watched loss."""
     model = build_autoencoder(*x.shape[1:], filters=chosen["filters"])
@@ -97,14 +94,10 @@ def our_autoencoder(x, watched, chosen, epochs, weights, folder):
         model.set_weights(weights)
         return model
 
-    fitted = fit_or_load(
-        path, build, (x, x), key=str(time.time()), seed=0, epochs=epochs + 1, validation=(watched, watched),
-        patience=chosen["patience"], batch_size=chosen["batch_size"], callbacks=[clock],
-    )  # fmt: skip
+    options = {"seed": 0, "epochs": epochs + 1, "patience": chosen["patience"] or None}
+    options |= {"batch_size": chosen["batch_size"], "validation": (watched, watched), "callbacks": [clock]}
+    fitted = fit_or_load(path, build, (x, x), key=str(time.time()), **options)
     return clock.seconds / epochs, fitted.history["val_loss"].min()
-
-
-# the classifier -------------------------------------------------------------------------------------------
 
 
 class LiteralPrototypes(keras.layers.Layer):
@@ -189,17 +182,14 @@ def our_classifier(train, validation, n_prototypes, epochs, folder):
     return clock.seconds / (passes * (len(fitted.history) - 1)), fitted.history["val_macro_f1"].max()
 
 
-# in turn --------------------------------------------------------------------------------------------------
-
-
 def compare(loop, ours, rounds):
     """The least seconds of either over `rounds`, and the best score each reached in the last."""
     spent = []
     for _ in range(rounds):
         determinism.disable_op_determinism()  # which ours asks for and the published loop does not
         spent.append((loop(), ours()))
-    (seconds, scores) = np.min([[a[0], b[0]] for a, b in spent], axis=0), [one[1] for one in spent[-1]]
-    return seconds, scores
+    seconds = np.min([[literal[0], timed[0]] for literal, timed in spent], axis=0)
+    return seconds, [score for _, score in spent[-1]]
 
 
 def measure(quick):

@@ -42,15 +42,15 @@ denoise = False  # reduce stationary noise before the features
 
 # %%
 workspace = Workspace(dataset, profile, seed, root)
-chosen = settings("prototype", profile)
+chosen = settings("prototype", profile, dataset)
 style.set_style()
 settings_table("prototype")
 
 # %% [markdown]
 # ## The corpus
 #
-# Every file is opened once. What cannot be used is left out and listed with its reason, never silently: the sums below
-# account for every file, and for every row of a table.
+# Every file is opened once. A file that cannot be used is left out and listed with the reason. The sums below account for
+# every file, and for every row of a table.
 
 # %%
 if dataset == "demo":
@@ -127,9 +127,9 @@ for trap in find_traps(report):
 # The same speaker throughout, and the text that most emotions were said with, so that little but the emotion differs.
 
 # %%
-own = utterances[utterances["speaker"] == utterances["speaker"].iloc[0]]
-own = own.assign(said_with=own.groupby("sentence")["emotion"].transform("nunique"))
-first = own.sort_values(["said_with", "sentence"], ascending=[False, True]).drop_duplicates("emotion")
+spoken = utterances[utterances["speaker"] == utterances["speaker"].iloc[0]]
+spoken = spoken.assign(said_with=spoken.groupby("sentence")["emotion"].transform("nunique"))
+first = spoken.sort_values(["said_with", "sentence"], ascending=[False, True]).drop_duplicates("emotion")
 examples = {row.emotion: load_audio(row.path, rate) for row in first.itertuples()}
 print(*(f"{row.emotion}: text {row.sentence or 'unknown'}" for row in first.itertuples()), sep=", ")
 figure = speech.one_per_emotion(examples)
@@ -180,8 +180,8 @@ display(Audio(signal, rate=rate), Audio(cleaned, rate=rate))
 # %% [markdown]
 # ## Segments of the whole corpus
 #
-# 100 ms every 20 ms: neighbours share 80 ms. Whoever splits these at random puts the same sound on both sides, which
-# is what notebook 02 measures. The store is one array on disk; a corpus larger than memory works.
+# Segments of 100 ms begin every 20 ms, so neighbours share 80 ms. A random split of these puts the same sound on both
+# sides; notebook 02 measures what that does. The store is one array on disk, so a corpus larger than memory works.
 
 
 # %%
@@ -192,8 +192,8 @@ def log_mels(signal, rate):
 
 
 key = f"log-mel {SEGMENT_MS} ms every {HOP_MS} ms, {features.MEL}"
-store = build_store(workspace.folder("features") / "segments", utterances, log_mels, key=key,
-                    sample_rate_hz=rate, denoise=denoise, title="segments")  # fmt: skip
+options = {"key": key, "sample_rate_hz": rate, "denoise": denoise, "title": "segments"}
+store = build_store(workspace.folder("features") / "segments", utterances, log_mels, **options)
 
 # %%
 by_segment = segment_table(store)
@@ -204,8 +204,8 @@ print(
 by_segment.groupby("emotion").size().rename("segments").to_frame().T
 
 # %% [markdown]
-# Some segments hold no voice at all, only the silence around it; the paper gives them their clip's emotion like the
-# others, and so do we. A flat spectrogram (spread below 3 dB) is digital silence.
+# Some segments hold no voice, only the silence around it. The paper gives them their clip's emotion like all others,
+# and so do we. A flat spectrogram (spread below 3 dB) is digital silence.
 
 # %%
 sample = store.array[:: max(1, len(store.array) // 5000)]
@@ -228,22 +228,21 @@ plt.show()
 
 # %%
 clip = signal[: 2 * rate]
-whole = features.log_mel_segments(clip[None], rate)[0]
-again = features.mel_to_audio(whole, rate, length=len(clip), seed=seed)
-returned = features.log_mel_segments(again[None], rate)[0]
-heard = whole > -60
-error_db = float(np.abs(returned - whole)[heard].mean())
+log_mel = features.log_mel_segments(clip[None], rate)[0]
+resynthesis = features.mel_to_audio(log_mel, rate, length=len(clip), seed=seed)
+returned = features.log_mel_segments(resynthesis[None], rate)[0]
+heard = log_mel > -60
+error_db = float(np.abs(returned - log_mel)[heard].mean())
 print(f"mean level error {error_db:.1f} dB over {100 * heard.mean():.0f} % of the points")
 
 # %%
-figure = speech.before_and_after(
-    clip, again * np.abs(clip).max() / np.abs(again).max(), rate, ("recorded", "from log-mel")
-)
-style.save_figure(workspace, figure, "00_resynthesis",
-                  f"An utterance and its resynthesis from 128 mel bands; mean level error {error_db:.1f} dB.")  # fmt: skip
+as_loud = resynthesis * np.abs(clip).max() / np.abs(resynthesis).max()
+figure = speech.before_and_after(clip, as_loud, rate, ("recorded", "from log-mel"))
+caption = f"An utterance and its resynthesis from 128 mel bands; mean level error {error_db:.1f} dB."
+style.save_figure(workspace, figure, "00_resynthesis", caption)
 plt.show()
-display(Audio(clip, rate=rate), Audio(again, rate=rate))
-save_audio(workspace.folder("sounds") / "00_resynthesis.wav", again, rate)
+display(Audio(clip, rate=rate), Audio(resynthesis, rate=rate))
+save_audio(workspace.folder("sounds") / "00_resynthesis.wav", resynthesis, rate)
 
 # %% [markdown]
 # The voice stays recognisable and its words too; what is lost is phase, heard as a slight metallic ring.

@@ -12,30 +12,30 @@
 # does their pitch or their spectrum say why?
 #
 # **Reads** the classifiers and autoencoders that 02 lists. **Writes** `prototypes/<dataset>/speaker_<id>/` with a picture
-# and a sound of each selected prototype, a tone per emotion, four PDF reports, and `index.csv` over all.
+# and a sound of each selected prototype, a tone per emotion and four PDF reports, reports of the female and the male group,
+# and `index.csv` over all prototypes.
 #
-# **Reproduces** the prototype paper's selection, scores and analysis reports. Prototypes come from the models of
-# protocol `utterance`. **Run time** on two cores, profile `quick`: a minute and a half on the demo corpus.
+# **Reproduces** the prototype paper's selection, scores and analysis: its pages of spectrograms, pitch, bands, notes.
+# Prototypes come from the models of protocol `utterance`. **Run time** on two cores, profile `quick`: a minute on the demo corpus, three on EmoDB or RAVDESS.
 
 # %%
 import shutil
 
-import keras
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from IPython.display import Audio, display
 
 from ser_utils.corpora.loading import common_rate
-from ser_utils.features.audio import save_audio
+from ser_utils.features.audio import load_audio, save_audio
+from ser_utils.features.spectral import log_mel_segments
 from ser_utils.figures import style
 from ser_utils.profiles import settings
-from ser_utils.systems.prototype import analysis
+from ser_utils.systems.prototype import analysis, reports
 from ser_utils.systems.prototype import figures as prototypes
-from ser_utils.systems.prototype.classifier import SCORING_METHODS, prototype_scores
-from ser_utils.systems.prototype.segments import Scale
-from ser_utils.systems.prototype.training import Coder
-from ser_utils.workspace import Workspace, atomic_path, sealed
+from ser_utils.systems.prototype.classifier import SCORING_METHODS
+from ser_utils.systems.prototype.data import open_data
+from ser_utils.workspace import Workspace, atomic_path
 
 # %% tags=["parameters"]
 dataset = "demo"  # a corpus, several joined by "+", or a path to your own table
@@ -46,11 +46,10 @@ scoring = "softmax"  # positive, min_max or softmax
 
 # %%
 workspace = Workspace(dataset, profile, seed, root)
-chosen = settings("prototype_classifier", profile)
+chosen = settings("prototype_classifier", profile, dataset)
 style.set_style()
 utterances = workspace.load_table("utterances")
 rate = common_rate(utterances)  # of the segments, as 00 made them
-gender_of = utterances.drop_duplicates("speaker").set_index("speaker")["gender"]
 {name: chosen[name] for name in ("top", "threshold", "distance")} | {"scoring": scoring}
 
 # %% [markdown]
@@ -62,21 +61,8 @@ gender_of = utterances.drop_duplicates("speaker").set_index("speaker")["gender"]
 models = workspace.load_table("prototype_classifiers", made_by="02")
 models = models[(models["protocol"] == "utterance") & (models["model"] != "all")].reset_index(drop=True)
 neighbours = workspace.load_table("prototype_neighbours", made_by="02").query("protocol == 'utterance'")
+voices = reports.open_voices(workspace, models, neighbours, scoring)
 models[["model", "classes", "low_db", "high_db"]]
-
-
-# %%
-def open_model(row):
-    """The classifier and the coder that one line of `models` lists."""
-    classifier = keras.saving.load_model(workspace.build / row.path)
-    path = workspace.build / row.coder_path
-    autoencoder, facts = keras.saving.load_model(path), sealed(path)
-    scale = Scale(row.low_db, row.high_db)
-    return classifier, Coder(autoencoder, scale, pd.DataFrame(facts["history"]), facts["seconds"], path)
-
-
-opened = {row.model: open_model(row) for row in models.itertuples()}
-classes = {row.model: row.classes.split() for row in models.itertuples()}
 
 # %% [markdown]
 # ## Three ways to score, two ways to select
@@ -86,179 +72,181 @@ classes = {row.model: row.classes.split() for row in models.itertuples()}
 # emotion or all above a threshold.
 
 # %%
-name = models["model"].iloc[0]
+voice = voices[0]
 limits = dict(top=chosen["top"], threshold=chosen["threshold"])
-analysis.compare_scorings(opened[name][0].fc_weights, classes[name], SCORING_METHODS, **limits).round(2)
+analysis.compare_scorings(voice.fc_weights, voice.classes, SCORING_METHODS, **limits).round(2)
 
 # %% [markdown]
-# A rank means something else under each: the last two columns set the share of the softmax's top that a method picks
-# as well beside what as many prototypes drawn blindly would share. Where the mean score is near 100 the first of them
-# differ in tenths of a percent, or not at all. What follows shows the top of each emotion by `scoring`.
-
+# The column "in the top" is the share of the softmax's top that a method picks as well. Read it beside what as many
+# prototypes drawn blindly would share. What follows uses `scoring`.
 
 # %%
-def selected(model):
-    """The strongest prototypes of a speaker: their table and log-mel spectrograms in dB."""
-    classifier, coder = opened[model]
-    scores = prototype_scores(classifier.fc_weights.round(2), scoring)
-    table = analysis.select_prototypes(scores, classes[model], top=chosen["top"])
-    table = style.sort_by_emotion(table).reset_index(drop=True)
-    table = table.merge(
-        neighbours[neighbours["model"] == model].drop(columns="fold"), on="prototype", how="left"
-    )
-    speaker = model.removeprefix("speaker_")
-    table.insert(0, "speaker", speaker)
-    return table.assign(gender=gender_of[speaker]), coder.decode(classifier.prototypes[table["prototype"]])
-
-
-parts = [selected(model) for model in opened]
-index = pd.concat([table for table, _ in parts], ignore_index=True)
-log_mels = np.concatenate([log_mel for _, log_mel in parts])
-index.groupby(["speaker", "emotion"]).size().unstack(fill_value=0)
+above = {
+    v.speaker: v.table[v.table["score"] >= chosen["threshold"]].groupby("emotion").size() for v in voices
+}
+pd.DataFrame(above).T.fillna(0).astype(int)
 
 # %% [markdown]
-# An emotion with fewer than asked for has no more prototypes that speak for it most.
+# That many prototypes of each emotion reach the threshold.
 #
-# ## To sound, and what is measured on it
+# ## Prototypes that differ
 #
-# Mel to linear by non-negative least squares, then Griffin–Lim with the forward settings. Pitch by pYIN within 50 to
-# 300 Hz, in frames that hold three periods of the lowest voice; an answer at an end of that range is none. Where none is
-# found it is left out of means, not counted as −1. The nearest training segment says which real sound a prototype is
-# closest to.
+# The ten best by score may be one sound ten times. So beside the published choice stands another, and what is shown first
+# is of this one: by falling score, a prototype is skipped whose picture correlates by .9 or more with one already chosen,
+# or whose nearest recording is already there; if ten are not found, recordings may come again.
 
 # %%
-length = rate // 10
-sounds = analysis.prototype_sounds(log_mels, rate, length=length, seed=seed)
-pitch = [analysis.estimate_pitch(sound, rate) for sound in sounds]
-index["f0_hz"], index["voiced_share"] = zip(*pitch, strict=True)
-index["note"] = index["f0_hz"].map(analysis.nearest_note)
-bands_hz = analysis.strongest_bands(log_mels, rate)
-index["strongest_bands_hz"] = [" ".join(f"{hz:.0f}" for hz in row) for row in bands_hz]
-index["duration_ms"] = 1000 * sounds.shape[1] / rate
-index["level_db"] = 10 * np.log10((sounds**2).mean(axis=1) + 1e-12)
+index, log_mels = reports.choose_shown(voices, chosen["top"])
+sounds = analysis.prototype_sounds(log_mels, rate, length=rate // 10, seed=seed)
+heard = log_mel_segments(sounds, rate)
+analysis.compare_selections(index, heard, chosen["top"]).round(1)
+
+# %% [markdown]
+# A twin is a sound whose log-mel correlates by more than .95 with another of the same voice and emotion. In the published
+# sounds 14 % (EmoDB), 15 % (RAVDESS) and 42 % (EmoMatchSpanishDB) have one.
 
 # %%
-analysis.pitch_by_emotion(index).round(2)
+own = (index["speaker"] == voice.speaker).to_numpy()
+distinct = index["distinct"].to_numpy()
+published = (index["published_rank"] <= chosen["top"]).to_numpy()
+figure = prototypes.grid(log_mels[own & distinct], index[own & distinct], rate, columns=chosen["top"])
+caption = f"Prototypes of speaker {voice.speaker} that differ, most typical first."
+style.save_figure(workspace, figure, "03_prototypes", caption)
+plt.show()
 
 # %%
-figure = prototypes.pitch(index)
-style.save_figure(
-    workspace, figure, "03_pitch", "Pitch of prototypes; above, the share in which pYIN finds one."
-)
+by_score = index.assign(rank=index["published_rank"])[own & published]
+figure = prototypes.grid(log_mels[own & published], by_score, rate, columns=chosen["top"])
+caption = f"Prototypes of speaker {voice.speaker} with the highest scores, as published."
+style.save_figure(workspace, figure, "03_prototypes_published", caption)
+plt.show()
+
+# %% [markdown]
+# ## Pitch
+#
+# Mel becomes sound by non-negative least squares and Griffin–Lim with the forward settings. Pitch is found by pYIN, which
+# has few frames in 100 ms. So it is looked for only in the range that the speaker's recordings span, and an answer half an
+# octave or more outside the pitch of the prototype's nearest recording counts as an octave fault, not as a pitch. Where none
+# is found, it is left out of means, not counted as −1. The detection rate says how often one was found.
+
+# %%
+paths = utterances.set_index("utterance_id")["path"]
+spoken = {name: load_audio(paths[name], rate)[0] for name in sorted(set(index["nearest_utterance_id"]))}
+index, tracks, ranges_hz = reports.measure(index, log_mels, sounds, spoken, rate)
+ranges_hz.round()
+
+# %%
+by_emotion = analysis.pitch_by_emotion(index[published])
+by_emotion.round(2)
+
+# %%
+figure = prototypes.pitch(index[published])
+caption = "Pitch of prototypes; above, the share in which one is found."
+style.save_figure(workspace, figure, "03_pitch", caption)
 plt.show()
 
 # %% [markdown]
 # Pitch is the cue one would expect first: anger and happiness high, sadness low. Where dots of different emotions lie
 # on one height, the network must have used something else.
 #
-# ## Seen
-
-# %%
-own = index["speaker"] == index["speaker"].iloc[0]
-figure = prototypes.grid(log_mels[own], index[own], rate)
-style.save_figure(
-    workspace,
-    figure,
-    "03_prototypes",
-    f"Prototypes of speaker {index['speaker'].iloc[0]}, most typical first.",
-)
-plt.show()
-
-# %% [markdown]
 # ## Heard
 #
-# The most typical 100 ms of each emotion, five times in a row, and a tone at the mean pitch of the emotion.
+# The most typical 100 ms of each emotion, five times in a row, and a tone at the mean pitch of the emotion, where at least
+# half of its prototypes have a pitch.
 
 # %%
 for place in index[own & (index["rank"] == 1)].index:
     row = index.loc[place]
-    print(f"{row['emotion']}: {row['score']:.0f} %, pitch {row['f0_hz']:.0f} Hz {row['note']}")
+    heard_pitch = f"pitch {row['f0_hz']:.0f} Hz, {row['note']}" if row["note"] else "no pitch found"
+    print(f"{row['emotion']}: {row['score']:.0f} %, {heard_pitch}")
     display(Audio(np.tile(sounds[place], 5), rate=rate))
-tones = analysis.pitch_by_emotion(index).dropna(subset="f0_mean_hz")
-for row in tones[tones["speaker"] == index["speaker"].iloc[0]].itertuples():
+tones = by_emotion[by_emotion["detected"] >= 0.5]
+for row in tones[tones["speaker"] == voice.speaker].itertuples():
     print(f"{row.emotion}: {row.f0_mean_hz:.0f} Hz, {row.note}")
     display(Audio(analysis.make_tone(row.f0_mean_hz, rate), rate=rate))
 
 # %% [markdown]
-# ## Strongest frequency bands
+# ## What did the network keep of a class?
 #
-# The five bands of each prototype with most power, for women and men and for each speaker, over the full range and
-# from 0 to 2 kHz, where voices carry most of it.
+# Mean and spread of the level in every band, over time and over the prototypes of a class, beside the same of the
+# training segments of that class: `correlation` of the two means over bands, their `difference`, and the share of the
+# spread that prototypes keep.
 
 # %%
-long = analysis.long_bands(index, bands_hz)
-groups = {name: long["gender"] == name for name in ("female", "male") if (long["gender"] == name).any()}
-by_speaker = {f"speaker {one}": long["speaker"] == one for one in sorted(long["speaker"].unique())}
-for kind, masks in (("groups", groups), ("speakers", by_speaker)):
-    for view, fmax in (("full", None), ("low", analysis.LOW_BAND_HZ)):
-        if masks:
-            figure = prototypes.band_boxes(long, masks, fmax=fmax)
-            style.save_figure(
-                workspace, figure, f"03_bands_{kind}_{view}", f"Strongest bands, {kind}, {view} range."
-            )
-            plt.show()
-
-# %%
-figure = prototypes.class_profiles(log_mels[own], index[own], rate)
-style.save_figure(
-    workspace, figure, "03_profiles", "Level over time, and by frequency, of one speaker's prototypes."
+data = open_data(
+    workspace, settings("prototype", profile, dataset), speakers=" ".join(v.speaker for v in voices)
 )
-plt.show()
+profiles = reports.profile_classes(data, index[published], log_mels[published], rate)
+reports.agreement_table(profiles).round(2)
+
+# %%
+for name, profile in profiles.items():
+    figure = prototypes.class_profiles(profile.prototypes, profile.segments, profile.agreement)
+    caption = f"Level by band of the prototypes and of the training segments of each class, {name}."
+    style.save_figure(workspace, figure, f"03_profiles_{name}", caption)
+    plt.show()
 
 # %% [markdown]
-# ## Four reports and a folder per speaker
+# ## One box per mel band
 #
-# Pitch, classes, strongest bands and notes as PDF, beside the pictures and sounds. A folder is replaced whole, so
-# prototypes of an earlier run do not stay among the new ones.
-
-
-# %%
-def reports(speaker, mine, mels, bands):
-    """The pages of a speaker's four reports, by name."""
-    facts = mine[["emotion", "rank", "score", "f0_hz", "voiced_share", "note"]]
-    by_emotion = analysis.pitch_by_emotion(mine).drop(columns="speaker")
-    lists = mine[["emotion", "rank", "strongest_bands_hz"]]
-    own_bands = analysis.long_bands(mine, bands)
-    everything = {f"speaker {speaker}": own_bands["emotion"].notna()}
-    heading = f"Speaker {speaker} of {dataset}, protocol utterance"
-    return {
-        "pitch": [prototypes.text_page(f"{heading}: pitch", by_emotion, facts), prototypes.pitch(mine)],
-        "classes": [prototypes.class_profiles(mels, mine, rate), prototypes.grid(mels, mine, rate)],
-        "bands": [
-            prototypes.text_page(f"{heading}: strongest bands (Hz)", lists),
-            *(
-                prototypes.band_boxes(own_bands, everything, fmax=fmax)
-                for fmax in (None, analysis.LOW_BAND_HZ)
-            ),
-            *(prototypes.prototype_bands(mine, bands, fmax=fmax) for fmax in (None, analysis.LOW_BAND_HZ)),
-        ],
-        "notes": [prototypes.notes(mine), prototypes.text_page(f"{heading}: nearest notes", facts)],
-    }
-
+# The levels of each band over time and prototypes: quartiles, whiskers, mean (dot), median (line), mode (cross), for each
+# speaker and for women and men, over the full range and from 0 to 2 kHz, where voices carry most of their power.
 
 # %%
-def write_speaker(speaker):
-    """Pictures, sounds, tones and reports of one speaker, as one folder."""
-    places = index.index[index["speaker"] == speaker]
-    mine = index.loc[places].reset_index(drop=True)
-    with atomic_path(workspace.prototypes / f"speaker_{speaker}") as folder:
-        folder.mkdir()
-        for place, row in zip(places, mine.itertuples(), strict=True):
-            figure = prototypes.picture(log_mels[place], rate, f"{row.emotion} {row.rank}: {row.score:.0f} %")
-            figure.savefig(folder / f"{row.emotion}_{row.rank}.png", dpi=80, metadata={"Software": None})
-            plt.close(figure)
-            save_audio(folder / f"{row.emotion}_{row.rank}.wav", sounds[place], rate)
-        for row in tones[tones["speaker"] == speaker].itertuples():
-            save_audio(folder / f"{row.emotion}_tone.wav", analysis.make_tone(row.f0_mean_hz, rate), rate)
-        for name, pages in reports(speaker, mine, log_mels[places], bands_hz[places]).items():
-            prototypes.save_report(folder / f"{name}.pdf", pages, f"{name} of speaker {speaker}")
+views = {"full": np.inf, "low": analysis.LOW_BAND_HZ}
+for name, profile in profiles.items():
+    for view, fmax in views.items():
+        figure = prototypes.band_boxes(profile.prototypes, fmax=fmax, heading=f"{name}, {view} range")
+        caption = f"Level of each mel band in the prototypes of each class, {name}, {view} range."
+        style.save_figure(workspace, figure, f"03_bands_{name}_{view}", caption)
+        plt.show()
 
+# %% [markdown]
+# ## Strongest bands (ours)
+#
+# Which frequencies carry most power in the prototypes of an emotion? The ten strongest bands of each, for women and men.
 
+# %%
+long = analysis.long_bands(index[published], analysis.strongest_bands(log_mels[published], rate))
+groups = {name: long["gender"] == name for name in ("female", "male") if (long["gender"] == name).any()}
+figure = prototypes.strongest_boxes(
+    long, groups or {"all": long["gender"].notna()}, fmax=analysis.LOW_BAND_HZ
+)
+style.save_figure(workspace, figure, "03_strongest_bands", "Strongest bands of prototypes up to 2 kHz.")
+plt.show()
+
+# %%
+analysis.frequent_bands(index[own & published], analysis.strongest_bands(log_mels[own & published], rate))
+
+# %% [markdown]
+# The bands that are most often among the ten strongest of a prototype, and in how many prototypes they are.
+#
+# ## Reports and a folder per speaker
+#
+# Classes, pitch, bands and notes as PDF, beside the pictures and sounds. A folder is replaced whole, so prototypes of an
+# earlier run do not stay among the new ones.
+
+# %%
 for stale in set(workspace.prototypes.glob("speaker_*")):
     if stale.name.removeprefix("speaker_") not in set(index["speaker"]):
         shutil.rmtree(stale)
 for speaker in index["speaker"].unique():
-    write_speaker(speaker)
+    mine = (index["speaker"] == speaker).to_numpy()
+    with atomic_path(workspace.prototypes / f"speaker_{speaker}") as folder:
+        reports.write_speaker(folder, index[mine], log_mels[mine], sounds[mine], rate)
+        for row in tones[tones["speaker"] == speaker].itertuples():
+            save_audio(folder / f"{row.emotion}_tone.wav", analysis.make_tone(row.f0_mean_hz, rate), rate)
+        told, profile = [tracks[place] for place in np.flatnonzero(mine)], profiles[f"speaker_{speaker}"]
+        pages = reports.speaker_pages(index[mine], log_mels[mine], told, profile, rate, chosen["top"])
+        for name, figures in pages.items():
+            prototypes.save_report(folder / f"{name}.pdf", figures, f"{name} of speaker {speaker}, {dataset}")
+
+# %%
+for name in (name for name in profiles if not name.startswith("speaker_")):
+    theirs = published & (index["gender"] == name).to_numpy()
+    figures = reports.group_pages(index[theirs], log_mels[theirs], profiles[name], rate)
+    path = workspace.prototypes / f"group_{name}.pdf"
+    print(prototypes.save_report(path, figures, f"{name} voices of {dataset}").name)
 
 # %% [markdown]
 # ## Saved

@@ -5,7 +5,6 @@ from types import SimpleNamespace
 from unittest.mock import MagicMock
 
 import matplotlib
-import numpy as np
 import pandas as pd
 import pytest
 
@@ -15,7 +14,7 @@ from ser_utils.systems.prototype.analysis import compare_scorings
 from ser_utils.workspace import Workspace
 from tools import notebooks
 
-SYSTEMS = {"01": "prototype", "05": "feature_network", "06": "vae", "07": "sigwavnet"}
+SYSTEMS = {"05": "feature_network", "06": "vae", "07": "sigwavnet"}
 
 
 def code_of(number):
@@ -68,13 +67,13 @@ def test_folds_are_made_of_what_a_table_knows(number, n_speakers, tmp_path, monk
     left = fold_cell(number, own_table(n_speakers), tmp_path)
     made = left["folds_of"]["sigwavnet"] if number == "07" else left["folds"]
     wanted = {"paper"} if number == "07" else {"paper", "utterance"}
-    assert set(made) == wanted | ({"speaker"} if n_speakers > 1 and number != "01" else set())
+    assert set(made) == wanted | ({"speaker"} if n_speakers > 1 else set())
     told = capsys.readouterr().out
     assert number == "07" or "sentence is left out: Protocol 'sentence' needs at least two texts" in told
-    assert number == "01" or ("speaker is left out" in told) == (n_speakers == 1)
+    assert ("speaker is left out" in told) == (n_speakers == 1)
 
 
-@pytest.mark.parametrize("number", SYSTEMS)
+@pytest.mark.parametrize("number", ["01", "02", *SYSTEMS])
 def test_no_later_cell_counts_on_a_protocol_that_may_be_missing(number):
     *_, cells = code_of(number)
     code = "\n".join(cells)
@@ -111,14 +110,6 @@ def test_scorings_are_set_beside_chance():
     weights = pd.DataFrame({"anger": [3.0, 2, 1, 0], "fear": [0.0, 1, 2, 3]}).to_numpy()
     table = compare_scorings(weights, ["anger", "fear"], ("positive", "softmax"), top=1, threshold=50)
     assert table["by chance"].tolist() == [0.5, 0.5]
-
-
-def test_neighbours_are_counted_among_the_segments_in_use():
-    segments = pd.DataFrame({"utterance_id": ["a"] * 20, "start_ms": 20.0 * np.arange(20), "row": range(20)})
-    used = {"train": [0, 10], "test": [1, 4, 6, 17]}  # 20 ms, 80 ms, 80 ms and 140 ms from what is learned
-    names = {"segments": segments, "people": {"speaker_1": ["1"]}, "rows_for": lambda *key: used[key[-1]]}
-    row = run_cell("01", "def neighbours_learned", **names)["neighbours_learned"]("speaker_1")
-    assert row == {"model": "speaker_1", "share 80 ms": 0.25, "share anything": 0.75}
 
 
 def test_only_clips_that_a_wavelet_network_did_not_learn_from_are_called_test():

@@ -15,8 +15,8 @@ from scipy.optimize import linear_sum_assignment
 from ser_utils.evaluation.metrics import unweighted_average_recall
 from ser_utils.explanation.attribution import Subject, stretch
 from ser_utils.profiles import settings
-from ser_utils.systems.prototype.segments import Scale, segment_table, select_segments
-from ser_utils.systems.prototype.training import AT_ONCE, Coder, fit_classifier
+from ser_utils.systems.prototype.segments import segment_table, select_segments
+from ser_utils.systems.prototype.training import Coder, fit_classifier, in_batches, open_stages
 
 NEAREST = 10  # training segments that purity asks
 ALIKE = 0.95  # correlation of two prototypes' similarities from which one says what the other does
@@ -24,11 +24,7 @@ ALIKE = 0.95  # correlation of two prototypes' similarities from which one says 
 
 def similarities(classifier, embeddings):
     """How alike every embedding is to every prototype: float32 (n, n_prototypes)."""
-    layer = classifier.get_layer("prototypes")
-    parts = [
-        ops.convert_to_numpy(layer(embeddings[i : i + AT_ONCE])) for i in range(0, len(embeddings), AT_ONCE)
-    ]
-    return np.concatenate(parts)
+    return in_batches(classifier.get_layer("prototypes"), embeddings)
 
 
 def decide(similarity, fc_weights, kept=None):
@@ -323,12 +319,11 @@ def open_classifier(workspace, row, store, folds, *, speakers, most_train=None, 
     store : of segments; folds : its protocol's fold table; speakers : ids whose segments it knows
     Validation and test segments of emotions it does not know are left out.
     """
-    path = workspace.build / row.coder_path
-    coder = Coder(keras.saving.load_model(path), Scale(row.low_db, row.high_db), pd.DataFrame(), 0.0, path)
+    classifier, coder = open_stages(workspace, row)
     classes, segments, tables = row.classes.split(), segment_table(store), {}
     for role in ("train", "validation", "test"):
         most = most_train if role == "train" else most_test
         own = select_segments(segments, folds, role, speakers=speakers, fold=row.fold, most=most)
         tables[role] = own[own["emotion"].isin(classes)].reset_index(drop=True)
     embeddings = {role: coder.embed(store.array[own["row"]]) for role, own in tables.items()}
-    return Opened(keras.saving.load_model(workspace.build / row.path), coder, classes, tables, embeddings)
+    return Opened(classifier, coder, classes, tables, embeddings)

@@ -1,34 +1,51 @@
-"""The prototype system's two stages joined: autoencoders, classifiers on their embeddings, answers about segments."""
+"""The prototype system's two stages: an autoencoder, a classifier on its embeddings, and what they answer."""
+
+from __future__ import annotations
 
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 import pandas as pd
 
-from ser_utils.corpora.loading import CORPORA, EMOTIONS
+from ser_utils.figures.style import in_order
+from ser_utils.systems.prototype import classifier as of_prototypes
+from ser_utils.systems.prototype.analysis import select_prototypes
 from ser_utils.systems.prototype.autoencoder import build_autoencoder
-from ser_utils.systems.prototype.classifier import PrototypeClassifier, build_prototype_classifier
+from ser_utils.systems.prototype.data import PrototypeData, Run
 from ser_utils.systems.prototype.segments import Scale
 from ser_utils.training.fit import Fitted, code_of, fit_or_load
-from ser_utils.workspace import content_key
+from ser_utils.training.parallel import run_tasks
+from ser_utils.workspace import Workspace, content_key, sealed
 
 # Settings a classifier's weights depend on
-SHAPING = (
-    "n_prototypes", "distance", "similarity_weight", "start", "learning_rate", "batch_size", "epochs", "patience",
-    "most_passes", "jit_compile",
-)  # fmt: skip
+OF_LAYER = ("distance", "similarity_weight", "crowding_weight")
+SHAPING = ("n_prototypes", *OF_LAYER, "start", "start_weight", "learning_rate", "batch_size")
+SHAPING += ("epochs", "patience", "most_passes", "jit_compile")
 AT_ONCE = 1024  # segments embedded at a time
 WORTH_ITS_OVERHEAD = 20_000  # segments; iterators and scores of an epoch cost as much as a pass over 3,000
+
+
+def in_batches(function: Callable, rows: np.ndarray) -> np.ndarray:
+    """Apply a function of a Keras model to `AT_ONCE` rows at a time and join what it gives."""
+    starts = range(0, len(rows), AT_ONCE) or [0]
+    batches = [function(rows[start : start + AT_ONCE]) for start in starts]
+    return np.concatenate([keras.ops.convert_to_numpy(batch) for batch in batches])
 
 
 @dataclass(frozen=True)
 class Coder:
     """An autoencoder with the scale of its training segments: dB in, embeddings out, and back.
 
-    model : Autoencoder; scale : Scale; history, seconds : of its training; path : where it is kept
+    Parameters
+    ----------
+    model : Autoencoder
+    history, seconds : of its training
+    path : where it is kept
     """
 
     model: keras.Model
@@ -37,197 +54,232 @@ class Coder:
     seconds: float
     path: Path
 
-    @property
-    def embedding_shape(self):
-        return self.model.encoder.output_shape[1:]
+    def embed(self, log_mel: np.ndarray) -> np.ndarray:
+        """Turn dB (n, n_mels, n_frames), memory-mapped or not, into float32 (n, n_dimensions), flattened."""
+        code = in_batches(lambda batch: self.model.encoder(self.scale.apply(batch)), log_mel)
+        return code.reshape(len(code), -1)
 
-    def embed(self, log_mel):
-        """dB (n, n_mels, n_frames) → float32 (n, n_dimensions), flattened; a memory-mapped array is fine."""
-        embeddings = np.empty((len(log_mel), int(np.prod(self.embedding_shape))), np.float32)
-        for start in range(0, len(log_mel), AT_ONCE):
-            part = self.scale.apply(log_mel[start : start + AT_ONCE])
-            code = keras.ops.convert_to_numpy(self.model.encoder(part))
-            embeddings[start : start + AT_ONCE] = code.reshape(len(part), -1)
-        return embeddings
+    def decode(self, embeddings: np.ndarray) -> np.ndarray:
+        """Turn (n, n_dimensions) into dB below each one's maximum, not lower than the scale's floor."""
+        code = np.asarray(embeddings, np.float32).reshape(-1, *self.model.encoder.output_shape[1:])
+        log_mel = self.scale.invert(in_batches(self.model.decoder, code))
+        below_maximum = log_mel - log_mel.max(axis=(1, 2), keepdims=True)
+        return np.maximum(below_maximum, self.scale.low).astype(np.float32)
 
-    def decode(self, embeddings):
-        """float (n, n_dimensions) → log-mel in dB below each one's maximum, not lower than the scale's floor."""
-        code = np.asarray(embeddings, np.float32).reshape(-1, *self.embedding_shape)
-        log_mel = self.scale.invert(keras.ops.convert_to_numpy(self.model.decoder(code)))
-        return np.maximum(log_mel - log_mel.max(axis=(1, 2), keepdims=True), self.scale.low).astype(
-            np.float32
-        )
+    def reconstruct(self, log_mel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Scale dB (n, n_mels, n_frames) and send it through the network: (given, returned), both in [0, 1]."""
+        given = self.scale.apply(log_mel)
+        return given, in_batches(self.model, given)
 
 
-def fit_autoencoder(workspace, store, label, train_rows, watched_rows, chosen):
-    """Train an autoencoder, or open the one notebook 01 made of the same segments and settings.
+def fit_coder(data: PrototypeData, run: Run) -> Coder:
+    """Train the autoencoder of a run, or open the one made of the same segments and settings.
 
-    store : of segments in dB (n, n_mels, n_frames); label : "<protocol>-<model>"
-    train_rows, watched_rows : int (n,), places in the store; the second, watched for early stopping, may be empty
-        where a voice has too few clips: then the first are
-    chosen : settings of "prototype". Returns a Coder, its scale from the training segments alone.
+    Its scale comes from its training segments alone. Where a voice has too few clips to watch, the training
+    segments are watched. The shared autoencoder that it starts from, if any, is trained or opened before.
     """
-    train_db = store.array[train_rows]
+    run, shared_run = data.coder_run(run), data.shared_run(run)
+    shared = fit_coder(data, shared_run) if shared_run else None
+    settings = data.coder_settings(run)
+    train_db, watched_db = (data.store.array[rows] for rows in data.coder_rows(run))
     scale = Scale.of(train_db)
-    x, watched = (
-        scale.apply(train_db),
-        scale.apply(store.array[watched_rows] if len(watched_rows) else train_db),
+    x, watched = scale.apply(train_db), scale.apply(watched_db if len(watched_db) else train_db)
+    steps = (
+        settings["epochs"] * -(-len(x) // settings["batch_size"]) if settings["schedule"] == "cosine" else 0
     )
+    shaping = {name: settings[name] for name in ("filters", "hfenn_weight", "learning_rate")}
 
     def build():
-        shape = train_db.shape[1:]
-        return build_autoencoder(*shape, filters=chosen["filters"], hfenn_weight=chosen["hfenn_weight"])
+        model = build_autoencoder(*train_db.shape[1:], **shaping, cosine_steps=steps)
+        if shared:
+            model.set_weights(shared.model.get_weights())
+        return model
 
+    taught = sealed(shared.path)["key"] if shared else ""
     fitted = fit_or_load(
-        workspace.folder("models") / f"autoencoder-{label}.keras", build, (x, x),
-        key=content_key(x, watched, chosen, code_of(build_autoencoder)), validation=(watched, watched),
-        seed=workspace.seed, epochs=chosen["epochs"], patience=chosen["patience"],
-        batch_size=chosen["batch_size"], title=f"autoencoder-{label}",
-    )  # fmt: skip
+        data.workspace.folder("models") / f"autoencoder-{run.label}.keras",
+        build,
+        (x, x),
+        key=content_key(x, watched, shaping, steps, taught, code_of(build_autoencoder)),
+        validation=(watched, watched),
+        seed=data.workspace.seed,
+        epochs=settings["epochs"],
+        patience=settings["patience"] or None,
+        batch_size=settings["batch_size"],
+        title=f"autoencoder-{run.label}",
+    )
     return Coder(fitted.model, scale, fitted.history, fitted.seconds, fitted.path)
 
 
-def fit_classifier(path, train, watched, n_classes, chosen, *, seed=0, title="", callbacks=()):
+def fit_coders(data: PrototypeData, runs: Sequence[Run]) -> dict[Run, Coder]:
+    """Train or open the autoencoders of many runs, side by side, one a core; those they share come first."""
+    shared = dict.fromkeys(filter(None, map(data.shared_run, runs)))
+    for stage in (list(shared), runs):
+        tasks = [(data.cut_to(run), run) for run in stage]
+        coders = run_tasks(lambda task: fit_coder(*task), tasks, progress="autoencoders")
+    return dict(zip(runs, coders, strict=True))
+
+
+def open_stages(workspace: Workspace, row: Any) -> tuple[keras.Model, Coder]:
+    """Open the classifier and the coder that one line of the table `prototype_classifiers` lists."""
+    path = workspace.build / row.coder_path
+    model, scale = keras.saving.load_model(path), Scale(row.low_db, row.high_db)
+    return keras.saving.load_model(workspace.build / row.path), Coder(model, scale, pd.DataFrame(), 0.0, path)
+
+
+def fit_classifier(
+    path: Path,
+    train: tuple[np.ndarray, np.ndarray],
+    watched: tuple[np.ndarray, np.ndarray] | None,
+    n_classes: int,
+    chosen: dict[str, Any],
+    *,
+    seed: int = 0,
+    title: str = "",
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+) -> Fitted:
     """Train a prototype classifier on embeddings held in memory, or open the finished one.
 
+    An epoch of few segments is several passes over them, in random order, for its iterators and scores would
+    cost more than the pass; epochs and patience count passes, the history has epochs.
+
+    Parameters
+    ----------
     train, watched : (embeddings (n, n_dimensions), labels int (n,)); `watched`, which chooses the epoch by
-        macro-F1, may be None: then the last epoch is kept
+        macro-F1, may be None or empty: then the last epoch is kept
     chosen : settings of "prototype_classifier" with `n_prototypes`
-    Returns Fitted. An epoch of few segments is several passes over them, in random order, for its iterators
-    and scores would cost more than the pass; epochs and patience count passes, the history has epochs.
     """
     x, labels = train
-    n_prototypes = chosen["n_prototypes"]
     passes = int(np.clip(WORTH_ITS_OVERHEAD // len(x), 1, min(chosen["most_passes"], chosen["epochs"])))
-    targets = np.eye(n_classes, dtype=np.float32)
-    batch = chosen["batch_size"]
+    batch, targets = chosen["batch_size"], np.eye(n_classes, dtype=np.float32)
     steps = -(-passes * len(x) // batch)
-
-    def build():
-        model = build_prototype_classifier(
-            x.shape[1], n_classes, n_prototypes, distance=chosen["distance"],
-            similarity_weight=chosen["similarity_weight"], learning_rate=chosen["learning_rate"],
-            steps_per_epoch=steps, jit_compile=chosen["jit_compile"] or "auto",
-        )  # fmt: skip
-        return model if chosen["start"] == "uniform" else model.start_from(x, labels, seed=seed)
-
-    shaping = {name: chosen[name] for name in SHAPING}
+    options = {"monitor": "val_macro_f1", "mode": "max", "seed": seed, "title": title}
     watching = watched is not None and len(watched[1]) > 0
-    limits = (
-        {"patience": -(-chosen["patience"] // passes), "validation_steps": -(-len(watched[1]) // batch)}
-        if watching
-        else {}
-    )
+    if watching:
+        options["patience"] = -(-chosen["patience"] // passes)
+        options["validation_steps"] = -(-len(watched[1]) // batch)
+        options["validation"] = (watched[0], targets[watched[1]])
+    shaping = {name: chosen[name] for name in SHAPING}
+    code = code_of(of_prototypes.PrototypeClassifier, fit_classifier)
     return fit_or_load(
-        path, build, (np.tile(x, (passes, 1)), targets[np.tile(labels, passes)]),
-        key=content_key(x, labels, *(watched if watching else ()), shaping, code_of(PrototypeClassifier, fit_classifier)),
-        validation=(watched[0], targets[watched[1]]) if watching else None, seed=seed,
-        epochs=chosen["epochs"] // passes, monitor="val_macro_f1", mode="max", batch_size=batch,
-        steps_per_epoch=steps, title=title, callbacks=callbacks, **limits,
-    )  # fmt: skip
+        path,
+        lambda: _start_classifier(train, n_classes, chosen, steps, seed),
+        (np.tile(x, (passes, 1)), targets[np.tile(labels, passes)]),
+        key=content_key(x, labels, *(watched if watching else ()), shaping, code),
+        epochs=chosen["epochs"] // passes,
+        batch_size=batch,
+        steps_per_epoch=steps,
+        callbacks=[of_prototypes.PrototypeLog(), *callbacks],
+        **options,
+    )
 
 
-def n_prototypes_per_class(table, elsewhere):
-    """Prototypes a class gets: the phonemes of the corpus's language where the paper names them, else `elsewhere`."""
-    corpora = set(table["corpus"])
-    corpus = CORPORA.get(next(iter(corpora))) if len(corpora) == 1 else None
-    return (corpus and corpus.n_phonemes) or elsewhere
+def _start_classifier(train, n_classes, chosen, steps, seed):
+    options = {name: chosen[name] for name in ("n_prototypes", "learning_rate", *OF_LAYER)}
+    options |= {"steps_per_epoch": steps, "jit_compile": chosen["jit_compile"] or "auto"}
+    model = of_prototypes.build_prototype_classifier(train[0].shape[1], n_classes, **options)
+    if chosen["start"] == "uniform":
+        return model
+    return model.start_from(*train, weight=chosen["start_weight"], seed=seed)
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A coder and a classifier trained in one fold, and what they said about its test segments.
+    """A coder and a classifier trained in one run, and what they said about its test segments.
 
-    label : "<protocol>-<model>", with the fold's number where there are several; classes : emotions it knows,
-    in the order of its outputs; predictions : table of test segments; neighbours : as `nearest_segments`
+    Parameters
+    ----------
+    classes : emotions it knows, in the order of its outputs
+    predictions : table of test segments
+    neighbours : of its prototypes, as `nearest_segments` gives them
     """
 
-    label: str
+    run: Run
     coder: Coder
     fitted: Fitted
-    classes: list
+    classes: list[str]
     predictions: pd.DataFrame
     neighbours: pd.DataFrame
     ms_per_utterance: float
 
     @property
-    def parameters(self):
+    def parameters(self) -> int:
         return self.coder.model.encoder.count_params() + self.fitted.model.count_params()
 
     @property
-    def seconds(self):
+    def seconds(self) -> float:
         return self.coder.seconds + self.fitted.seconds
 
+    def strongest(self, top: int) -> tuple[pd.DataFrame, np.ndarray]:
+        """Select the `top` prototypes of each emotion and decode them into dB (n, n_mels, n_frames)."""
+        scores = of_prototypes.prototype_scores(self.fitted.model.fc_weights.round(2))
+        table = select_prototypes(scores, self.classes, top=top)
+        return table, self.coder.decode(self.fitted.model.prototypes[table["prototype"]])
 
-def train_and_predict(workspace, store, pick, label, chosen, *, fold=0, watch="validation", emotions):
-    """Both stages of one model in one fold, trained or opened, and its answers.
 
-    pick : function (role, most=…, per_clip=…) -> lines of the segment table; watch : role that chooses the epochs
-    chosen : (settings of "prototype", settings of "prototype_classifier" with `per_class` prototypes)
-    Returns Trained, or None where there are fewer than two emotions to tell apart or nothing to test on.
+def train_and_predict(data: PrototypeData, run: Run) -> Trained | None:
+    """Train or open both stages of one run, and ask them about its test segments.
+
+    Returns
+    -------
+    None where there are fewer than two emotions to tell apart or nothing to test on
     """
-    of_coder, of_classifier = chosen
-    parts = {role: pick(role, most=of_classifier["most_train" if role == "train" else "most_watched"])
-             for role in ("train", watch)}  # fmt: skip
-    tested = pick("test", per_clip=of_classifier["test_per_clip"])
-    classes = in_canonical_order(parts["train"]["emotion"])
+    settings = data.of_classifier | dict(run.changes)
+    train = data.pick(run, "train", most=settings["most_train"])
+    watched = data.pick(run, run.watched, most=settings["most_watched"])
+    tested = data.pick(run, "test", per_clip=settings["test_per_clip"])
+    classes = in_order(train["emotion"])
     if len(classes) < 2 or tested.empty:
         return None
-    rows = {role: pick(role, most=of_coder["most_train" if role == "train" else "most_test"])["row"].to_numpy()
-            for role in ("train", watch)}  # fmt: skip
-    coder = fit_autoencoder(workspace, store, label, rows["train"], rows[watch], of_coder)
-    embeddings = coder.embed(store.array[parts["train"]["row"]])
-    known = parts[watch][parts[watch]["emotion"].isin(classes)]
-    watched = coder.embed(store.array[known["row"]]), known["emotion"].map(classes.index).to_numpy(int)
-    settings = of_classifier | {"n_prototypes": of_classifier["per_class"] * len(classes)}
-    fitted = fit_classifier(
-        workspace.folder("models") / f"prototype_classifier-{label}.keras",
-        (embeddings, parts["train"]["emotion"].map(classes.index).to_numpy(int)), watched, len(classes), settings,
-        seed=workspace.seed, title=f"classifier-{label}",
-    )  # fmt: skip
-    predictions, ms = predict_segments(
-        coder, fitted.model, store.array[tested["row"]], tested, classes, emotions=emotions, fold=fold
+    coder = fit_coder(data, run)
+    known, watched = (
+        (coder.embed(data.store.array[table["row"]]), table["emotion"].map(classes.index).to_numpy(int))
+        for table in (train, watched[watched["emotion"].isin(classes)])
     )
-    neighbours = nearest_segments(fitted.model, embeddings, parts["train"])
-    return Trained(label, coder, fitted, classes, predictions, neighbours, ms)
+    fitted = fit_classifier(
+        data.workspace.folder("models") / f"prototype_classifier-{run.label}.keras",
+        known,
+        watched,
+        len(classes),
+        settings | {"n_prototypes": settings["per_class"] * len(classes)},
+        seed=data.workspace.seed,
+        title=f"classifier-{run.label}",
+    )
+    log_mel, start = data.store.array[tested["row"]], time.perf_counter()
+    probabilities = in_batches(fitted.model, coder.embed(log_mel))
+    ms = 1000 * (time.perf_counter() - start) / tested["utterance_id"].nunique()
+    predictions = prediction_table(tested, probabilities, classes, data.emotions).assign(fold=run.fold)
+    return Trained(
+        run, coder, fitted, classes, predictions, nearest_segments(fitted.model, known[0], train), ms
+    )
 
 
-def in_canonical_order(emotions):
-    present = set(emotions)
-    return [emotion for emotion in EMOTIONS if emotion in present]
+def prediction_table(
+    tested: pd.DataFrame, probabilities: np.ndarray, classes: list[str], emotions: list[str]
+) -> pd.DataFrame:
+    """Table what a classifier says of segments, lines of the segment table; what it does not know gets 0.
 
-
-def predict_segments(coder, classifier, log_mel, part, classes, *, emotions, fold=0):
-    """Answers about test segments, as a predictions table, and the milliseconds an utterance took.
-
-    log_mel : dB (n, n_mels, n_frames) of the n lines of `part` (as `select_segments` gives them)
-    classes : emotions the classifier knows, in its order; emotions : all of the table's, 0 where unknown
+    Parameters
+    ----------
+    probabilities : float32 (n, n_classes), columns as `classes`
+    emotions : those of the table's columns
     """
-    start = time.perf_counter()
-    probabilities = np.zeros((len(part), len(emotions)), np.float32)
-    known = [emotions.index(emotion) for emotion in classes]
-    embeddings = coder.embed(log_mel)
-    for first in range(0, len(part), AT_ONCE):
-        answer = classifier(embeddings[first : first + AT_ONCE])
-        probabilities[first : first + AT_ONCE, known] = keras.ops.convert_to_numpy(answer)
-    ms = 1000 * (time.perf_counter() - start) / max(part["utterance_id"].nunique(), 1)
-    table = part[["utterance_id", "start_ms", "speaker", "emotion"]].reset_index(drop=True)
-    table = table.assign(prediction=[emotions[place] for place in probabilities.argmax(axis=1)])
-    shares = pd.DataFrame(probabilities, columns=[f"p_{emotion}" for emotion in emotions])
-    return pd.concat([table, shares], axis=1).assign(fold=fold), ms
+    shares = pd.DataFrame(probabilities, columns=classes).reindex(columns=emotions, fill_value=np.float32(0))
+    table = tested[["utterance_id", "start_ms", "speaker", "emotion"]].reset_index(drop=True)
+    return pd.concat([table.assign(prediction=shares.idxmax(axis=1)), shares.add_prefix("p_")], axis=1)
 
 
-def nearest_segments(classifier, embeddings, part):
-    """For each prototype the training segment most like it: utterance_id, start_ms and similarity.
+def nearest_segments(classifier: keras.Model, embeddings: np.ndarray, segments: pd.DataFrame) -> pd.DataFrame:
+    """Find for each prototype the training segment most like it.
 
-    embeddings : (n, n_dimensions) of the n lines of `part`. Returns a table in the order of the prototypes.
+    Parameters
+    ----------
+    embeddings : (n, n_dimensions) of the n lines of `segments`
+
+    Returns
+    -------
+    table in the order of the prototypes : nearest_utterance_id, nearest_start_ms, nearest_similarity
     """
-    layer = classifier.get_layer("prototypes")
-    best, place = np.full(layer.n_prototypes, -1.0), np.zeros(layer.n_prototypes, int)
-    for first in range(0, len(embeddings), AT_ONCE):
-        similarity = keras.ops.convert_to_numpy(layer(embeddings[first : first + AT_ONCE]))
-        better = similarity.max(axis=0) > best
-        best[better] = similarity.max(axis=0)[better]
-        place[better] = first + similarity.argmax(axis=0)[better]
-    found = part.iloc[place][["utterance_id", "start_ms"]].reset_index(drop=True)
-    return found.add_prefix("nearest_").assign(nearest_similarity=best)
+    similarity = in_batches(classifier.get_layer("prototypes"), embeddings)
+    nearest = segments.iloc[similarity.argmax(axis=0)][["utterance_id", "start_ms"]].reset_index(drop=True)
+    return nearest.add_prefix("nearest_").assign(nearest_similarity=similarity.max(axis=0).astype(float))

@@ -92,6 +92,106 @@ def test_an_undetected_pitch_is_left_out_of_the_mean():
     assert (row["n"], row["detected"], row["f0_mean_hz"], row["note"]) == (4, 0.5, 220.0, "A3")
 
 
+def pictures(*kinds, seed=0):
+    """Random pictures (n, 128, 7); equal kinds are the same picture with a little noise."""
+    rng = np.random.default_rng(seed)
+    of_kind = {kind: rng.normal(-40, 15, (128, 7)) for kind in dict.fromkeys(kinds)}
+    return np.stack([of_kind[kind] + rng.normal(0, 1, (128, 7)) for kind in kinds])
+
+
+def ranked(recordings, emotion="anger"):
+    n = len(recordings)
+    table = pd.DataFrame(
+        {"speaker": "03", "emotion": emotion, "rank": range(1, n + 1), "prototype": range(n)}
+    )
+    return table.assign(score=100.0 - table["rank"], nearest_utterance_id=list(recordings))
+
+
+def test_twins_are_nearly_the_same_picture_of_one_voice_and_emotion():
+    log_mels = pictures("a", "b", "a", "b")
+    assert analysis.twins(log_mels, ["x"] * 4).all()
+    assert analysis.twins(log_mels, ["x", "x", "x", "y"]).tolist() == [True, False, True, False]
+    assert not analysis.twins(log_mels[:1], ["x"]).any()
+
+
+def test_what_is_shown_first_repeats_neither_a_picture_nor_a_recording():
+    table, log_mels = ranked("rsrtr"), pictures("a", "a", "b", "c", "d")
+    shown = analysis.select_distinct(table, log_mels, top=3)
+    # the first; not the second, which looks like it; not the third, of the first one's recording; the fourth;
+    # then, as recordings may come again, the third
+    assert shown.loc[shown["distinct"], "prototype"].tolist() == [0, 2, 3]
+    assert shown["rank"].tolist() == [1, 2, 3, 4]
+    assert shown["published_rank"].tolist() == [1, 3, 4, 2]
+    assert shown["twin_of"].tolist() == [0, 0, 0, 1]
+    assert not analysis.twins(log_mels[shown.index[shown["distinct"]]], ["x"] * 3).any()
+
+
+def test_near_duplicates_are_not_shown_to_fill_a_row():
+    shown = analysis.select_distinct(ranked("rst"), pictures("a", "a", "a"), top=3)
+    assert shown["distinct"].tolist() == [True, False, False]
+    assert shown["twin_of"].tolist() == [0, 1, 1]
+
+
+def test_both_selections_are_set_side_by_side():
+    log_mels = pictures("a", "a", "b", "c")
+    shown = analysis.select_distinct(ranked("rrst"), log_mels, top=3)
+    table = analysis.compare_selections(shown, log_mels[shown.index], 3)
+    assert table["have a twin (%)"].round().tolist() == [67, 0]
+    assert table["distinct recordings, fewest"].tolist() == [2, 3]
+
+
+def test_pitch_is_looked_for_where_the_voice_is():
+    woman = np.array([[180.0, 320.0], [np.nan, np.nan]])
+    low, high = analysis.voice_range(woman)
+    assert 120 < low < 180 and 320 < high < 500
+    assert analysis.voice_range(woman[1:]) == analysis.F0_RANGE_HZ
+    found, share = analysis.estimate_pitch(harmonic(400.0), RATE, (low, high))
+    assert found == pytest.approx(400, rel=0.03) and share > 0.5
+
+
+def test_an_octave_below_its_recording_is_a_fault():
+    assert analysis.is_octave_fault(100.0, np.array([200.0, 300.0]))
+    assert not analysis.is_octave_fault(180.0, np.array([200.0, 300.0]))
+    assert not analysis.is_octave_fault(100.0, np.full(2, np.nan))
+
+
+def test_the_pitch_of_a_recording_is_where_it_was_sung():
+    low, high = analysis.recording_pitch(np.concatenate([harmonic(150.0, 0.5), harmonic(250.0, 0.5)]), RATE)
+    assert (low, high) == (pytest.approx(150, rel=0.05), pytest.approx(250, rel=0.05))
+    assert np.isnan(analysis.recording_pitch(np.zeros(8000, np.float32), RATE)).all()
+
+
+def test_strongest_bands_are_listed_with_their_notes():
+    bands_hz = np.tile([440.0, 220, 880, 110, 55, 1760, 3520, 262, 330, 392], (2, 1))
+    index = pd.DataFrame({"emotion": "anger", "rank": [1, 2]})
+    listed = analysis.list_strongest(index, bands_hz)
+    assert listed["strongest 1"].tolist() == ["440=A4"] * 2
+    assert listed["strongest 2"][0] == "220=A3 440=A4"
+    counts = analysis.frequent_bands(index, bands_hz)
+    assert counts.shape == (1, 10) and counts.loc["anger", 1] == "55 Hz A1: 2"
+
+
+def test_band_statistics_are_those_of_all_levels_of_a_band():
+    log_mels = np.random.default_rng(0).normal(-30, 8, (5, 128, 7))
+    table = analysis.band_statistics(log_mels, RATE)
+    levels = log_mels[:, 17].ravel()
+    row = table.iloc[17]
+    assert row["mean"] == pytest.approx(levels.mean()) and row["sd"] == pytest.approx(levels.std())
+    assert row[["q1", "median", "q3"]].tolist() == pytest.approx(np.percentile(levels, [25, 50, 75]).tolist())
+    inside = levels[levels >= row["q1"] - 1.5 * (row["q3"] - row["q1"])]
+    assert row["low"] == pytest.approx(inside.min())
+    values, counts = np.unique(levels.round(), return_counts=True)
+    assert row["mode"] == values[counts.argmax()]
+
+
+def test_prototypes_that_are_their_class_agree_with_it():
+    table = analysis.band_statistics(pictures(*"abcde"), RATE)
+    kept = analysis.profile_agreement(table, table)
+    assert kept == {"correlation": pytest.approx(1), "difference (dB)": 0, "spread kept": pytest.approx(1)}
+    louder = table.assign(mean=table["mean"] + 3)
+    assert analysis.profile_agreement(louder, table)["difference (dB)"] == pytest.approx(3)
+
+
 def test_bands_as_a_long_table():
     index = pd.DataFrame(
         {"speaker": ["03", "08"], "gender": ["male", "female"], "emotion": "anger", "rank": 1}, index=[7, 9]

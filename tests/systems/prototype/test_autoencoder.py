@@ -9,6 +9,8 @@ from ser_utils.systems.prototype.autoencoder import (
     AutoencoderLoss,
     HighFrequencyErrorNorm,
     build_autoencoder,
+    edge_strength,
+    reconstruction_errors,
     sobel_edges,
 )
 from tests.conftest import GOLDEN_DIR
@@ -77,6 +79,25 @@ def test_fitting_reduces_the_loss():
     history = model.fit(segments, segments, batch_size=32, epochs=15, verbose=0).history
     assert history["loss"][-1] < 0.5 * history["loss"][0]
     assert "mae" in history
+
+
+def test_the_rate_rises_and_falls_along_a_cosine():
+    rate = build_autoencoder(16, 8, **SMALL, learning_rate=3e-3, cosine_steps=200).optimizer._learning_rate
+    values = [float(rate(step)) for step in range(201)]
+    assert values[0] == 0 and np.argmax(values) == 10 and max(values) == pytest.approx(3e-3)
+    assert values[105] == pytest.approx(1.5e-3, rel=0.01) and values[200] == pytest.approx(0, abs=1e-8)
+    assert float(build_autoencoder(16, 8, **SMALL).optimizer.learning_rate) == pytest.approx(1e-3)
+
+
+def test_errors_are_told_in_decibels():
+    true = np.full((2, 16, 8), 0.5, np.float32)
+    errors = reconstruction_errors(true, true + 0.01, 80)
+    assert errors["mae_db"] == pytest.approx(0.8, rel=1e-3) and errors["hfenn"] == pytest.approx(0, abs=1e-5)
+
+
+def test_edges_are_strong_where_levels_change():
+    strength = edge_strength(np.repeat(np.arange(16) > 7, 8).reshape(16, 8).astype(np.float32))
+    assert strength.shape == (16, 8) and strength[7:9].min() == 4 and strength[:7].max() == 0
 
 
 def test_wrong_settings_are_named():

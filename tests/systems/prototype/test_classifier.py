@@ -7,11 +7,14 @@ import pytest
 from ser_utils.systems.prototype.classifier import (
     PrototypeClassifier,
     PrototypeLayer,
+    PrototypeLog,
     build_prototype_classifier,
+    crowding_loss,
     mean_prototype_score,
     prototype_scores,
     prototype_similarity,
     similarity_loss,
+    twin_share,
 )
 from tests.conftest import GOLDEN_DIR
 
@@ -120,6 +123,44 @@ def test_starting_prototypes_are_training_segments_of_every_class(clusters):
     assert (model.fc_weights.argmax(axis=1) == np.arange(10) % 3).all()
     few = PrototypeClassifier(12, 3, 10).start_from(embeddings[:6], np.array([0, 0, 0, 0, 1, 2]))
     assert few.prototypes.shape == (10, 12)
+
+
+def test_a_start_on_segments_leaves_scores_to_be_learned(clusters):
+    embeddings, labels = clusters
+    model = PrototypeClassifier(12, 3, 9).start_from(embeddings, labels)
+    assert mean_prototype_score(model.fc_weights) == pytest.approx(100 * np.e / (np.e + 2), abs=0.01)
+    sure = PrototypeClassifier(12, 3, 9).start_from(embeddings, labels, weight=5)
+    assert mean_prototype_score(sure.fc_weights) > 98
+
+
+def test_crowding_is_high_where_prototypes_repeat_each_other():
+    apart = 5 * np.eye(6, dtype=np.float32)
+    alike = np.vstack([apart[:3], apart[:3]])
+    assert float(crowding_loss(alike)) > 0.95 > 0.3 > float(crowding_loss(apart))
+    assert twin_share(alike) == 1 and twin_share(apart) == 0
+
+
+def test_the_crowding_term_drives_prototypes_apart(clusters):
+    embeddings, labels = clusters
+    nearest = {}
+    for weight in (0.0, 1.0):
+        keras.utils.set_random_seed(0)
+        model = build_prototype_classifier(12, 3, 9, crowding_weight=weight, steps_per_epoch=4)
+        model.start_from(embeddings, labels)
+        model.fit(embeddings, np.eye(3, dtype=np.float32)[labels], batch_size=64, epochs=20, verbose=0)
+        nearest[weight] = float(crowding_loss(model.prototypes))
+    assert nearest[1.0] < nearest[0.0]
+
+
+def test_the_log_tells_scores_and_twins_at_the_start_and_after_each_epoch(clusters):
+    embeddings, labels = clusters
+    model = build_prototype_classifier(12, 3, 9, steps_per_epoch=4).start_from(embeddings, labels)
+    targets = np.eye(3, dtype=np.float32)[labels]
+    options = {"batch_size": 64, "epochs": 3, "verbose": 0, "callbacks": [PrototypeLog()]}
+    history = model.fit(embeddings, targets, **options).history
+    assert history["start_score"] == [pytest.approx(57.6, abs=0.1)] * 3
+    assert history["prototype_score"][-1] == mean_prototype_score(model.fc_weights)
+    assert history["prototype_twins"][-1] == twin_share(model.prototypes)
 
 
 def test_save_and_load_keep_prototypes_and_answers(tmp_path, clusters):

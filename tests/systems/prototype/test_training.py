@@ -1,7 +1,7 @@
 """Both stages together on a small made-up voice, and the corpora that lack something."""
 
 import pickle
-from functools import partial
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,7 +10,16 @@ import pytest
 
 from ser_utils.evaluation.splits import make_all_folds
 from ser_utils.profiles import settings
+from ser_utils.systems.prototype import data as prototype_data
 from ser_utils.systems.prototype import training
+from ser_utils.systems.prototype.data import (
+    PrototypeData,
+    Run,
+    n_prototypes_per_class,
+    open_data,
+    teachers_of,
+)
+from ser_utils.systems.prototype.runs import autoencoder_runs
 from ser_utils.systems.prototype.segments import overlap_share, segment_table, select_segments
 from ser_utils.workspace import Workspace
 
@@ -42,20 +51,21 @@ def voice(emotions, texts=4, per_clip=6):
     return table, SimpleNamespace(array=array, table=table, rows=lambda: lines)
 
 
-def run(tmp_path, table, store, protocol="utterance", watch="validation"):
+def data_of(tmp_path, table, store, protocols=("utterance",), speakers=("01",)):
+    """The corpus as `open_data` opens it, without a notebook 00 before it."""
     segments = segment_table(store)
-    folds, impossible = make_all_folds(table, segments, [protocol], seed=0)
-    pick = partial(select_segments, segments, folds[protocol], speakers=["01"], fold=0)
+    folds, impossible = make_all_folds(table, segments, protocols, seed=0)
+    people = {f"speaker_{speaker}": [speaker] for speaker in speakers}
+    groups = people, {}
     workspace = Workspace("demo", "smoke", 0, tmp_path)
-    return training.train_and_predict(
-        workspace,
-        store,
-        pick,
-        f"{protocol}-speaker_01",
-        (OF_CODER, OF_CLASSIFIER),
-        watch=watch,
-        emotions=EMOTIONS,
+    return PrototypeData(
+        workspace, table, store, segments, folds, impossible, *groups, OF_CODER, OF_CLASSIFIER
     )
+
+
+def run(tmp_path, table, store, protocol="utterance"):
+    data = data_of(tmp_path, table, store, [protocol])
+    return training.train_and_predict(data, Run(protocol, "speaker_01"))
 
 
 def test_both_stages_learn_a_simple_voice_and_are_not_trained_twice(tmp_path):
@@ -93,13 +103,73 @@ def test_a_model_of_other_data_is_trained_anew(tmp_path):
 
 
 def test_a_rare_or_absent_emotion_is_lived_with(tmp_path):
-    one = run(tmp_path, *voice({"anger": 5, "neutral": 2}))
+    table, store = voice({"anger": 5, "neutral": 2, "sadness": 1})
+    store.table = table = table.assign(speaker=np.where(table["emotion"] == "sadness", "02", "01"))
+    one = run(tmp_path, table, store)
     assert one.classes == ["anger", "neutral"]
     assert (one.predictions["p_sadness"] == 0).all()
 
 
 def test_a_voice_of_one_emotion_has_no_model(tmp_path):
     assert run(tmp_path, *voice({"anger": 6})) is None
+
+
+@pytest.mark.parametrize("shown, everybody", [("ab", "abcde"), ("abcd", "abcd"), ("abc", "abc"), ("a", "a")])
+def test_nobody_is_encoded_by_an_autoencoder_that_heard_them(shown, everybody):
+    teachers, taught_by = teachers_of(list(shown), list(everybody))
+    assert set(taught_by) == ({f"speaker_{s}" for s in shown} if len(everybody) > 1 else set())
+    for model, name in taught_by.items():
+        assert teachers[name] and model[-1] not in teachers[name]
+    others = set(everybody) - set(shown)
+    assert not others or teachers == {"others": sorted(others)}
+
+
+def two_voices(tmp_path):
+    """Two speakers of the same kind; "02" teaches the autoencoder of "01"."""
+    table, store = voice(dict.fromkeys(EMOTIONS, 10))
+    table = store.table = table.assign(speaker=["01", "02"] * 15)
+    data = data_of(tmp_path, table, store, ["paper", "utterance"])
+    people = data.people | {"others": ["02"], "all": ["01", "02"]}
+    return replace(data, people=people, taught_by={"speaker_01": "others"})
+
+
+def test_a_speakers_autoencoder_starts_from_that_of_others(tmp_path):
+    data = two_voices(tmp_path)
+    run = Run("utterance", "speaker_01")
+    assert data.shared_run(run) == Run("shared", "others")
+    assert data.shared_run(run.but(shared=0)) is None
+    assert data.shared_run(Run("utterance", "all")) is None
+    learned, watched = (set(data.segments["speaker"][rows]) for rows in data.coder_rows(data.shared_run(run)))
+    assert learned == watched == {"02"}
+    unchanged = replace(data, of_coder=OF_CODER | {"learning_rate": 0.0})
+    coders = training.fit_coders(unchanged, [run, run.but(shared=0)])
+    shared = training.fit_coder(unchanged, Run("shared", "others"))
+    same = [
+        np.array_equal(a, b)
+        for a, b in zip(*(c.model.get_weights() for c in (shared, coders[run])), strict=True)
+    ]
+    assert all(same)
+
+
+def test_the_audit_knows_what_the_shared_autoencoder_heard(tmp_path):
+    data = two_voices(tmp_path)
+    for protocol in ("paper", "utterance"):
+        kinds = data.audit(protocol, ["speaker_01"]).set_index("kind")
+        assert (
+            kinds.loc["encoder fitted on test", "count"] == 0
+            and kinds.loc["encoder fitted on test", "checked"]
+        )
+    overheard = replace(data, people=data.people | {"others": ["01", "02"]})
+    audit = overheard.audit("utterance", ["speaker_01"]).set_index("kind")
+    assert audit.loc["encoder fitted on test", "count"] > 0
+
+
+def test_classifiers_of_other_settings_share_their_autoencoder(tmp_path):
+    data = two_voices(tmp_path)
+    run = Run("utterance", "speaker_01")
+    changed = run.but(crowding_weight=0.5)
+    assert changed.label != run.label and data.coder_run(changed) == run
+    assert data.coder_run(run.but(shared=0)).changes == (("shared", 0),)
 
 
 def test_too_few_texts_leave_the_sentence_protocol_out():
@@ -126,9 +196,9 @@ def test_decoded_prototypes_are_db_below_their_own_maximum(tmp_path):
 
 
 def test_prototypes_per_class_follow_the_language():
-    assert training.n_prototypes_per_class(pd.DataFrame({"corpus": ["emodb"]}), 7) == 45
-    assert training.n_prototypes_per_class(pd.DataFrame({"corpus": ["ravdess"] * 2}), 7) == 44
-    assert training.n_prototypes_per_class(pd.DataFrame({"corpus": ["emodb", "ravdess"]}), 7) == 7
+    assert n_prototypes_per_class(pd.DataFrame({"corpus": ["emodb"]}), 7) == 45
+    assert n_prototypes_per_class(pd.DataFrame({"corpus": ["ravdess"] * 2}), 7) == 44
+    assert n_prototypes_per_class(pd.DataFrame({"corpus": ["emodb", "ravdess"]}), 7) == 7
 
 
 @pytest.mark.parametrize("watched", [None, (np.zeros((0, 4), np.float32), np.zeros(0, int))])
@@ -154,6 +224,43 @@ def test_every_test_clip_is_decided_by_as_many_segments():
     assert (
         starts.groupby("utterance_id")["start_ms"].diff().dropna() > 20
     ).all()  # spread, not the first three
+
+
+@pytest.mark.parametrize("n_speakers", [1, 4])
+def test_folds_are_made_of_what_a_table_knows(n_speakers, tmp_path):
+    ids = [
+        f"s{speaker}{emotion}{n}" for speaker in range(n_speakers) for emotion in EMOTIONS for n in range(5)
+    ]
+    table = pd.DataFrame({"utterance_id": ids, "speaker": [name[:2] for name in ids], "pcm_sha256": ids})
+    table = table.assign(emotion=[name[2:-1] for name in ids], corpus="mine", gender="", sentence="")
+    workspace = Workspace("demo", "smoke", 0, tmp_path)
+    workspace.save_table(table.assign(duration_s=0.5, path="", sample_rate_hz=16_000), "utterances")
+    store = SimpleNamespace(
+        table=table,
+        rows=lambda: pd.DataFrame({"utterance_id": np.repeat(ids, 3), "row": np.tile(range(3), len(ids))}),
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(prototype_data, "load_store", lambda folder: store)
+        data = open_data(workspace, OF_CODER, settings("prototype_classifier", "smoke"))
+    assert set(data.folds) == {"paper", "utterance"} | ({"speaker"} if n_speakers > 1 else set())
+    assert "Protocol 'sentence' needs at least two texts" in data.impossible["sentence"]
+    assert ("speaker" in data.impossible) == (n_speakers == 1)
+    assert [run.label for run in autoencoder_runs(data)] == [
+        "paper-speaker_s0",
+        "utterance-speaker_s0",
+        "utterance-all",
+    ]
+
+
+def test_neighbours_are_counted_among_the_segments_in_use(tmp_path, monkeypatch):
+    table, store = voice({"anger": 2}, per_clip=10)
+    data = data_of(tmp_path, table.assign(utterance_id="a"), store)
+    used = np.array([0, 10]), np.array([1, 4, 6, 17])  # 20 ms, 80 ms, 80 ms and 140 ms from what is learned
+    segments = pd.DataFrame({"utterance_id": ["a"] * 20, "start_ms": 20.0 * np.arange(20), "row": range(20)})
+    monkeypatch.setattr(PrototypeData, "coder_rows", lambda self, run: used)
+    data = replace(data, segments=segments)
+    shares = [data.learned_share(None, within_ms=limit) for limit in (30, 100)]
+    assert shares == [0.25, 0.75]
 
 
 def test_overlap_is_of_sound_in_one_recording():

@@ -1,0 +1,51 @@
+"""What ships as prototypes: how many of the sounds shown first nearly repeat another, measured on the sounds.
+
+python -m tests.systems.prototype.test_shown     prints the same for every dataset that ships
+"""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ser_utils.features.audio import load_audio
+from ser_utils.features.spectral import log_mel_segments
+from ser_utils.systems.prototype.analysis import twins
+from ser_utils.workspace import REPOSITORY
+
+FOLDERS = sorted(path.parent for path in (REPOSITORY / "prototypes").glob("*/index.csv"))
+WORDS = {"speaker": str, "nearest_utterance_id": str}
+
+
+def shown_first(folder):
+    """The prototypes of a dataset that are shown first, and the log-mel of their sounds, dB (n, 128, n_frames)."""
+    index = pd.read_csv(folder / "index.csv", dtype=WORDS)
+    if "distinct" in index:
+        index = index[index["distinct"]].reset_index(drop=True)
+    names = "speaker_" + index["speaker"] + "/" + index["emotion"] + "_" + index["rank"].astype(str) + ".wav"
+    sounds = [load_audio(folder / name) for name in names]
+    return index, np.concatenate([log_mel_segments(signal[None], rate) for signal, rate in sounds])
+
+
+def twins_and_recordings(folder):
+    """The share of sounds with a twin, and the number of recordings behind the prototypes of each emotion."""
+    index, log_mels = shown_first(folder)
+    groups = index["speaker"] + " " + index["emotion"]
+    return twins(log_mels, groups).mean(), index.groupby(groups)["nearest_utterance_id"].nunique()
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+def test_few_of_the_sounds_shown_first_have_a_twin(folder):
+    if "distinct" not in pd.read_csv(folder / "index.csv", nrows=1):
+        pytest.skip(f"{folder.name} was made before prototypes were chosen to differ")
+    share, recordings = twins_and_recordings(folder)
+    assert share <= 0.15
+    assert recordings.median() >= min(6, recordings.max())
+
+
+if __name__ == "__main__":
+    for folder in FOLDERS:
+        share, recordings = twins_and_recordings(folder)
+        told = (
+            f"{100 * share:.0f} % have a twin, {recordings.min()} to {recordings.max()} recordings an emotion"
+        )
+        print(f"{folder.name}: {told}")
