@@ -6,7 +6,12 @@ import pywt
 from keras import ops
 
 from ser_utils.systems.sigwavnet.waveforms import (
+    DilatedConvolution,
+    convolve,
     last_step,
+    leaky_relu,
+    load_torch_gru,
+    load_torch_layer,
     mean_over_time,
     reverse_time,
     softmax_over_time,
@@ -16,11 +21,6 @@ from ser_utils.systems.sigwavnet.waveforms import (
 )
 
 CONSTRAINTS = ("CQF", "PerLayer", "PerFilter")
-SLOPE = 0.01
-
-
-def leaky_relu(x):
-    return ops.leaky_relu(x, negative_slope=SLOPE)
 
 
 @keras.saving.register_keras_serializable(package="ser_utils")
@@ -74,7 +74,7 @@ class WaveletTransform(keras.layers.Layer):
     def call(self, signal, n):
         details, steps = [], []
         for filters in self.filters():
-            both = ops.conv(signal, ops.stack(filters, axis=-1)[:, None], strides=2, padding="valid")
+            both = convolve(signal, ops.stack(filters, axis=-1)[:, None], stride=2)
             signal, detail = both[..., :1], both[..., 1:]
             n = steps_after(n, ops.shape(filters[0])[0], stride=2)
             details.append(detail)
@@ -112,36 +112,6 @@ class AsymmetricHardThreshold(keras.layers.Layer):
     def get_config(self):
         config = {"threshold": self.threshold, "sharpness": self.sharpness, "learnable": self.learnable}
         return super().get_config() | config
-
-
-@keras.saving.register_keras_serializable(package="ser_utils")
-class DilatedConvolution(keras.layers.Layer):
-    """Convolution over time with both stride and dilation, which TensorFlow does not offer together.
-
-    [shape=(batch, time, channels) -> (batch, steps, filters)], no padding.
-    """
-
-    def __init__(self, filters, width, stride, dilation, **kwargs):
-        super().__init__(**kwargs)
-        self.filters, self.width, self.stride, self.dilation = filters, width, stride, dilation
-
-    def build(self, input_shape):
-        self.kernel = self.add_weight(shape=(self.width, input_shape[-1], self.filters), name="kernel")
-        self.bias = self.add_weight(shape=(self.filters,), initializer="zeros", name="bias")
-        self.built = True
-
-    def steps(self, n):
-        return steps_after(n, self.width, self.stride, self.dilation)
-
-    def call(self, x):
-        span = (self.steps(ops.shape(x)[1]) - 1) * self.stride + 1
-        starts = [tap * self.dilation for tap in range(self.width)]
-        taps = ops.concatenate([x[:, start : start + span : self.stride] for start in starts], axis=-1)
-        return ops.matmul(taps, ops.reshape(self.kernel, (-1, self.filters))) + self.bias
-
-    def get_config(self):
-        config = {"filters": self.filters, "width": self.width}
-        return super().get_config() | config | {"stride": self.stride, "dilation": self.dilation}
 
 
 def instance_norm(x, n, epsilon=1e-5):
@@ -203,7 +173,7 @@ class BandBranch(keras.layers.Layer):
         self.channels, self.gru_units, self.gru_layers = channels, gru_units, gru_layers
         self.wide = DilatedConvolution(channels, width=7, stride=4, dilation=3, name="wide")
         self.narrow = DilatedConvolution(2 * channels, width=5, stride=4, dilation=2, name="narrow")
-        self.gate = keras.layers.Conv1D(2 * channels, 7, padding="same", name="gate")
+        self.gate = DilatedConvolution(2 * channels, width=7, padding="same", name="gate")
         self.spatial_attention = SpatialAttention(name="spatial_attention")
         self.grus = [
             [
@@ -251,7 +221,7 @@ def run_bidirectional(pairs, sequences, n):
     Returns a list of (batch, time, 2 units); states start anew at every clip.
     """
     both = [(x, reverse_time(x, steps)) for x, steps in zip(sequences, n, strict=True)]
-    run = _run_one_by_one if _has_gpu() else _run_together
+    run = _run_one_by_one if _has_cudnn() else _run_together
     outputs = run(pairs, both)
     return [
         ops.concatenate([forward, reverse_time(backward, steps)], axis=-1)
@@ -259,11 +229,12 @@ def run_bidirectional(pairs, sequences, n):
     ]
 
 
-def _has_gpu():
-    return any("gpu" in device for device in keras.distribution.list_devices())
+def _has_cudnn():  # of which TensorFlow uses a kernel for a whole GRU, and JAX does not
+    gpus = any("gpu" in device for device in keras.distribution.list_devices())
+    return gpus and keras.backend.backend() == "tensorflow"
 
 
-def _run_one_by_one(pairs, both):  # cuDNN has a kernel for a whole GRU
+def _run_one_by_one(pairs, both):
     return [[gru(x) for gru, x in zip(*band, strict=True)] for band in zip(pairs, both, strict=True)]
 
 
@@ -271,8 +242,14 @@ def _run_together(pairs, both):
     """One loop over time through all bands, each dropped when it ends.
 
     On a CPU TensorFlow's loops cost more than what they compute. Against a loop a GRU, five bands of 32
-    units take 2.5 times less time a step and a tenth of the time to trace.
+    units take 2.5 times less time a step and a tenth of the time to trace. On an accelerator JAX compiles a
+    loop for every stage and each of its steps waits for the last: all bands but three are padded to the third's
+    length there, three stages instead of eight, and four steps are one.
     """
+    jax = keras.backend.backend() == "jax"
+    lengths = [ops.shape(x)[1] for x, _ in both]
+    if jax:
+        both = [[_padded(x, lengths[min(i, 2)]) for x in way] for i, way in enumerate(both)]
     units = pairs[0][0].units
     cells = [[gru.cell for gru in pair] for pair in pairs]
     recurrent = ops.stack([ops.stack([cell.recurrent_kernel.value for cell in pair]) for pair in cells])
@@ -286,7 +263,7 @@ def _run_together(pairs, both):
     ]
     state = ops.stack([ops.zeros_like(x[0, ..., :units]) for x in inputs])
     outputs, start = [[] for _ in inputs], 0
-    for count in (len(inputs), *range(len(inputs) - 2, 0, -1)):
+    for count in (len(inputs), *range(min(len(inputs) - 2, 2 if jax else len(inputs)), 0, -1)):
         stop = ops.shape(inputs[count - 1])[0]
 
         def step(h, x, recurrent=recurrent[:count], bias=bias[:count]):
@@ -298,13 +275,21 @@ def _run_together(pairs, both):
             return h, h
 
         state, states = ops.scan(
-            step, state[:count], ops.stack([x[start:stop] for x in inputs[:count]], axis=1)
+            step,
+            state[:count],
+            ops.stack([x[start:stop] for x in inputs[:count]], axis=1),
+            unroll=4 if jax else 1,
         )
         for band in range(count):
             outputs[band].append(states[:, band])
         start = stop
-    joined = [ops.concatenate(parts, axis=0) for parts in outputs]  # (time, 2, batch, units)
+    # (time, 2, batch, units)
+    joined = [ops.concatenate(parts)[:length] for parts, length in zip(outputs, lengths, strict=True)]
     return [[_time_first(h[:, way]) for way in (0, 1)] for h in joined]
+
+
+def _padded(x, steps):
+    return ops.pad(x, ((0, 0), (0, steps - x.shape[1]), (0, 0)))
 
 
 def _time_first(x):  # and back
@@ -367,7 +352,7 @@ class SigWavNet(keras.Model):
         self.branches = [
             BandBranch(channels, gru_units, gru_layers, name=f"branch_{band}") for band in range(levels + 1)
         ]
-        self.head = keras.layers.Conv1D(classes, 5, name="head")
+        self.head = DilatedConvolution(classes, width=5, name="head")
 
     def build(self, *_):
         levels, features = self.settings["levels"], 2 * self.settings["gru_units"]
@@ -387,7 +372,7 @@ class SigWavNet(keras.Model):
             n = (n - 1) * 2 + width
         return n
 
-    def call(self, inputs):
+    def call(self, inputs, training=False):
         return self.look_inside(inputs)["log_probabilities"]
 
     def look_inside(self, inputs):
@@ -445,7 +430,8 @@ def load_reference_weights(model, arrays):
     arrays : mapping of names as in the reference's PyTorch state dict (no prefix) to arrays
     Raises KeyError for a missing array, ValueError for one of another shape.
     """
-    model.build()
+    if not model.built:
+        model.build()
     level_of = {"lowpass": "kernelsG_", "highpass": "kernelsH_"}
     for kind, name in level_of.items():
         for level, kernel in enumerate(getattr(model.transform, f"{kind}_kernels")):
@@ -463,24 +449,15 @@ def load_reference_weights(model, arrays):
         prefix = f"conv1ds.{band}."
         _load_branch(branch, {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)})
     model.band_weights.assign(arrays["channel_weighting.weights"])
-    model.head.kernel.assign(arrays["conv1_3.weight"].T)
-    model.head.bias.assign(arrays["conv1_3.bias"])
+    load_torch_layer(model.head, arrays, "conv1_3")
 
 
 def _load_branch(branch, arrays):
     for layer, name in ((branch.wide, "conv1"), (branch.narrow, "conv1_1"), (branch.gate, "dense1")):
-        layer.kernel.assign(arrays[f"{name}.weight"].T)  # (out, in, width) -> (width, in, out)
-        layer.bias.assign(arrays[f"{name}.bias"])
+        load_torch_layer(layer, arrays, name)
     branch.spatial_attention.kernel.assign(arrays["spatialAttn.op.weight"][:, :, 0].T)
     branch.temporal_attention.query.assign(arrays["tempAttn.fc1.weight"].T)
     branch.temporal_attention.output_kernel.assign(arrays["tempAttn.fc2.weight"].T)
     for layer, pair in enumerate(branch.grus):
-        for gru, suffix in zip(pair, ("", "_reverse"), strict=True):
-
-            def keras_gates(name, layer=layer, suffix=suffix):
-                reset, update, new = np.split(arrays[f"gru1.{name}_l{layer}{suffix}"], 3)
-                return np.concatenate([update, reset, new]).T
-
-            gru.cell.kernel.assign(keras_gates("weight_ih"))
-            gru.cell.recurrent_kernel.assign(keras_gates("weight_hh"))
-            gru.cell.bias.assign(np.stack([keras_gates("bias_ih"), keras_gates("bias_hh")]))
+        for gru, way in zip(pair, ("", "_reverse"), strict=True):
+            load_torch_gru(gru, arrays, "gru1", f"l{layer}{way}")

@@ -1,10 +1,13 @@
-"""CNN-n-GRU: its sizes, clips of unequal length, saving and learning."""
+"""CNN-n-GRU: its reference, its sizes, clips of unequal length, saving and learning."""
+
+import json
 
 import keras
 import numpy as np
 import pytest
 
-from ser_utils.systems.sigwavnet.cnn_n_gru import CnnGru
+from ser_utils.systems.sigwavnet.cnn_n_gru import CnnGru, load_reference_weights
+from tests.conftest import GOLDEN_DIR
 
 SMALL = {"classes": 3, "n": 5, "channels": 4, "gru_units": 5}
 
@@ -18,6 +21,38 @@ def built(**settings):
     model = CnnGru(**(SMALL | settings))
     model.build()
     return model
+
+
+@pytest.mark.parametrize("called", [False, True], ids=["new", "called before"])
+@pytest.mark.parametrize("n", [3, 11, 18])
+def test_the_output_agrees_with_the_reference(n, called):
+    golden = dict(np.load(GOLDEN_DIR / f"cnn_n_gru_{n}.npz"))
+    model = CnnGru(**json.loads(str(golden["config"])))
+    if called:
+        model(golden["waveform"])
+    load_reference_weights(model, {k[2:]: v for k, v in golden.items() if k.startswith("w:")})
+    np.testing.assert_allclose(np.asarray(model(golden["waveform"])), golden["log_probabilities"], atol=1e-4)
+
+
+def test_reference_weights_of_another_size_are_refused():
+    golden = dict(np.load(GOLDEN_DIR / "cnn_n_gru_3.npz"))
+    arrays = {k[2:]: v for k, v in golden.items() if k.startswith("w:")}
+    with pytest.raises(ValueError, match="shape"):
+        load_reference_weights(CnnGru(8, n=3, channels=4), arrays)
+    with pytest.raises(KeyError, match="fc2.bias"):
+        load_reference_weights(CnnGru(8, n=3), {k: v for k, v in arrays.items() if k != "fc2.bias"})
+
+
+def test_the_published_network_has_the_published_number_of_weights():
+    model = CnnGru(classes=8, n=18)
+    model.build()
+    assert sum(weight.size for weight in map(np.asarray, model.trainable_weights)) == 333_286
+
+
+@pytest.mark.parametrize(("n", "halved"), [(3, 3), (5, 10), (11, 44), (18, 72)])
+def test_width_is_depth_and_the_dense_layer_halves_it(n, halved):
+    model = built(n=n, channels=0)
+    assert model.convolutions[-1].filters == 2 * halved and model.reduce.units == halved
 
 
 @pytest.mark.parametrize(

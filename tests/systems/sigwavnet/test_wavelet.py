@@ -34,11 +34,14 @@ def noise(*shape, seed=0):
     return np.random.default_rng(seed).normal(size=shape).astype("float32")
 
 
+@pytest.mark.parametrize("called", [False, True], ids=["new", "called before"])
 @pytest.mark.parametrize("constraint", ["per_layer", "per_filter", "cqf"])
-def test_every_band_and_the_output_agree_with_the_reference(constraint):
+def test_every_band_and_the_output_agree_with_the_reference(constraint, called):
     golden = dict(np.load(GOLDEN / f"sigwavnet_{constraint}.npz"))
     config = json.loads(str(golden["config"]))
     model = SigWavNet(**config)
+    if called:
+        model(golden["waveform"][:, 0])
     load_reference_weights(model, {k[2:]: v for k, v in golden.items() if k.startswith("w:")})
     waveform = golden["waveform"][:, 0]
     inside = model.look_inside(waveform)
