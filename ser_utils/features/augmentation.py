@@ -4,6 +4,8 @@ Waveforms are changed as waveforms, spectrograms by masks at their floor. What t
 instead stands beside it under `published_…`, to be compared with, not to be used.
 """
 
+import warnings
+
 import librosa
 import numpy as np
 
@@ -147,24 +149,35 @@ def published_noise(log_mel, rng):
     return log_mel + rng.normal(0, 0.01, size=log_mel.shape)
 
 
-def published_pitch_shift(log_mel, rng, sample_rate=44_100):
-    """A pitch shift of -4 … 4 semitones of the spectrogram's rows, each taken for a waveform of dB samples.
+def published_pitch_shift(log_mel, rng, *, semitones=(-4.0, 4.0)):
+    """A pitch shift of the power in each band over time, each band taken for a waveform.
 
-    What is moved is how fast each band's level fluctuates, not the pitch.
+    Parameters
+    ----------
+    log_mel : (n_frames, n_bands) in dB below the clip's maximum
+    semitones : interval from which a real number is drawn
+
+    Returns
+    -------
+    float32 of the same shape, in dB, at most 80 below its maximum.
+
+    What is moved is how fast each band's power fluctuates, not the pitch; power below zero becomes silence.
     """
-    rows = np.ascontiguousarray(log_mel.T, dtype=np.float32)
-    steps = int(rng.integers(-4, 5))
-    return librosa.effects.pitch_shift(rows, sr=sample_rate, n_steps=steps, **_frames(rows[0])).T
+    power = librosa.db_to_power(np.ascontiguousarray(log_mel.T, dtype=np.float32))
+    with warnings.catch_warnings():  # hardly a clip has the 2,048 frames of librosa's window
+        warnings.filterwarnings("ignore", "n_fft=", UserWarning)
+        shifted = librosa.effects.pitch_shift(power, sr=44_100, n_steps=rng.uniform(*semitones))
+    return librosa.power_to_db(shifted).T
 
 
 def published_frequency_mask(log_mel, rng):
-    """10–30 bands at 0 dB, the level of the loudest point: a scream instead of a silence."""
-    return mask_bands(log_mel, rng, width=(10, 30), floor=0.0)
+    """Up to 10–30 neighbouring bands at 0 dB, the level of the loudest point: a scream instead of a silence."""
+    return mask_bands(log_mel, rng, width=(0, int(rng.integers(10, 31))), floor=0.0)
 
 
 def published_time_mask(log_mel, rng):
-    """10–50 frames at 0 dB, the level of the loudest point."""
-    return mask_frames(log_mel, rng, width=(10, 50), floor=0.0)
+    """Up to 10–50 frames at 0 dB, the level of the loudest point."""
+    return _mask(log_mel, rng, (0, int(rng.integers(10, 51))), 0.0, axis=0)
 
 
 PUBLISHED_CHANGES = {

@@ -1,5 +1,8 @@
 """CNNs on mel spectrograms: clips of their own length with global pooling, and clips resized to one shape."""
 
+import itertools
+from collections.abc import Sequence
+
 import keras
 from keras import layers, ops
 
@@ -14,14 +17,26 @@ class ConvolutionBlock(layers.Layer):
     each pooling, how far a clip was padded never reaches its features. Pooled first, because norm and ReLU then
     cost a quarter; ReLU and maximum may change places.
 
-    pool : (frames, bands) made one. batch_norm : False convolves with a bias instead
+    Parameters
+    ----------
+    filters : of the convolution
+    pool : (frames, bands) made one
+    batch_norm : False convolves with a bias instead
+    dropout : share of the channels
+    drops_rest : frames that fill no whole pool at the clip's end are left out, as PyTorch does; else they are
+        pooled on their own
+    start : initial values, see `uniform_start`; a loaded layer needs none
+
     Call: x (batch, frames, bands, channels), n_frames (batch,) -> both after the block.
     """
 
-    def __init__(self, filters, pool=(2, 2), batch_norm=True, dropout=0.0, **kwargs):
+    def __init__(
+        self, filters, pool=(2, 2), batch_norm=True, dropout=0.0, drops_rest=False, start=None, **kwargs
+    ):
         super().__init__(**kwargs)
         self.filters, self.pool, self.batch_norm, self.dropout = filters, tuple(pool), batch_norm, dropout
-        self.convolution = layers.Conv2D(filters, 3, padding="same", use_bias=not batch_norm)
+        self.drops_rest = drops_rest
+        self.convolution = layers.Conv2D(filters, 3, padding="same", use_bias=not batch_norm, **(start or {}))
         self.norm = layers.BatchNormalization(momentum=0.9) if batch_norm else None
         self.pooling = layers.MaxPooling2D(self.pool, padding="same")
         self.drop = layers.SpatialDropout2D(dropout)
@@ -35,15 +50,18 @@ class ConvolutionBlock(layers.Layer):
     def call(self, x, n_frames, training=None):
         x = self.convolution(x)
         x = self.pooling(ops.where(clip_mask(x, n_frames), x, -1e9))
-        n_frames = -(-n_frames // self.pool[0])
-        own = clip_mask(x, n_frames)
+        if self.drops_rest:
+            n_frames = ops.maximum(n_frames // self.pool[0], 1)
+        else:
+            n_frames = -(-n_frames // self.pool[0])
+        inside = clip_mask(x, n_frames)
         if self.norm:
-            x = self.norm(ops.where(own, x, 0.0), training=training)
-        return self.drop(ops.where(own, ops.relu(x), 0.0), training=training), n_frames
+            x = self.norm(ops.where(inside, x, 0.0), training=training)
+        return self.drop(ops.where(inside, ops.relu(x), 0.0), training=training), n_frames
 
     def get_config(self):
-        config = {"filters": self.filters, "pool": self.pool, "batch_norm": self.batch_norm}
-        return super().get_config() | config | {"dropout": self.dropout}
+        names = ("filters", "pool", "batch_norm", "dropout", "drops_rest")
+        return super().get_config() | {name: getattr(self, name) for name in names}
 
 
 def clip_mask(x, n_frames):
@@ -68,38 +86,102 @@ class ClipInput(layers.Layer):
         return ops.where(time_mask(x, n_frames), x, 0.0)[..., None]
 
 
-def clip_cnn(n_classes, n_bands=128, *, filters=(16, 32, 64), dropout=0.25):
-    """CNN for clips of any length: convolutions without norm, global average, dropout, one dense layer.
+def clip_cnn(
+    n_classes: int,
+    n_bands: int = 128,
+    *,
+    filters: Sequence[int] = (16, 32, 64),
+    n_pools: int = 2,
+    dropout: float = 0.25,
+) -> keras.Model:
+    """CNN for clips of any length: convolutions, max-pools, mean over bands and frames, one dense layer.
 
-    n_bands : of the input, mel bands
-    filters : of each convolution; the source has 3 or 4 layers
-    Returns a keras.Model of (features (batch, frames, n_bands), n_frames (batch,)) -> probabilities. As
-    published it is trained on one clip at a time; in a batch padding changes nothing, see ConvolutionBlock.
-    Sizes are ours, the source's text gives none.
+    Parameters
+    ----------
+    n_classes : emotions
+    n_bands : mel bands of the input
+    filters : of each 3 × 3 convolution; the source has 16 32 64 or 16 32 64 128
+    n_pools : how many convolutions, from the first on, are followed by a 2 × 2 max-pool: 2 of 3, and 4 of 4
+    dropout : share of the pooled values
+
+    Returns
+    -------
+    keras.Model of (features (batch, frames, n_bands), n_frames (batch,)) -> probabilities (batch, n_classes).
+
+    As published it is trained on one clip at a time. In a batch padding changes nothing, see ConvolutionBlock.
+    Source: SigurdST/emotion_recognition, notebook, "CNNs with batch size of 1".
     """
     features, n_frames = clip_inputs(n_bands)
     x, n = ClipInput(name="clip")(features, n_frames), n_frames
-    for number, size in enumerate(filters, 1):
-        x, n = ConvolutionBlock(size, batch_norm=False, name=f"block_{number}")(x, n)
+    for number, (n_in, n_out) in enumerate(itertools.pairwise((1, *filters)), 1):
+        pool = (2, 2) if number <= n_pools else (1, 1)
+        block = ConvolutionBlock(
+            n_out,
+            pool,
+            batch_norm=False,
+            drops_rest=True,
+            start=uniform_start(9 * n_in),
+            name=f"block_{number}",
+        )
+        x, n = block(x, n)
     x = layers.Dropout(dropout)(GlobalPooling(name="pooling")(x, n))
-    probabilities = layers.Dense(n_classes, activation="softmax", name="classes")(x)
+    probabilities = _classes(x, n_classes)
     return keras.Model([features, n_frames], probabilities, name=f"clip_cnn_{len(filters)}_layers")
 
 
-def image_cnn(n_classes, n_bands=128, *, n_frames=256, filters=(16, 32, 64), dropout=0.25):
-    """CNN for spectrograms of one shape: batch norm, max-pooling, flatten, dropout, one dense layer.
+def image_cnn(
+    n_classes: int,
+    n_bands: int = 128,
+    *,
+    n_frames: int = 256,
+    filters: Sequence[int] = (16, 32, 64),
+    dropout: float = 0.5,
+) -> keras.Model:
+    """CNN for spectrograms of one shape: batch norm and max-pool after each convolution, flatten, one dense layer.
 
-    Returns a keras.Model of (batch, n_frames, n_bands) -> probabilities.
+    Parameters
+    ----------
+    n_classes, n_bands, filters : as in `clip_cnn`
+    n_frames : of every spectrogram
+    dropout : share of the flattened values
+
+    Returns
+    -------
+    keras.Model of (batch, n_frames, n_bands) -> probabilities (batch, n_classes).
+
+    Source: SigurdST/emotion_recognition, notebook, "CNNs with resized spectrograms".
     """
     image = keras.Input((n_frames, n_bands), name="image")
     x = layers.Reshape((n_frames, n_bands, 1))(image)
-    for number, size in enumerate(filters, 1):
-        x = layers.Conv2D(size, 3, padding="same", use_bias=False, name=f"convolution_{number}")(x)
-        x = layers.ReLU()(layers.BatchNormalization(momentum=0.9)(x))
-        x = layers.MaxPooling2D(2)(x)
+    for number, (n_in, n_out) in enumerate(itertools.pairwise((1, *filters)), 1):
+        start = uniform_start(9 * n_in)
+        x = layers.Conv2D(n_out, 3, padding="same", name=f"convolution_{number}", **start)(x)
+        x = layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=f"norm_{number}")(x)
+        x = layers.MaxPooling2D(2)(layers.ReLU()(x))
     x = layers.Dropout(dropout)(layers.Flatten()(x))
-    probabilities = layers.Dense(n_classes, activation="softmax", name="classes")(x)
-    return keras.Model(image, probabilities, name=f"image_cnn_{len(filters)}_layers")
+    return keras.Model(image, _classes(x, n_classes), name=f"image_cnn_{len(filters)}_layers")
+
+
+def uniform_start(fan_in: int) -> dict[str, keras.Initializer]:
+    """Initial weights and biases as PyTorch, the source's library, draws them: uniform within ±1/√fan_in.
+
+    Parameters
+    ----------
+    fan_in : inputs that each output adds up
+
+    Returns
+    -------
+    Arguments of a Dense or convolution layer.
+    """
+    return {
+        f"{name}_initializer": keras.initializers.RandomUniform(-(fan_in**-0.5), fan_in**-0.5)
+        for name in ("kernel", "bias")
+    }
+
+
+def _classes(x, n_classes):
+    start = uniform_start(x.shape[-1])
+    return layers.Dense(n_classes, activation="softmax", name="classes", **start)(x)
 
 
 def clip_inputs(n_bands):

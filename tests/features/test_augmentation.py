@@ -1,3 +1,4 @@
+import librosa
 import numpy as np
 import pytest
 
@@ -74,22 +75,52 @@ def log_mel():
     return np.clip(rng(3).normal(-40, 15, (120, 128)), -80, 0).astype("float32")
 
 
-def test_published_masks_are_as_loud_as_can_be():
-    for mask in (change.published_frequency_mask, change.published_time_mask):
-        masked = mask(log_mel(), rng())
-        touched = masked != log_mel()
-        assert (masked[touched] == 0).all() and touched.mean() > 0.05
+@pytest.mark.parametrize(
+    ("mask", "axis", "widest"),
+    [(change.published_frequency_mask, 1, (10, 30)), (change.published_time_mask, 0, (10, 50))],
+)
+def test_published_masks_are_as_wide_and_as_loud_as_the_sources(mask, axis, widest):
+    spectrogram, draws = np.full((120, 128), -40.0), rng(7)
+    widths, firsts = [], []
+    for seed in range(3000):
+        masked = mask(spectrogram, rng(seed))
+        touched = np.flatnonzero((masked == 0).any(axis=1 - axis))
+        assert (masked[masked != -40] == 0).all() and (
+            not len(touched) or np.ptp(touched) == len(touched) - 1
+        )
+        widths.append(len(touched))
+        firsts += list(touched[:1])
+    # the source, literally: width = randint(0, randint(10, widest)), first = randint(0, size - width)
+    literal = [draws.integers(0, draws.integers(widest[0], widest[1] + 1) + 1) for _ in range(3000)]
+    assert max(widths) == widest[1] and min(widths) == 0
+    assert np.mean(widths) == pytest.approx(np.mean(literal), abs=0.6)
+    assert np.std(widths) == pytest.approx(np.std(literal), abs=0.6)
+    assert min(firsts) == 0 and max(firsts) >= spectrogram.shape[axis] - 3
 
 
 def test_published_noise_is_next_to_nothing():
     assert np.abs(change.published_noise(log_mel(), rng()) - log_mel()).max() < 0.1
 
 
-def test_published_pitch_shift_keeps_the_bands_and_smears_their_levels():
+def test_published_pitch_shift_is_the_sources_on_the_power_of_each_band():
+    steps = rng(4).uniform(-4, 4)
+    power = librosa.db_to_power(log_mel().T)
+    with pytest.warns(UserWarning, match="n_fft"):
+        rows = [librosa.effects.pitch_shift(row, sr=44_100, n_steps=steps) for row in power[:3]]
+    whole = np.concatenate([rows, np.ones_like(power[3:])])
     shifted = change.published_pitch_shift(log_mel(), rng(4))
-    assert shifted.shape == (120, 128)
-    level = np.corrcoef(shifted.mean(axis=0), log_mel().mean(axis=0))[0, 1]
-    assert level > 0.5  # no band went where a pitch shift would have sent it
+    assert shifted.shape == (120, 128) and shifted.min() >= shifted.max() - 80.001
+    # compared above the floor, which hangs on the maximum over all bands
+    expected = librosa.power_to_db(whole)[:3].T
+    heard = expected > -30
+    np.testing.assert_allclose(shifted[:, :3][heard], expected[heard], atol=1e-3)
+
+
+def test_a_published_copy_is_changed_with_probability_six_tenths_in_the_sources_order():
+    mixed = [change.published_clip(log_mel(), seed=seed, changes=("noise",)) for seed in range(400)]
+    changed = np.mean([(copy != log_mel()).any() for copy in mixed])
+    assert changed == pytest.approx(0.6, abs=0.08)
+    assert list(change.PUBLISHED_CHANGES) == ["noise", "pitch shift", "frequency mask", "time mask"]
 
 
 def test_the_same_seed_gives_the_same_copy_and_another_another(tone):

@@ -59,11 +59,68 @@ def test_a_saved_model_predicts_the_same(model, tmp_path):
     np.testing.assert_array_equal(run(again, clip, n), run(model, clip, n))
 
 
-def test_shapes():
-    assert image_cnn(5, 16, n_frames=32, filters=(2, 4, 4, 4)).output_shape == (None, 5)
-    assert (
-        len([layer for layer in clip_cnn(5, 16, filters=(2, 2, 2, 2)).layers if "block" in layer.name]) == 4
-    )
+CONVOLUTIONS = {16: 1 * 16 * 9 + 16, 32: 16 * 32 * 9 + 32, 64: 32 * 64 * 9 + 64, 128: 64 * 128 * 9 + 128}
+
+
+@pytest.mark.parametrize(
+    ("network", "filters", "options", "dense"),
+    [
+        (clip_cnn, (16, 32, 64), {"n_pools": 2}, 64),
+        (clip_cnn, (16, 32, 64, 128), {"n_pools": 4}, 128),
+        (image_cnn, (16, 32, 64), {}, 64 * 16 * 32),
+        (image_cnn, (16, 32, 64, 128), {}, 128 * 8 * 16),
+    ],
+)
+def test_each_published_net_has_the_sources_weights_layer_by_layer(network, filters, options, dense):
+    model = network(5, filters=filters, **options)
+    counts = [layer.count_params() for layer in model.layers if layer.count_params()]
+    norm = [4 * size for size in filters] if network is image_cnn else [0] * len(filters)
+    expected = [
+        count for size, extra in zip(filters, norm, strict=True) for count in (CONVOLUTIONS[size], extra)
+    ]
+    assert counts == [count for count in expected if count] + [dense * 5 + 5]
+
+
+def test_the_nets_pool_and_drop_as_the_source_does():
+    three, four = clip_cnn(5), clip_cnn(5, filters=(16, 32, 64, 128), n_pools=4)
+    assert [three.get_layer(f"block_{n}").pool for n in (1, 2, 3)] == [(2, 2), (2, 2), (1, 1)]
+    assert [four.get_layer(f"block_{n}").pool for n in (1, 2, 3, 4)] == [(2, 2)] * 4
+    for model, rate in ((three, 0.25), (image_cnn(5), 0.5)):
+        assert [layer.rate for layer in model.layers if isinstance(layer, keras.layers.Dropout)] == [rate]
+
+
+def test_weights_start_uniform_within_one_over_the_root_of_their_inputs(model):
+    for name, fan_in in (("block_1", 9), ("block_3", 9 * 6), ("classes", 8)):
+        for weight in model.get_layer(name).weights:
+            assert 0.5 * fan_in**-0.5 < np.abs(keras.ops.convert_to_numpy(weight)).max() <= fan_in**-0.5
+
+
+def literal_clip_cnn(model, clip, n_pools):
+    """The source's forward pass of one clip at its own length: convolve, ReLU, pool (incomplete pools are dropped)."""
+    x = clip[:, :, None].astype("float64")
+    blocks = [layer for layer in model.layers if isinstance(layer, ConvolutionBlock)]
+    for number, block in enumerate(blocks):
+        weights, bias = (keras.ops.convert_to_numpy(w).astype("float64") for w in block.weights)
+        padded = np.pad(x, ((1, 1), (1, 1), (0, 0)))
+        windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(0, 1))
+        x = np.maximum(np.einsum("tbcij,ijco->tbo", windows, weights) + bias, 0)
+        if number < n_pools:
+            t, b = x.shape[0] // 2 * 2, x.shape[1] // 2 * 2
+            x = x[:t, :b].reshape(t // 2, 2, b // 2, 2, -1).max(axis=(1, 3))
+    weights, bias = (keras.ops.convert_to_numpy(w) for w in model.get_layer("classes").weights)
+    logits = x.mean(axis=(0, 1)) @ weights + bias
+    return np.exp(logits) / np.exp(logits).sum()
+
+
+@pytest.mark.parametrize("n_pools", [2, 3])
+def test_a_padded_clip_gives_what_the_source_gives_at_the_clips_own_length(n_pools):
+    model = clip_cnn(3, 16, filters=(4, 6, 8), n_pools=n_pools)
+    clips = clips_of((13, 10))
+    padded = np.zeros((2, 16, 16), "float32")
+    for row, clip in zip(padded, clips, strict=True):
+        row[: len(clip)] = clip
+    expected = [literal_clip_cnn(model, clip, n_pools) for clip in clips]
+    np.testing.assert_allclose(run(model, padded, np.array([13, 10])), expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("resized", [0, 16])
