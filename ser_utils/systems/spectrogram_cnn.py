@@ -2,11 +2,17 @@
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import keras
+import numpy as np
+import soxr
 from keras import layers, ops
+from scipy.special import softmax
 
 from ser_utils.systems.sigwavnet.waveforms import time_mask
+from ser_utils.training.fit import compile_for_lengths
+from ser_utils.training.folds import FoldTask, UnweightedAverageRecall
 
 
 @keras.saving.register_keras_serializable(package="ser_utils")
@@ -180,8 +186,78 @@ def uniform_start(fan_in: int) -> dict[str, keras.Initializer]:
 
 
 def _classes(x, n_classes):
-    start = uniform_start(x.shape[-1])
-    return layers.Dense(n_classes, activation="softmax", name="classes", **start)(x)
+    logits = layers.Dense(n_classes, name="classes", **uniform_start(x.shape[-1]))(x)
+    return layers.Softmax(name="probabilities")(logits)
+
+
+def without_softmax(model: keras.Model) -> keras.Model:
+    """The same network and weights, giving logits (batch, n_classes): what the loss has to be computed from.
+
+    Where float32 probabilities are 0 and 1, a loss computed from them has no slope left, and a network that
+    starts with large outputs, as `image_cnn` does, never learns again.
+
+    Parameters
+    ----------
+    model : of `clip_cnn` or `image_cnn`
+    """
+    return keras.Model(model.input, model.get_layer("classes").output, name=model.name)
+
+
+@dataclass(frozen=True)
+class SpectrogramTask(FoldTask):
+    """One spectrogram CNN to train and test on one fold, see `FoldTask`. Its file holds the net without softmax.
+
+    Parameters
+    ----------
+    as_published : trained without class weights, and the epoch chosen by accuracy; else by UAR
+    replaced : training hears the copies alone; else they are added to the clips
+    """
+
+    as_published: bool = False
+    replaced: bool = False
+
+    def stores(self, roles):
+        roles_of_clips = roles[roles != "train"] if self.replaced else roles
+        return [(self.store, roles_of_clips), *super().stores(roles)[1:]]
+
+    def clips(self, store, rows):
+        """Clips for `image_cnn` are all of one length, so that batches of like lengths are random batches."""
+        clips, n_frames = super().clips(store, rows), self.settings["resized_frames"]
+        return [resample_clip(_standardised(clip), n_frames) for clip in clips] if n_frames else clips
+
+    def scale(self, clips, table):
+        return None if self.settings["resized_frames"] else super().scale(clips, table)
+
+    def build(self, data, n_batches):
+        model = without_softmax(self.network(len(data.classes), data.clips[0].shape[1]))
+        return compile_for_lengths(
+            model,
+            keras.optimizers.Adam(self.settings["learning_rate"]),
+            keras.losses.CategoricalCrossentropy(from_logits=True),
+            metrics=["accuracy", UnweightedAverageRecall(len(data.classes))],
+        )
+
+    def fit_options(self, data):
+        return {"monitor": "val_accuracy"} if self.as_published else super().fit_options(data)
+
+    def predict(self, model, batches):
+        return softmax(super().predict(model, batches), axis=1)
+
+
+def _standardised(clip):
+    clip = np.asarray(clip, np.float32)
+    return (clip - clip.mean()) / (clip.std() + 1e-3)
+
+
+def resample_clip(clip: np.ndarray, n_frames: int) -> np.ndarray:
+    """Bring a clip float32 (any number of frames, n_features) to `n_frames`, as the source does.
+
+    A shorter clip gets zeros behind. A longer one is resampled band by band (soxr, high quality), so that it
+    seems spoken faster.
+    """
+    if len(clip) <= n_frames:
+        return np.pad(clip, ((0, n_frames - len(clip)), (0, 0)))
+    return soxr.resample(np.ascontiguousarray(clip), len(clip), n_frames, "HQ")[:n_frames]
 
 
 def clip_inputs(n_bands):

@@ -283,6 +283,10 @@ class FoldTask:
     seed: int = 0
     copies: tuple = ()
 
+    def stores(self, roles: pd.Series) -> list[tuple[Path, pd.Series]]:
+        """Folders of feature stores, and the roles (by utterance) of those of their clips that are used."""
+        return [(self.store, roles), *((copy, roles[roles == "train"]) for copy in self.copies)]
+
     def clips(self, store: FeatureStore, rows: pd.DataFrame) -> list[np.ndarray]:
         """What the network hears of the utterances in `rows`, in their order."""
         return [store.array[i : i + n] for i, n in zip(rows["first_row"], rows["n_rows"], strict=True)]
@@ -341,7 +345,7 @@ def fold_data(task: FoldTask) -> FoldData:
     """The clips of a task's fold; the scale is of training alone, unless the task says otherwise."""
     roles = task.fold.set_index("utterance_id")["role"]
     clips, tables = [], []
-    for folder, role_of in [(task.store, roles), *((copy, roles[roles == "train"]) for copy in task.copies)]:
+    for folder, role_of in task.stores(roles):
         store = load_store(folder)
         rows = store.table[store.table["utterance_id"].isin(role_of.index)]
         clips += task.clips(store, rows)
@@ -353,7 +357,7 @@ def fold_data(task: FoldTask) -> FoldData:
 def train_fold(task: FoldTask, callbacks: Sequence[keras.callbacks.Callback] = ()) -> dict[str, Any]:
     """Train the model of one fold, or open it if it was finished before, and test it.
 
-    The weights of the epoch with the best UAR on validation are kept.
+    The weights of the epoch with the best UAR on validation are kept, unless `fit_options` name another `monitor`.
 
     Returns
     -------
@@ -363,14 +367,12 @@ def train_fold(task: FoldTask, callbacks: Sequence[keras.callbacks.Callback] = (
     data, options = fold_data(task), task.settings
     train, watched, test = (task.batches(data, role) for role in ("train", data.watched, "test"))
     built_from = content_key(task.built_from(data, len(train)), code_of(type(task), FoldTask), task.seed)
-    fitting = task.fit_options(data)
+    fitting = {"monitor": "val_uar", "mode": "max"} | task.fit_options(data)
     fitted = fit_or_load(
         Path(task.models) / f"{task.name}.keras",
         lambda: built_once(built_from, lambda: task.build(data, len(train))),
         train,
         validation=watched,
-        monitor="val_uar",
-        mode="max",
         seed=task.seed,
         title=task.name,
         key=content_key(built_from, options, _content_of(task, data)),

@@ -1,10 +1,30 @@
+from functools import partial
+
 import keras
+import librosa
 import numpy as np
+import pandas as pd
 import pytest
 
-from ser_utils.systems.spectrogram_cnn import ConvolutionBlock, clip_cnn, image_cnn
+from ser_utils.features.store import build_store
+from ser_utils.systems.spectrogram_cnn import (
+    ConvolutionBlock,
+    SpectrogramTask,
+    clip_cnn,
+    image_cnn,
+    resample_clip,
+    without_softmax,
+)
 from ser_utils.training.fit import set_seed
-from ser_utils.training.folds import ClipBatches, UnweightedAverageRecall, clip_scale, resize_clip
+from ser_utils.training.folds import (
+    ClipBatches,
+    FoldData,
+    UnweightedAverageRecall,
+    clip_scale,
+    fold_data,
+    resize_clip,
+    train_fold,
+)
 
 
 def clips_of(lengths, n_bands=16, seed=0):
@@ -123,6 +143,46 @@ def test_a_padded_clip_gives_what_the_source_gives_at_the_clips_own_length(n_poo
     np.testing.assert_allclose(run(model, padded, np.array([13, 10])), expected, atol=1e-6)
 
 
+SETTINGS = {
+    "scale": "clip", "one_cycle": False, "weight_decay": 0.0, "label_smoothing": 0.0, "mask_bands": 0,
+    "mask_frames": 0, "batch_size": 4, "learning_rate": 1e-3, "epochs": 2, "patience": 2,
+}  # fmt: skip
+
+
+def task_of(network, **options):
+    options = {"name": "cnn", "store": None, "fold": None, "models": None} | options
+    resized = {"resized_frames": network.keywords.get("n_frames", 0)}
+    return SpectrogramTask(network=network, settings=SETTINGS | resized, **options)
+
+
+NETWORKS = (
+    partial(clip_cnn, filters=(4, 6), dropout=0),
+    partial(image_cnn, n_frames=16, filters=(4, 6), dropout=0),
+)
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_a_network_that_is_surely_wrong_still_learns(network):
+    table = pd.DataFrame({"emotion": ["anger", "sadness"], "role": "train"})
+    model = task_of(network).build(FoldData(clips_of((16, 16), 8), table, None), 1)
+    kernel, bias = model.get_layer("classes").weights
+    kernel.assign(0 * kernel)
+    bias.assign([1000.0, 0.0])  # in float32 the second class has a probability of exactly 0
+    clips, targets = np.stack(clips_of((16, 16), 8)), np.eye(2, dtype="float32")[[1, 1]]
+    inputs = [clips, np.array([16, 16], "int32")] if network.func is clip_cnn else clips
+    model.optimizer.learning_rate = 1.0
+    loss = model.train_on_batch(inputs, targets)
+    assert float(np.ravel(loss)[0]) == pytest.approx(1000, rel=1e-3)
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(bias), [999, 1], atol=0.01)
+
+
+def test_the_net_without_softmax_has_the_same_weights_and_probabilities(model):
+    clip, n = clips_of((9,))[0][None], np.array([9])
+    logits = run(without_softmax(model), clip, n)
+    np.testing.assert_allclose(np.exp(logits) / np.exp(logits).sum(), run(model, clip, n), atol=1e-6)
+    assert [weight.path for weight in without_softmax(model).weights] == [w.path for w in model.weights]
+
+
 @pytest.mark.parametrize("resized", [0, 16])
 def test_a_tiny_batch_can_be_learned_by_heart(resized):
     set_seed(1)
@@ -197,10 +257,74 @@ def test_a_short_clip_is_padded_and_a_long_one_squeezed():
     np.testing.assert_allclose(resize_clip(clip, 4)[:, 0], [0, 3, 6, 9])
 
 
+def test_a_long_clip_is_resampled_as_the_source_does_with_librosa():
+    clip = clips_of((40,), 3)[0]
+    expected = librosa.resample(clip.T, orig_sr=40, target_sr=16).T
+    np.testing.assert_allclose(resample_clip(clip, 16), expected[:16], atol=1e-5)
+    np.testing.assert_array_equal(resample_clip(clip, 50), np.pad(clip, ((0, 10), (0, 0))))
+
+
+@pytest.fixture
+def stores(tmp_path, monkeypatch):
+    """Stores of twelve clips of noise and of their copies, which are 1 throughout; and a fold without validation."""
+    names, emotions = [f"{i:02d}" for i in range(12)], ["anger", "sadness"] * 6
+    clips = pd.DataFrame({"utterance_id": names, "path": names, "emotion": emotions, "pcm_sha256": names})
+    clips = clips.assign(corpus="x", speaker="1")
+    monkeypatch.setattr("ser_utils.features.store.load_audio", lambda path, rate: (int(path), 16_000))
+
+    def noise(i, rate):
+        return np.random.default_rng(i).normal(size=(10 + i, 8)).astype("float32")
+
+    def ones(i, rate):
+        return np.ones((10 + i, 8), "float32")
+
+    folders = [
+        build_store(tmp_path / rows.__name__, clips, rows, key=rows.__name__, jobs=1).folder
+        for rows in (noise, ones)
+    ]
+    fold = pd.DataFrame({"utterance_id": names, "role": ["train"] * 8 + ["test"] * 4, "fold": 0})
+    return *folders, fold
+
+
+def test_copies_replace_the_clips_of_training_or_join_them(stores):
+    own, copies, fold = stores
+    for replaced, n_training in ((True, 16), (False, 24)):
+        task = task_of(NETWORKS[0], store=own, fold=fold, copies=(copies, copies), replaced=replaced)
+        data = fold_data(task)
+        assert (data.table["role"] == "train").sum() == n_training
+        assert sum(np.all(clip == 1) for clip in data.signals("train")) == 16
+        assert len(data.signals("test")) == 4 and not any(np.all(clip == 1) for clip in data.signals("test"))
+
+
+def test_batches_of_resized_clips_are_random(stores):
+    own, _, fold = stores
+    data = fold_data(task_of(NETWORKS[1], store=own, fold=fold))
+    batches = task_of(NETWORKS[1]).batches(data, "train")
+    seen = [
+        [sorted(batch.tolist()) for batch in batches.batches] for _ in range(5) if not batches.on_epoch_end()
+    ]
+    assert any(order not in ([[0, 1, 2, 3], [4, 5, 6, 7]], [[4, 5, 6, 7], [0, 1, 2, 3]]) for order in seen)
+    assert batches[0][0].shape == (4, 16, 8)
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_as_published_the_epoch_is_chosen_by_accuracy_and_answers_are_probabilities(
+    network, stores, tmp_path
+):
+    own, _, fold = stores
+    task = task_of(network, store=own, fold=fold, models=tmp_path, as_published=True)
+    assert task.fit_options(fold_data(task)) == {"monitor": "val_accuracy"}
+    result = train_fold(task)
+    probabilities = result["predictions"][["p_anger", "p_sadness"]].to_numpy()
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-6)
+    right = (result["predictions"]["prediction"] == result["predictions"]["emotion"]).mean()
+    assert right == pytest.approx(result["history"]["val_accuracy"].max())
+    again = train_fold(task)  # opens what was saved
+    pd.testing.assert_frame_equal(again["predictions"], result["predictions"])
+
+
 @pytest.fixture
 def table():
-    import pandas as pd
-
     names = {"utterance_id": list("abcd"), "corpus": ["x", "x", "x", "y"], "speaker": ["1", "1", "2", "1"]}
     return pd.DataFrame(names)
 
