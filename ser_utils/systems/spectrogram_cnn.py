@@ -1,18 +1,50 @@
 """CNNs on mel spectrograms: clips of their own length with global pooling, and clips resized to one shape."""
 
+import functools
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
+import pandas as pd
 import soxr
 from keras import layers, ops
 from scipy.special import softmax
+from scipy.stats import binomtest
 
+from ser_utils.features.store import FeatureStore
+from ser_utils.systems import study
 from ser_utils.systems.sigwavnet.waveforms import time_mask
 from ser_utils.training.fit import compile_for_lengths
-from ser_utils.training.folds import FoldTask, UnweightedAverageRecall
+from ser_utils.training.folds import FoldTask, UnweightedAverageRecall, run_folds, tasks_of
+from ser_utils.workspace import Workspace
+
+# What the source reports: net, learning rate -> epochs trained, best test accuracy, its epoch
+PUBLISHED = {
+    ("clip_3_layers", 1e-2): (50, 0.2066, 2),
+    ("clip_3_layers", 1e-3): (300, 0.7438, 236),
+    ("clip_3_layers", 1e-4): (1000, 0.6612, 706),
+    ("clip_4_layers", 1e-3): (100, 0.7190, 88),
+    ("clip_4_layers", 1e-4): (250, 0.6777, 224),
+    ("image_3_layers", 1e-3): (50, 0.5537, 4),
+    ("image_3_layers", 1e-2): (50, 0.5372, 30),
+    ("image_4_layers", 1e-3): (50, 0.6198, 18),
+    ("image_4_layers", 1e-4): (50, 0.6281, 32),
+    ("clip_published", 1e-3): (100, 0.6694, 18),
+    ("clip_published", 1e-4): (100, 0.7025, 72),
+    ("image_published", 1e-3): (50, 0.6281, 17),
+    ("image_published", 1e-4): (50, 0.5950, 28),
+}
+N_TEST = 121  # clips of the published split
+LIKE = {  # nets that are not the source's, and the one whose rate and epochs they take
+    "clip_artificial": "clip_4_layers",
+    "image_artificial": "image_4_layers",
+    "clip_bucketed": "clip_4_layers",
+}
+ALONE = "only "  # before the one change that made a net's copies
 
 
 @keras.saving.register_keras_serializable(package="ser_utils")
@@ -263,3 +295,178 @@ def resample_clip(clip: np.ndarray, n_frames: int) -> np.ndarray:
 def clip_inputs(n_bands):
     """The two inputs of a network for clips: features (batch, frames, n_bands) and frames per clip (batch,)."""
     return keras.Input((None, n_bands), name="features"), keras.Input((), dtype="int32", name="n_frames")
+
+
+def network_of(model: str, settings: Mapping[str, Any]) -> functools.partial:
+    """The network behind a model's name, a function (n_classes, n_bands) -> keras.Model.
+
+    Parameters
+    ----------
+    model : such as "clip_3_layers"; names without a number have four
+    settings : filters, resized_frames
+    """
+    n_layers = 3 if "_3_" in model else 4
+    filters = settings["filters"][:n_layers]
+    if model.startswith("image"):
+        return functools.partial(image_cnn, n_frames=settings["resized_frames"], filters=filters)
+    return functools.partial(clip_cnn, filters=filters, n_pools=2 if n_layers == 3 else 4)
+
+
+def plan_study(
+    workspace: Workspace,
+    store: FeatureStore,
+    settings: Mapping[str, Any],
+    protocols: Sequence[str],
+    copies: Mapping[str, Sequence[Path]],
+) -> dict[tuple[str, str], SpectrogramTask]:
+    """Every training of the study, by model and protocol.
+
+    Under `paper` all of settings["trainings"] are made as published: under the net's name with the first of its
+    learning rates, under "<net> <rate>" with another. The other protocols train with class weights and choose the
+    epoch by UAR on validation.
+
+    Parameters
+    ----------
+    store : log-mel of all clips
+    copies : stores of artificial copies: "published", "artificial", and those of one change under its name
+
+    Returns
+    -------
+    dict (model, protocol) -> task without its fold
+    """
+    task = functools.partial(_task_of, workspace, store, settings)
+    plan, first = {}, {}
+    for model, rate, epochs in settings["trainings"]:
+        name = f"{model} {rate:g}" if model in first else model
+        first.setdefault(model, (rate, epochs))
+        options = {"copies": copies["published"], "replaced": True} if "published" in model else {}
+        plan[name, "paper"] = task(name, rate, epochs, as_published=True, **options)
+    for model, like in LIKE.items():
+        first[model] = first[like]
+        added = copies["artificial"] if "artificial" in model else ()
+        plan[model, "paper"] = task(model, *first[like], copies=added, as_published=True)
+    for protocol in (name for name in protocols if name != "paper"):
+        new = settings["new_speakers"] if protocol == "speaker" else []
+        for model in [*settings["everywhere"], *new]:
+            known = plan[model, "paper"]
+            plan[model, protocol] = task(model, *first[model], copies=known.copies, replaced=known.replaced)
+    for change in settings["single_changes"]:
+        name = f"{ALONE}{change}"
+        plan[name, "utterance"] = task(name, *first["clip_4_layers"], copies=copies[change])
+    return plan
+
+
+def _task_of(workspace, store, settings, name, rate, epochs, *, copies=(), **choices):
+    is_image = name.startswith("image")
+    batch_size = settings["batch_size_copies" if copies else "batch_size"] if is_image else 1
+    options = {
+        "scale": "clip",
+        "resized_frames": settings["resized_frames"] if is_image else 0,
+        "batch_size": 16 if name == "clip_bucketed" else batch_size,
+        "learning_rate": rate,
+        "epochs": epochs,
+        "patience": settings["patience"],
+    }
+    options |= dict.fromkeys(("one_cycle", "weight_decay", "label_smoothing", "mask_bands", "mask_frames"), 0)
+    return SpectrogramTask(
+        f"spectrogram_cnn-{name.replace(' ', '_')}",
+        network_of(name, settings),
+        store.folder,
+        None,
+        options,
+        workspace.folder("models"),
+        workspace.seed,
+        tuple(copies),
+        **choices,
+    )
+
+
+def count_clips(plan: Mapping[tuple[str, str], SpectrogramTask], folds: Mapping[str, pd.DataFrame]) -> int:
+    """How many clips a plan trains on, each counted in every epoch: what its time grows with."""
+    total = 0
+    for (_, protocol), task in plan.items():
+        n_clips = (folds[protocol]["role"] == "train").sum()
+        total += task.settings["epochs"] * n_clips * (len(task.copies) + (not task.replaced))
+    return int(total)
+
+
+def train_study(
+    workspace: Workspace,
+    table: pd.DataFrame,
+    folds: Mapping[str, pd.DataFrame],
+    plan: Mapping[tuple[str, str], SpectrogramTask],
+) -> study.Results:
+    """Train, test and audit a plan; what is compared with other systems, all but "<net> <rate>", is saved."""
+    tasks = {
+        (model, protocol): tasks_of(task, folds[protocol], protocol)
+        for (model, protocol), task in plan.items()
+    }
+    return {
+        (model, protocol): study.save_audited(
+            workspace, table, folds[protocol], result, model=model, save=" " not in model
+        )
+        for (model, protocol), result in run_folds(tasks, title="spectrogram_cnn").items()
+    }
+
+
+def published_histories(
+    results: study.Results, plan: Mapping[tuple[str, str], SpectrogramTask]
+) -> pd.DataFrame:
+    """The histories of the study's own nets under `paper`, one row an epoch: net, rate, draw, epoch and what Keras says."""
+    tables = [
+        result["histories"][0].assign(
+            net=model.split(" ")[0], rate=plan[model, protocol].settings["learning_rate"], draw=0
+        )
+        for (model, protocol), result in results.items()
+        if protocol == "paper" and model not in LIKE
+    ]
+    histories = pd.concat(tables).rename_axis("epoch").reset_index()
+    return histories.assign(epoch=histories["epoch"] + 1)
+
+
+def beside_published(histories: pd.DataFrame) -> pd.DataFrame:
+    """What the source reports beside what was measured, one row a training.
+
+    Parameters
+    ----------
+    histories : net, rate, draw (of the split), epoch, val_accuracy (of the test part, which the source watches)
+
+    Returns
+    -------
+    net, rate, published (test accuracy), published_epoch, low and high (95 % interval of a proportion of 121
+    clips), epochs (trained) and epochs_published, best (the mean over draws of each one's best epoch), spread
+    (standard deviation over draws), draws (each one's best), last (mean accuracy of the last epoch), neighbours
+    (mean over the ten epochs around the best, without it): what is left where test does not choose the epoch.
+    """
+    rows = []
+    for (net, rate), training in histories.groupby(["net", "rate"], sort=False):
+        curves = [
+            draw.sort_values("epoch")["val_accuracy"].to_numpy() for _, draw in training.groupby("draw")
+        ]
+        epochs, published, epoch = PUBLISHED[net, rate]
+        interval = binomtest(round(published * N_TEST), N_TEST).proportion_ci(method="wilson")
+        best = [curve.max() for curve in curves]
+        rows.append(
+            {
+                "net": net,
+                "rate": rate,
+                "published": published,
+                "published_epoch": epoch,
+                "low": interval.low,
+                "high": interval.high,
+                "epochs": len(curves[0]),
+                "epochs_published": epochs,
+                "draws": " ".join(f"{value:.3f}" for value in best),
+                "best": np.mean(best),
+                "spread": np.std(best, ddof=1) if len(best) > 1 else np.nan,
+                "last": np.mean([curve[-1] for curve in curves]),
+                "neighbours": np.mean([_around_best(curve) for curve in curves]),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _around_best(curve):
+    best = int(np.argmax(curve))
+    near = np.r_[curve[max(0, best - 5) : best], curve[best + 1 : best + 6]]
+    return near.mean() if len(near) else np.nan
