@@ -30,7 +30,6 @@ from ser_utils.systems.speech_transformer.embeddings import embed
 from ser_utils.systems.speech_transformer.encoder import Architecture, SpeechTransformer
 from ser_utils.systems.speech_transformer.pretrained import TINY
 from ser_utils.systems.vae.network import VariationalAutoencoder, voice_classifier
-from ser_utils.training.folds import resize_clip
 
 RATE_HZ, SECONDS, N_CLASSES = 16_000, 3, 7
 
@@ -66,9 +65,10 @@ def prototype(profile):
 def spectrogram(profile):
     chosen = settings("spectrogram_cnn", profile)
     grid = {key: chosen[key] for key in ("n_mels", "n_fft", "hop_length", "denoise")} | {"kind": "log_mel"}
-    sizes = {"filters": chosen["filters"], "dropout": chosen["dropout"]}
-    clip = spectrogram_cnn.clip_cnn(N_CLASSES, chosen["n_mels"], **sizes)
-    image = spectrogram_cnn.image_cnn(N_CLASSES, chosen["n_mels"], n_frames=chosen["resized_frames"], **sizes)
+    clip, image = (
+        spectrogram_cnn.network_of(name, chosen)(N_CLASSES, chosen["n_mels"])
+        for name in ("clip_4_layers", "image_4_layers")
+    )
 
     def frames(path):
         rows = clip_frames(*load_audio(path, chosen["sample_rate_hz"] or None), **grid)
@@ -81,7 +81,7 @@ def spectrogram(profile):
     yield "spectrogram_cnn clip_4_layers", of_clip
     yield (
         "spectrogram_cnn image_4_layers",
-        lambda path: answer(image, resize_clip(frames(path), chosen["resized_frames"])),
+        lambda path: answer(image, spectrogram_cnn.resample_clip(frames(path), chosen["resized_frames"])),
     )
 
 

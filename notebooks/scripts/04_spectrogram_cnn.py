@@ -179,9 +179,9 @@ print(f"{(lengths < n_frames).mean():.0%} of the clips are padded, the others sq
 
 # %% [markdown]
 # The three-layer net on clips pools after its first two convolutions only, the others after each one. Dropout is 0.25 on
-# clips and 0.5 on resized spectrograms. All nets are trained from their logits: a loss that is computed from float32
-# probabilities of 0 and 1 has no slope left, and the resized nets, whose flat layer starts with large outputs, then stay
-# at chance for good.
+# clips and 0.5 on resized spectrograms. All nets are trained from their logits. A loss that is computed from float32
+# probabilities has no slope left where they are 0 and 1, and one step of the flat layer's many thousand weights moves a
+# logit by ten or more: some resized nets would then stay at chance for good.
 
 # %%
 n_classes = utterances["emotion"].nunique()

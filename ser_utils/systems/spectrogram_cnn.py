@@ -225,8 +225,9 @@ def _classes(x, n_classes):
 def without_softmax(model: keras.Model) -> keras.Model:
     """The same network and weights, giving logits (batch, n_classes): what the loss has to be computed from.
 
-    Where float32 probabilities are 0 and 1, a loss computed from them has no slope left, and a network that
-    starts with large outputs, as `image_cnn` does, never learns again.
+    Where float32 probabilities are 0 and 1, a loss computed from them has no slope left. One step of Adam at 1e-3
+    moves all weights of the flat layer of `image_cnn` at once, and so a logit by ten or more: after a few such
+    steps it would never learn again.
 
     Parameters
     ----------

@@ -6,12 +6,18 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ser_utils.features.store import build_store
+from ser_utils.features.store import build_store, load_store
+from ser_utils.profiles import settings
 from ser_utils.systems.spectrogram_cnn import (
+    LIKE,
+    PUBLISHED,
     ConvolutionBlock,
     SpectrogramTask,
+    beside_published,
     clip_cnn,
+    count_clips,
     image_cnn,
+    plan_study,
     resample_clip,
     without_softmax,
 )
@@ -25,6 +31,7 @@ from ser_utils.training.folds import (
     resize_clip,
     train_fold,
 )
+from ser_utils.workspace import REPOSITORY, Workspace
 
 
 def clips_of(lengths, n_bands=16, seed=0):
@@ -321,6 +328,63 @@ def test_as_published_the_epoch_is_chosen_by_accuracy_and_answers_are_probabilit
     assert right == pytest.approx(result["history"]["val_accuracy"].max())
     again = train_fold(task)  # opens what was saved
     pd.testing.assert_frame_equal(again["predictions"], result["predictions"])
+
+
+def test_profile_paper_makes_the_studys_thirteen_trainings_of_six_nets(stores, tmp_path):
+    own, copies, fold = stores
+    chosen = settings("spectrogram_cnn", "paper")
+    kinds = ["published", "artificial", *chosen["single_changes"]]
+    workspace, store = Workspace(profile="paper", root=tmp_path), load_store(own)
+    plan = plan_study(workspace, store, chosen, ["paper", "speaker"], dict.fromkeys(kinds, [copies] * 10))
+    study = {
+        model: task for (model, protocol), task in plan.items() if protocol == "paper" and model not in LIKE
+    }
+    made = {
+        (model.split(" ")[0], task.settings["learning_rate"]): task.settings["epochs"]
+        for model, task in study.items()
+    }
+    assert made == {training: epochs for training, (epochs, _, _) in PUBLISHED.items()}
+    for model, task in study.items():
+        copied = "published" in model
+        assert task.as_published and task.replaced == copied and len(task.copies) == 10 * copied
+        wanted = (16 if copied else 8) if "image" in model else 1
+        assert task.settings["batch_size"] == wanted
+    assert not plan["clip_4_layers", "speaker"].as_published
+    # 8 training clips; those of the two nets on copies ten times
+    plan = {
+        ("clip_published", "paper"): study["clip_published"],
+        ("clip_4_layers", "paper"): study["clip_4_layers"],
+    }
+    assert count_clips(plan, {"paper": fold}) == 100 * 80 + 100 * 8
+
+
+def test_a_training_is_shown_beside_the_published_one():
+    curves = {0: [0.2, 0.6, 0.4], 1: [0.5, 0.3, 0.1]}
+    histories = pd.concat(
+        pd.DataFrame(
+            {"draw": draw, "epoch": [1, 2, 3], "val_accuracy": curve, "net": "clip_3_layers", "rate": 1e-3}
+        )
+        for draw, curve in curves.items()
+    )
+    row = beside_published(histories).iloc[0]
+    assert (row["published"], row["published_epoch"], row["epochs_published"]) == (0.7438, 236, 300)
+    assert row["draws"] == "0.600 0.500" and row["best"] == pytest.approx(0.55)
+    assert row["last"] == pytest.approx((0.4 + 0.1) / 2) and row["neighbours"] == pytest.approx(
+        (0.3 + 0.2) / 2
+    )
+    assert row["low"] < 0.66 and row["high"] > 0.81
+
+
+def test_the_table_that_ships_follows_from_its_histories_and_decisions():
+    folder = REPOSITORY / "results" / "aesdd"
+    histories = pd.read_csv(folder / "accelerator" / "04_histories.csv")
+    shipped = pd.read_csv(folder / "04_published.csv")
+    pd.testing.assert_frame_equal(beside_published(histories), shipped, atol=1e-5, rtol=0)
+    for (net, rate), training in histories.groupby(["net", "rate"]):
+        decided = pd.read_parquet(folder / "accelerator" / f"04_{net}-{rate:g}.parquet")
+        right = (decided["prediction"] == decided["emotion"]).groupby(decided["fold"]).mean()
+        best = training.groupby("draw")["val_accuracy"].max()
+        np.testing.assert_allclose(right, best, atol=1e-4)
 
 
 @pytest.fixture
