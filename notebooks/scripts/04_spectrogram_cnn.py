@@ -14,8 +14,8 @@
 # **Reads** the utterance table of 00. **Writes** predictions of the system `spectrogram_cnn` under every protocol.
 #
 # **Reproduces** the study of mel-spectrogram CNNs on AESDD (SigurdST/emotion_recognition): its table of six nets in
-# thirteen trainings, and its figures. **Run time** on two cores, profile `quick`: about two minutes on the demo corpus,
-# one to two hours on AESDD. Profile `paper` is the study itself and takes days on two cores.
+# thirteen trainings, and its figures. **Run time** on two cores, profile `quick`: about one minute on the demo corpus,
+# an hour on AESDD (estimated). Profile `paper` is the study itself and takes days on two cores.
 
 # %%
 import matplotlib.pyplot as plt
