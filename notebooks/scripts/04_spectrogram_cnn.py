@@ -260,7 +260,9 @@ for change in chosen["single_changes"]:
 plan = spectrogram_cnn.plan_study(workspace, store, chosen, list(folds), copies)
 n_heard = spectrogram_cnn.count_clips(plan, folds)
 minutes = n_heard / 60_000  # at 1 ms a clip
-print(f"{len(plan)} models hear {n_heard:,} clips in all epochs. A clip takes 1 ms (resized, small) to 10 ms ")
+print(
+    f"{len(plan)} models hear {n_heard:,} clips in all epochs. A clip takes 1 ms (resized, small) to 10 ms "
+)
 print(f"(44.1 kHz, one at a time): {minutes:.1f} to {10 * minutes:.0f} minutes of CPU time")
 
 # %%
