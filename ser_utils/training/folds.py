@@ -109,7 +109,8 @@ class ClipBatches(keras.utils.PyDataset):
         self.shuffle, self.resized_frames, self.augment = shuffle, resized_frames, augment
         self.seed, self.epoch = seed, 0
         self.lengths = np.array([len(clip) for clip in clips])
-        self.multiple = multiple if keras.backend.backend() == "jax" and batch_size > 1 else 1
+        varies = batch_size > 1 and not resized_frames
+        self.multiple = multiple if keras.backend.backend() == "jax" and varies else 1
         self._deal()
 
     @property
