@@ -185,7 +185,7 @@ test-faults: setup-dev ## kill, interrupt and race real runs; nothing may be los
 test-all: setup-dev test-jax ## everything, the slow tests and the JAX backend too
 	@$(PYTEST)
 
-MODEL_TESTS = tests/systems tests/explanation/test_attribution.py tests/training/test_fit.py
+MODEL_TESTS = tests/systems tests/explanation/test_attribution.py tests/training/test_fit.py tests/tools/test_side_by_side.py
 
 test-jax: setup-dev ## the tests of every model, on Keras's JAX backend
 	@KERAS_BACKEND=jax $(PYTEST) -m "not notebook" $(MODEL_TESTS)

@@ -17,7 +17,8 @@ from ser_utils.corpora.loading import CORPORA
 from ser_utils.profiles import settings
 from ser_utils.systems.prototype.autoencoder import build_autoencoder
 from ser_utils.systems.prototype.classifier import build_prototype_classifier
-from ser_utils.systems.sigwavnet.training import NETWORKS, build_network
+from ser_utils.systems.sigwavnet.recipe import NETWORKS
+from ser_utils.systems.sigwavnet.training import build_network
 
 N_CLASSES = 7
 SEGMENTS_AN_UTTERANCE = 150  # of 3 s, every 20 ms

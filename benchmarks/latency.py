@@ -24,7 +24,8 @@ from ser_utils.profiles import settings
 from ser_utils.systems import baselines, feature_network, spectrogram_cnn
 from ser_utils.systems.prototype.autoencoder import build_autoencoder
 from ser_utils.systems.prototype.classifier import build_prototype_classifier
-from ser_utils.systems.sigwavnet.training import NETWORKS, build_network
+from ser_utils.systems.sigwavnet.recipe import NETWORKS
+from ser_utils.systems.sigwavnet.training import build_network
 from ser_utils.systems.speech_transformer import heads as embedding_heads
 from ser_utils.systems.speech_transformer.embeddings import embed
 from ser_utils.systems.speech_transformer.encoder import Architecture, SpeechTransformer

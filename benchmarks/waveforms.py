@@ -27,7 +27,7 @@ CLASSES = 7
 def step_of(system, chosen, seconds):
     """A function that makes one training step on a batch of noise, already traced."""
     samples, batch = int(chosen["sample_rate_hz"] * seconds), chosen["batch_size"]
-    model = build_network(system, CLASSES, chosen, n_steps=100)
+    model = build_network(system, CLASSES, chosen)
     rng = np.random.default_rng(0)
     x = (rng.standard_normal((batch, samples), np.float32), np.full(batch, samples, np.int32))
     y = np.eye(CLASSES, dtype=np.float32)[np.arange(batch) % CLASSES]

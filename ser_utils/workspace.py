@@ -373,8 +373,12 @@ class Workspace:
         path of provenance.json
         """
         self._delete_earlier()
-        with locked(self.folder().parents[1] / ".provenance.lock"):  # notebooks run side by side
+        with self.results_lock():
             return self._add_record(notebook, utterances, settings)
+
+    def results_lock(self):
+        """Hold the dataset's results while files that several notebooks write are changed: they run side by side."""
+        return locked(self.folder().parents[1] / ".provenance.lock")
 
     def _add_record(self, notebook, utterances, settings):
         path = self.results / "provenance.json"

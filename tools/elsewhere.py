@@ -2,6 +2,7 @@
 
 python -m tools.elsewhere pack FOLDER            what travels: recordings as FLAC, folds, settings
 python -m tools.elsewhere run FOLDER RESULTS     there: needs JAX, Keras, PyWavelets, soundfile and this package's networks
+python -m tools.elsewhere unpack FOLDER ZIP …    here: its decisions and histories into results/<corpus>/accelerator
 """
 
 import argparse
@@ -11,9 +12,8 @@ import json
 import os
 import time
 import zipfile
+from importlib.metadata import version
 from pathlib import Path
-
-os.environ.setdefault("KERAS_BACKEND", "jax")
 
 import numpy as np
 
@@ -30,6 +30,7 @@ def pack(folder, data_dir):
     """Write recordings and the list of trainings, the most wanted first."""
     from ser_utils.corpora import load_corpus
     from ser_utils.profiles import settings
+    from ser_utils.workspace import made_by
 
     folder.mkdir(parents=True, exist_ok=True)
     units = []
@@ -53,7 +54,8 @@ def pack(folder, data_dir):
             units.append(_unit(corpus, "sigwavnet", "rates", chosen | {"epochs": 20}, tried, []))
             kept = [i for i, each in enumerate(plan) if each["fold"] == 0]
             units.append(_unit(corpus, "sigwavnet", "network", chosen, plan, kept[::-1]))
-    (folder / "units.json").write_text(json.dumps(units))
+    commit = made_by()["commit"]
+    (folder / "units.json").write_text(json.dumps([unit | {"commit": commit} for unit in units]))
 
 
 def _plan(table, system, seeds):
@@ -104,6 +106,7 @@ def run(folder, results, *, names, minutes, epochs=0):
 
     minutes : after which no epoch begins; epochs : at most so many, 0 for as many as published
     """
+    os.environ.setdefault("KERAS_BACKEND", "jax")  # before Keras is imported
     import jax
 
     jax.config.update("jax_compilation_cache_dir", str(results / "compiled"))
@@ -136,7 +139,8 @@ def _train(folder, unit, until, title):
     import jax
     import soundfile
 
-    from ser_utils.systems.sigwavnet.side_by_side import SideBySide, Training, network_of
+    from ser_utils.systems.sigwavnet.recipe import make_network
+    from tools.side_by_side import SideBySide, Training
 
     gc.collect()  # what was trained before lies in the accelerator's memory until then
     start = time.monotonic()
@@ -152,7 +156,7 @@ def _train(folder, unit, until, title):
     at_once = AT_ONCE[unit["system"]]
     while True:
         together = SideBySide(
-            lambda: network_of(unit["system"], len(facts["classes"]), unit["settings"]),
+            lambda: make_network(unit["system"], len(facts["classes"]), unit["settings"]),
             clips, facts["labels"], trainings, unit["settings"], shapes=unit["settings"].get("shapes", ()),
             at_once=at_once,
         )  # fmt: skip
@@ -189,6 +193,7 @@ def _save(results, unit, trained, device):
         arrays |= {f"{i}/history/{name}": np.array(values) for name, values in outcome.history.items()}
         arrays |= {f"{i}/probabilities": outcome.probabilities, f"{i}/scale": [outcome.mean, outcome.std]}
     about = {**unit, "device": device, "parameters": int(sum(values.size for values in trained[0].weights))}
+    about["packages"] = {name: version(name) for name in ("jax", "keras")}
     arrays["about"] = json.dumps(about)
     with zipfile.ZipFile(results / "results.zip", "a", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr(f"{unit['name']}.npz", _as_npz(arrays))
@@ -214,6 +219,113 @@ def _append(results, name, values):
         archive.writestr(name, buffer.getvalue())
 
 
+def unpack(folder, archives, root, **facts):
+    """Turn what `run` brought back into results/<corpus>/accelerator, see `sigwavnet.accelerator`, and its table.
+
+    folder : of `pack`; archives : results.zip of every run; root : holds results/, with who speaks in its decisions
+    facts : device, packages or commit, where the archives do not tell
+    """
+    by_corpus, packed = {}, json.loads((folder / "units.json").read_text())
+    for unit, arrays in _units_of(archives):
+        by_corpus.setdefault(unit["corpus"], []).append((unit, arrays))
+    for corpus, units in by_corpus.items():
+        wanted = [
+            unit["model"] for unit in packed if (unit["corpus"], unit["system"]) == (corpus, "cnn_n_gru")
+        ]
+        _unpack_corpus(folder, units, wanted, Path(root) / "results" / corpus, facts)
+
+
+def _units_of(archives):
+    for path in archives:
+        with zipfile.ZipFile(path) as archive:
+            for name in archive.namelist():
+                with np.load(io.BytesIO(archive.read(name)), allow_pickle=False) as arrays:
+                    yield json.loads(str(arrays["about"])), dict(arrays)
+
+
+def _unpack_corpus(folder, units, wanted, results, facts):
+    import pandas as pd
+
+    from ser_utils.systems.sigwavnet.accelerator import TABLE, summarise_published_sizes
+    from ser_utils.workspace import atomic_path, write_checksums, write_json
+
+    speakers = pd.read_parquet(results / "decisions" / "utterances.parquet").set_index("utterance_id")[
+        "speaker"
+    ]
+    models, histories = {}, []
+    with atomic_path(results / "accelerator") as shipped:
+        shipped.mkdir()
+        for unit, arrays in sorted(units, key=lambda pair: -pair[0]["settings"]["n"]):
+            known = np.load(folder / f"{unit['corpus']}_{unit['settings']['sample_rate_hz']}.npz")
+            for name, table in _predictions(unit, arrays, known, speakers).items():
+                table.to_parquet(shipped / f"{name}.parquet", index=False)
+            histories += _histories(unit, arrays)
+            models[unit["model"]] = _about(unit, histories[-1])
+        pd.concat(histories).to_csv(shipped / "histories.csv", index=False, float_format="%.5g")
+        made = {key: unit[key] for key in ("device", "packages", "commit") if key in unit} | facts
+        missing = sorted(set(wanted) - set(models))
+        write_json(shipped / "provenance.json", made | {"models": models, "not_reached": missing})
+    with atomic_path(results / f"{TABLE}.csv") as temporary:
+        table = summarise_published_sizes(results / "accelerator", pd.read_csv(results / "scores.csv"))
+        table.to_csv(temporary, index=False, float_format="%.6f", lineterminator="\n")
+    write_checksums(results, "accelerator/*", f"{TABLE}.csv")
+
+
+def _about(unit, history):
+    epochs, planned = len(history), unit["settings"]["epochs"]
+    return {
+        "epochs": epochs, "stopped_at_time_limit": epochs < planned, "parameters": unit["parameters"],
+        "seconds": round(float(history["seconds"].sum()) * len(unit["trainings"]), 1),  # of all trainings together
+        "trainings": len(unit["trainings"]), "settings": unit["settings"],
+    }  # fmt: skip
+
+
+def _histories(unit, arrays):
+    import pandas as pd
+
+    tables = []
+    for i, training in enumerate(unit["trainings"]):
+        prefix = f"{i}/history/"
+        columns = {name.removeprefix(prefix): arrays[name] for name in arrays if name.startswith(prefix)}
+        table = pd.DataFrame(columns)
+        about = {"model": unit["model"], "protocol": training["protocol"], "fold": _fold(training)}
+        for place, (name, value) in enumerate((about | {"epoch": np.arange(1, len(table) + 1)}).items()):
+            table.insert(place, name, value)
+        tables.append(table)
+    return tables
+
+
+def _fold(training):
+    return training["seed"] if training["protocol"] == "paper" else training["fold"]
+
+
+def _predictions(unit, arrays, known, speakers):
+    """{name of a result: its table}, in the columns that `Workspace.save_predictions` writes."""
+    import pandas as pd
+
+    from ser_utils.names import result_name
+
+    tables = {}
+    for i, training in enumerate(unit["trainings"]):
+        rows, said = training["rows"]["test"], arrays[f"{i}/probabilities"].astype(np.float32)
+        table = pd.DataFrame({"utterance_id": known["utterance_id"][rows], "start_ms": np.nan})
+        table["speaker"] = table["utterance_id"].map(speakers)
+        table["emotion"] = known["classes"][known["labels"][rows]]
+        table["prediction"] = known["classes"][said.argmax(axis=1)]
+        table[[f"p_{emotion}" for emotion in known["classes"]]] = said
+        tables.setdefault(training["protocol"], []).append(table.assign(fold=_fold(training)))
+    kinds = {
+        "paper": f"{len(tables.get('paper', []))}_draws",
+        "speaker": f"{len(tables.get('speaker', []))}_folds",
+    }
+    return {
+        result_name(unit["system"], unit["model"], protocol, kinds[protocol]): pd.concat(
+            parts, ignore_index=True
+        )
+        for protocol, parts in tables.items()
+    }
+
+
 def main(arguments=None):
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -228,9 +340,18 @@ def main(arguments=None):
     running.add_argument("--names", nargs="+", required=True)
     running.add_argument("--minutes", type=float, default=1e9)
     running.add_argument("--epochs", type=int, default=0)
+    unpacking = commands.add_parser("unpack")
+    unpacking.add_argument("folder", type=Path)
+    unpacking.add_argument("archives", type=Path, nargs="+")
+    unpacking.add_argument("--root", type=Path, default=Path())
+    unpacking.add_argument(
+        "--facts", type=json.loads, default={}, help="what the archives do not tell, as JSON"
+    )
     given = parser.parse_args(arguments)
     if given.command == "pack":
         pack(given.folder, given.data_dir)
+    elif given.command == "unpack":
+        unpack(given.folder, given.archives, given.root, **given.facts)
     else:
         run(given.folder, given.results, names=given.names, minutes=given.minutes, epochs=given.epochs)
 

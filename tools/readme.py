@@ -41,7 +41,9 @@ class Dataset:
         return sort_results(self.scores[self.scores["level"] == "utterance"])
 
     def extent(self) -> str:
-        return extent(self.name, self.made["notebooks"]["11"]["n_utterances"], self.scores)
+        return extent(
+            self.name, self.made["notebooks"][systems()["baseline"].notebook]["n_utterances"], self.scores
+        )
 
     def cell(self, rows: pd.DataFrame) -> str:
         """UAR in percent of the row with the most utterances: with its interval, or with each speaker's own.

@@ -25,6 +25,7 @@ from ser_utils.figures import style
 from ser_utils.names import result_name
 from ser_utils.profiles import systems
 from ser_utils.systems.baselines import has_opensmile
+from ser_utils.systems.sigwavnet import accelerator
 from ser_utils.workspace import (
     REPOSITORY,
     Workspace,
@@ -47,12 +48,16 @@ ROUNDING = 2e-6  # tables have six decimals
 
 
 def save_results(workspace: Workspace, **tables: pd.DataFrame) -> None:
-    """Write tables that have rows as results/<dataset>/<name>.csv with six decimals, and their checksums."""
+    """Write tables as results/<dataset>/<name>.csv with six decimals, and their checksums; one without rows has no file."""
     for name, table in tables.items():
-        if len(table):
-            with atomic_path(workspace.results / f"{name}.csv") as temporary:
-                temporary.write_text(_csv(table), "utf-8")
-    write_checksums(workspace.results, "scores.csv", "costs.csv", "11_*.csv", "provenance.json")
+        path = workspace.results / f"{name}.csv"
+        if table.empty:
+            path.unlink(missing_ok=True)
+            continue
+        with atomic_path(path) as temporary:
+            temporary.write_text(_csv(table), "utf-8")
+    with workspace.results_lock():
+        write_checksums(workspace.results, "scores.csv", "costs.csv", "11_*.csv", "provenance.json")
 
 
 def _csv(table) -> str:
@@ -243,7 +248,10 @@ def verify(workspace: Workspace, recomputed: str | Path | None = None) -> list[s
     made, wrong = read_json(folder / "provenance.json"), altered_files(folder)
     if recomputed is None:
         recomputed = workspace.root / "build" / "verify"
-        for target in ("00", "11"):  # 11 and what it reads: all that has a score
+        for target in (
+            "00",
+            systems()["baseline"].notebook,
+        ):  # the comparison and what it reads: all that has a score
             if _make(target, workspace, made, recomputed):
                 return [*wrong, "the second run failed, see above"]
             if other := _other_recordings(made, Path(recomputed) / "results" / workspace.name):
@@ -302,6 +310,8 @@ def rescore(workspace: Workspace) -> list[str]:
         scores = gather_scores(restored)
         tables = derived_tables(restored, utterances, scores, epochs_of(made))
         tables["costs"] = gather_costs(restored).drop(columns="machine")
+    if (folder / "accelerator").exists():
+        tables[accelerator.TABLE] = accelerator.summarise_published_sizes(folder / "accelerator", scores)
     wrong += compare_scores(readme.read_scores(folder / "scores.csv"), scores, tolerance=ROUNDING)
     for name, fresh in tables.items():
         wrong += _compare_table(folder / f"{name}.csv", fresh)

@@ -117,9 +117,14 @@ plt.show()
 # %%
 models = feature_network.models_of(workspace, stores, chosen)
 results = study.train_models(
-    workspace, utterances, folds, models,
-    main=strictest, elsewhere=chosen["everywhere"], title="feature_network",
-)  # fmt: skip
+    workspace,
+    utterances,
+    folds,
+    models,
+    main=strictest,
+    elsewhere=chosen["everywhere"],
+    title="feature_network",
+)
 print(f"{len(results)} models, {sum(len(result['paths']) for result in results.values())} networks")
 
 # %% [markdown]
@@ -218,9 +223,13 @@ print(f"{len(examples)} emotions recognised in the first fold, steps of {step_ms
 if examples:
     frames, weights, emotions = zip(*examples, strict=True)
     figure = spectrograms.attention(
-        frames, weights, emotions, chosen["sample_rate_hz"],
-        hop_length=chosen["hop_length"], step_frames=feature_network.STEP_FRAMES,
-    )  # fmt: skip
+        frames,
+        weights,
+        emotions,
+        chosen["sample_rate_hz"],
+        hop_length=chosen["hop_length"],
+        step_frames=feature_network.STEP_FRAMES,
+    )
     caption = "Attention of the CNN–BiLSTM over one clip per emotion that it recognises."
     style.save_figure(workspace, figure, "05_attention", caption)
     plt.show()

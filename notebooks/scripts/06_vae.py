@@ -8,15 +8,15 @@
 # %% [markdown]
 # # 06 · A variational autoencoder of voice features
 #
-# **Question.** Does the latent of a variational autoencoder (VAE) know more about emotion than the features it was made
-# from, and is all of it light enough for a phone?
+# **Question.** Does the latent of a variational autoencoder (VAE) tell more about emotion than the features it was made
+# from? And is the whole classifier light enough for a phone?
 #
 # **Reads** the utterance table of 00. **Writes** predictions of the system `vae`, models `latent`, `features` and
 # `both`, under every protocol, and the exported classifier.
 #
 # **Reproduces** the VAE on RAVDESS: MFCC, pitch, band energy ratio and spectral centroid → VAE → latent and features →
-# emotion. Its sizes are not published; ours are in the table below. **Run time** on two cores, profile `quick`: about
-# two minutes on the demo corpus; on RAVDESS some minutes more, for pYIN is slow and runs once.
+# emotion. The source does not give its sizes; ours are in the table below. **Run time** on two cores, profile `quick`:
+# about one minute on the demo corpus, some minutes more on RAVDESS, where pYIN is slow but runs only once.
 
 # %%
 
@@ -92,26 +92,28 @@ style.save_figure(
 plt.show()
 
 # %% [markdown]
-# The highest candidate jumps to whatever harmonic still lies below 500 Hz, and finds "pitch" in breath and pauses.
-# pYIN follows the voice and is silent where there is none. How often do they agree, where there is a voice?
+# The highest candidate jumps to any harmonic below 500 Hz, and finds a "pitch" in breath and pauses. pYIN follows the
+# voice and gives nothing where there is none. How often do the two agree where there is a voice?
 
 # %%
 names = features.voice_feature_names(chosen["n_mfcc"])
 highest, robust = (store.array[:, names.index(f"pitch_{method}_hz")] for method in features.PITCH_METHODS)
 voiced = np.isfinite(robust)
 ratio = highest[voiced] / robust[voiced]
-print(f"voiced frames: {voiced.mean():.0%} by pYIN, {np.isfinite(highest).mean():.0%} have a highest candidate; where "
-      f"voiced, the two agree within a semitone in {np.nanmean(abs(12 * np.log2(ratio)) < 1):.0%}, "
-      f"and the highest candidate is an octave or more above in {np.nanmean(ratio > 1.9):.0%}")  # fmt: skip
+print(
+    f"voiced frames: {voiced.mean():.0%} by pYIN, {np.isfinite(highest).mean():.0%} have a highest candidate; where "
+    f"voiced, the two agree within a semitone in {np.nanmean(abs(12 * np.log2(ratio)) < 1):.0%}, "
+    f"and the highest candidate is an octave or more above in {np.nanmean(ratio > 1.9):.0%}"
+)
 
 # %% [markdown]
 # ## One vector per utterance
 #
-# Mean, standard deviation and *movement* (the spread of the change from frame to frame) of each feature. Silence is
-# left out: only frames within 30 dB of the loudest count. (This number matters where recordings begin and end with a
-# second of room. It was seen with the SVC below on RAVDESS's speaker folds: 20, 25, 30 and 40 dB gave a UAR of 0.49,
-# 0.51, 0.52 and 0.47, so up to some points of what follows are owed to that look: the audit of RAVDESS calls it
-# selection on test.)
+# Mean, standard deviation and *movement* (the spread of the change from frame to frame) of each feature. Silence is left
+# out: only frames within 30 dB of the loudest one count. This number matters where recordings begin and end with a second
+# of silence. It was chosen by the scores of the SVC below on RAVDESS's speaker folds, where 20, 25, 30 and 40 dB gave a
+# UAR of 0.49, 0.51, 0.52 and 0.47. RAVDESS's scores below are therefore some points too good, and its audit lists
+# "selection on test".
 
 # %%
 statistics, statistic_names = training.utterance_statistics(store, chosen)
@@ -132,7 +134,7 @@ study.describe_folds(folds, table).round(2)
 #
 # The encoder gives mean $\mu$ and log-variance $\log\sigma^2$; a sample $z = \mu + \sigma\varepsilon$ goes to the decoder. The loss is
 # $\tfrac12\lVert x - \hat x\rVert^2 + \beta\,\mathrm{KL}$ with $\mathrm{KL} = -\tfrac12\sum_j (1 + \log\sigma_j^2 - \mu_j^2 - \sigma_j^2)$; its weight
-# warms up from zero to $\beta$, so that the latent is used before it is paid for.
+# grows from zero to $\beta$ in the first epochs, so that the model uses the latent before it has to pay for it.
 
 # %%
 n_classes = table["emotion"].nunique()
@@ -151,7 +153,8 @@ plt.show()
 # %% [markdown]
 # ## Training
 #
-# One VAE per fold, on its training clips, without labels. Validation chooses the epoch, by the loss at the full $\beta$.
+# One VAE per fold learns from the training clips, without labels. The loss on validation clips, at the full $\beta$,
+# chooses the epoch.
 
 # %%
 vaes = training.train_vaes(workspace, statistics, table, folds, chosen)
@@ -163,8 +166,8 @@ style.save_figure(workspace, figure, "06_learning_curves", caption)
 plt.show()
 
 # %% [markdown]
-# KL first rises (cheap while its weight is low), then settles. If it fell to zero the posterior would have collapsed:
-# latent equal to prior, nothing said. The bars show which dimensions speak.
+# KL first rises, while its weight is low, and then settles. If it fell to zero, the posterior would have collapsed: the
+# latent would equal the prior and say nothing about a clip. The bars show which dimensions say something.
 
 # %%
 shown = "utterance" if "utterance" in folds else next(iter(folds))
@@ -177,7 +180,7 @@ plt.show()
 # %% [markdown]
 # ## What comes back
 #
-# The original's second metric is the reconstruction error. In units of each feature's own variance, on test clips:
+# The original's second metric is the reconstruction error, here in units of each feature's own variance, on test clips.
 
 # %%
 test = fold.places("test")
@@ -191,7 +194,7 @@ errors.to_csv(workspace.results / "06_reconstruction.csv", index=False, float_fo
 errors.iloc[chosen["n_mfcc"] : chosen["n_mfcc"] + 3].round(2)
 
 # %%
-figure = vae.reconstruction_errors(returned, statistic_names)
+figure = vae.variance_returned(returned, statistic_names)
 caption = "Share of each feature's variance that comes back from the latent, test clips."
 style.save_figure(workspace, figure, "06_reconstruction_error", caption)
 plt.show()
@@ -212,7 +215,7 @@ plt.show()
 # %% [markdown]
 # ## The latent, seen
 #
-# Posterior means of all clips. Do neighbours share the emotion, or the speaker?
+# The maps show the posterior means of all clips. Do neighbours share the emotion, or the speaker?
 
 # %%
 figure = vae.latent_maps(latent, table, seed)
@@ -232,12 +235,14 @@ for column in ("emotion", "speaker"):
 pd.DataFrame(shares).T.round(2)
 
 # %% [markdown]
-# The last column is 0 where neighbours share as much as clips drawn blindly, and 1 where they share it always, whatever
-# the number of emotions and speakers: the larger one is what the latent is more about. The encoder never saw a label.
+# The last column is 0 where neighbours share as much as clips drawn at random, and 1 where they always share it,
+# whatever the number of emotions and speakers. The larger value shows what the latent is more about. The encoder never
+# saw a label.
 #
 # ## Walking through the latent
 #
-# From −3 to 3 along the dimensions with the largest KL, all others at zero: what changes in the decoded features?
+# What changes in the decoded features between −3 and 3 along each of the four dimensions with the largest KL, all others
+# being zero?
 
 # %%
 steps = np.linspace(-3, 3, 13)
@@ -255,9 +260,9 @@ plt.show()
 # %% [markdown]
 # ## From one emotion to another
 #
-# The straight way between two emotions' middles, decoded at seven points. The **sound** is a steady tone with the
-# decoded mean spectral envelope and mean pitch. It *is* what these averages say about timbre and pitch; it is *not*
-# speech: words, rhythm and melody are not in the features, nor is loudness kept.
+# Seven points on the straight line between the middles of two emotions, decoded. The **sound** is a steady tone with the
+# decoded mean spectral envelope and mean pitch. It *is* what these averages say about timbre and pitch. It is *not*
+# speech: the features hold no words, rhythm or melody, and no loudness.
 
 # %%
 present = style.in_order(table["emotion"])
@@ -284,8 +289,8 @@ display(Audio(np.concatenate(tones), rate=rate))
 # %% [markdown]
 # ## Emotion from latent, features, and both
 #
-# The same classifier three times: an RBF SVC with scikit-learn's defaults, so nothing is tuned; fitted on training and
-# validation clips. Does what the VAE adds help?
+# The same classifier three times: an RBF SVC with scikit-learn's defaults, so that nothing is tuned, fitted on training
+# and validation clips. Does the latent help?
 
 
 # %%
@@ -305,8 +310,8 @@ style.save_figure(workspace, figure, "06_uar", "UAR of the three classifiers, 95
 plt.show()
 
 # %% [markdown]
-# **Does the VAE help?** The difference of both together against features alone, on the same clips, with an interval
-# over speakers. An interval that contains zero is no evidence for the paper's claim.
+# **Does the VAE help?** The table compares both together, and the latent alone, with the features alone: the difference
+# of UAR on the same clips, with an interval over speakers. An interval that contains zero is no evidence for the paper's claim.
 
 # %%
 comparison = pd.DataFrame(
@@ -325,7 +330,7 @@ comparison.to_csv(workspace.results / "06_does_it_help.csv", index=False, float_
 comparison.drop(columns=["n_utterances", "n_speakers"]).round(3)
 
 # %% [markdown]
-# ## Who is taken for whom
+# ## Which emotions are confused
 
 # %%
 strictest = study.strictest(folds)
@@ -345,7 +350,8 @@ pairs = pd.Series([" / ".join(sorted(pair)) for pair in wrong.to_numpy()], dtype
 pairs.head(5).round(3).rename("share of the errors").to_frame()
 
 # %% [markdown]
-# Share of all errors by pair, both directions together. The original says calm and neutral are confused most:
+# The share of all errors by pair of emotions, both directions together. The original says that calm and neutral are
+# confused most.
 
 # %%
 if {"calm", "neutral"} <= set(present):
@@ -359,19 +365,19 @@ else:
 # %% [markdown]
 # ## How much KL?
 #
-# The weight $\beta$ decides how much the latent may say. Same fold, same seed; UAR of the latent alone, on validation.
+# The weight $\beta$ limits how much the latent says. Same fold, same seed; the UAR is of the latent alone, on validation.
 
 # %%
 training.compare_betas(workspace, statistics, fold, chosen, f"{shown}-0").round(3)
 
 # %% [markdown]
-# KL, in nats, is how much the latent says about a clip. The count of active units falls later, or not at all: it asks
-# only that the means of a dimension vary by more than 0.01, which noise as wide as the prior's can drown.
+# KL, in nats, is how much the latent says about a clip. The number of active units falls later or not at all, because a
+# unit counts as active as soon as its mean varies by more than 0.01, even if the sampling noise is far larger.
 #
 # ## Light enough for a phone?
 #
-# Standardising, encoder and classifier become one network, exported to LiteRT and **run**: it has to give the same
-# answers. TensorFlow brings converter and interpreter along, so no further package is needed.
+# Scaler, encoder and classifier become one network, which is exported to LiteRT and **run**: it has to give the same
+# answers. TensorFlow contains converter and interpreter, so no further package is needed.
 
 
 # %%
@@ -420,8 +426,12 @@ for inputs in INPUTS:
     answers = np.concatenate([ask(row[None]) for row in tested])
     difference = float(abs(answers - np.asarray(whole(tested))).max())
     model_ms = median_ms(functools.partial(ask, tested[:1]), 200)
-    rows[inputs] = {"parameters": whole.count_params(), "kilobytes": path.stat().st_size / 1024,
-                    "largest_difference": difference, "model_ms": model_ms}  # fmt: skip
+    rows[inputs] = {
+        "parameters": whole.count_params(),
+        "kilobytes": path.stat().st_size / 1024,
+        "largest_difference": difference,
+        "model_ms": model_ms,
+    }
 
 # %%
 phone = pd.DataFrame(rows).T.rename_axis("inputs")
@@ -441,9 +451,9 @@ for (inputs, protocol), result in results.items():
     )
 
 # %% [markdown]
-# The network costs next to nothing; what costs is pitch by pYIN. With the original's highest candidate instead
-# (`pitch = "highest"`) the last column is what remains: the claim of lightness holds either way, by a wide margin on
-# this machine's core; a phone's is several times slower.
+# The network costs next to nothing; almost all the time is pYIN's. With the original's highest candidate instead
+# (`pitch = "highest"`) the last column remains. Either way the claim holds by a wide margin on one core of this machine;
+# a phone's core is several times slower.
 #
 # ## Saved
 

@@ -9,15 +9,15 @@
 # %% [markdown]
 # # 08 · Listening through HuBERT and wav2vec 2.0
 #
-# **Question.** What do encoders that were trained on much speech, without a word about emotions, know of them: in which
-# layer, in which dimensions, and how much more when their last layers are trained on?
+# **Question.** HuBERT and wav2vec 2.0 were trained on hours of speech without emotion labels. What do they know about
+# emotions: in which layer, in which dimensions, and how much more after fine-tuning their last layers?
 #
 # **Reads** the utterance table of 00, and the encoders' published weights if they are there. **Writes** the embeddings
-# (`features/embeddings_…`), and predictions, folds, audits and costs of every head for 10.
+# (`features/embeddings_…`), and predictions, folds, audits and costs of every head, for notebook 11.
 #
-# **Reproduces** the two self-supervised feature sets of the multi-corpus study, wav2vec 2.0 being its best (79.41 %,
-# split not stated). **Run time** on two cores, profile `quick`: three minutes on the demo corpus with the tiny encoders;
-# published ones, at base size, hear five seconds of sound in one second of one core (`benchmarks/`).
+# **Reproduces** the two self-supervised feature sets of the multi-corpus study; wav2vec 2.0 was its best (79.41 %, split
+# not stated). **Run time** on two cores, profile `quick`: one minute on the demo corpus with a tiny encoder. Published
+# encoders of base size process five seconds of sound in one second on one core (`benchmarks/`).
 
 # %%
 import matplotlib.pyplot as plt
@@ -50,12 +50,12 @@ settings_table("speech_transformer")
 # %% [markdown]
 # ## The encoders
 #
-# Seven convolutions turn 16 kHz sound into one frame each 20 ms; a transformer lets every frame hear all others. The
-# weights are the published ones, read without PyTorch. Where they are missing, a tiny encoder with random weights runs
-# in their place, so that everything can be seen at work; whatever comes of it carries no meaning, and says so.
+# Seven convolutions turn 16 kHz sound into one frame every 20 ms, and a transformer lets every frame attend to all
+# others. The notebook reads the published weights, without PyTorch. Where they are missing, a tiny encoder with random
+# weights takes their place: it shows how everything works, but its results mean nothing. Every figure and table of it says so.
 #
-# `hubert-base-ls960` was trained on sound alone. `wav2vec2-base-960h` was then fine-tuned on the transcripts of 960 hours,
-# so it knows text. EmoBox's figure for wav2vec 2.0, which 10 sets beside ours, is for the pre-trained one, without text.
+# `hubert-base-ls960` was trained on sound alone. `wav2vec2-base-960h` was afterwards fine-tuned on the transcripts of 960
+# hours of speech, so it has learned text, too. EmoBox's figure for wav2vec 2.0, which notebook 11 sets beside ours, is for the pre-trained one, without text.
 
 # %%
 loaded = [load_encoder(name, seed=seed) for name in models.split() or chosen["models"]]
@@ -83,10 +83,10 @@ marked(embeddings.describe_encoders(loaded))
 # %% [markdown]
 # ## Embedding, once
 #
-# One pass per recording keeps what every head below wants: mean and standard deviation over time of each hidden state
-# (768 → 1536 numbers at base size), and the frames of two of them, the last one and the one that fine-tuning starts
-# from. Clips above 20 s are heard in overlapping pieces: attention costs the square of the length, and no published
-# encoder was trained on more.
+# One pass per recording keeps what the heads below need: the mean and standard deviation over time of each hidden state
+# (1536 numbers at base size), and the frames of two hidden states, the last one and the one that fine-tuning starts from.
+# Clips longer than 20 s are processed in overlapping pieces: attention costs the square of the length, and no published
+# encoder was trained on longer ones.
 
 # %%
 options = {"top": chosen["top_layers"], "longest_s": chosen["longest_s"]}
@@ -99,12 +99,12 @@ for name, kept in embedded.items():
     print(f"{name}: {len(kept.store.array)} rows, {kept.store.array.nbytes / 1e6:.1f} MB")
 
 # %% [markdown]
-# Opened again, this cell takes no time: the embeddings are recognised by recordings, weights and code.
+# A second run finds the embeddings: recordings, weights and code are the same.
 #
 # ## Which layers tell emotions apart?
 #
-# Every clip is held against the other clips of the same speaker, which takes the voice itself out. The share of
-# variance that "this emotion or another" explains, averaged over dimensions, for each hidden state:
+# Each clip is compared with the other clips of the same speaker, which removes the voice itself. The figure shows, for
+# each hidden state, which share of the variance "this emotion or another" explains, averaged over dimensions.
 
 # %%
 emotions = utterances["emotion"].to_numpy()
@@ -118,8 +118,8 @@ show(figure, "layers", caption)
 # %% [markdown]
 # ## Which dimensions?
 #
-# The dimensions of the last hidden state in which emotions differ most, and how single clips spread in the first of
-# them. A dimension that only one emotion moves is easier to name than one that all move a little.
+# These are the dimensions of the last hidden state in which emotions differ most, and how single clips are spread in the
+# first four. A dimension that only one emotion moves is easier to name than one that all emotions move a little.
 
 # %%
 last = {name: scores[:, -1] for name, scores in z.items()}
@@ -135,11 +135,11 @@ for name, scores in last.items():
     show(figure, f"boxes_{name}", f"The four dimensions of {name} that emotion explains best, clip by clip.")
 
 # %% [markdown]
-# Dimensions were picked on these very clips, so the boxes show the best case, not a finding.
+# The dimensions were chosen on these very clips, so the boxes show the best case, not a finding.
 #
-# ## Whose clips, on which side?
+# ## The folds
 #
-# All protocols that the texts and speakers of the table allow. Outside `paper` nothing is fitted or chosen on test.
+# Every protocol that the texts and speakers of the table allow. Outside `paper` nothing is fitted or chosen on test clips.
 
 # %%
 folds = study.make_system_folds(workspace, utterances, "speech_transformer", chosen)
@@ -147,11 +147,11 @@ main = chosen["main_protocol"] if chosen["main_protocol"] in folds else "utteran
 study.describe_folds(folds, utterances).round(2)
 
 # %% [markdown]
-# ## What a straight line reads from each layer
+# ## What a linear classifier reads from each layer
 #
-# Logistic regression on mean and standard deviation, layer by layer. Where the curve peaks is where emotion lies
-# most openly; in published encoders that is mostly the middle. The curve describes: to pick a layer by it
-# would be to pick on test.
+# Logistic regression on the mean and standard deviation of each layer. Emotion is easiest to read where the curve peaks,
+# which in published encoders is mostly the middle. The curve only describes: choosing a layer by it would be choosing on
+# test clips.
 
 # %%
 probed = {name: embeddings.probe_layers(kept, folds[main]) for name, kept in embedded.items()}
@@ -162,9 +162,9 @@ show(figure, "probing", caption)
 # %% [markdown]
 # ## Heads
 #
-# Frozen: `pooled` (mean and deviation of the last hidden state), `layer_weighting` (the same of all hidden states,
-# mixed by learned weights), `cnn` and `rnn` on its frames. `fine_tuned` trains the encoder's last layers on. What is
-# below them is frozen, gives the same every epoch, and is therefore read from the embeddings.
+# Four heads leave the encoder frozen: `pooled` takes the mean and deviation of the last hidden state, `layer_weighting`
+# those of all hidden states, mixed by learned weights; `cnn` and `rnn` take the frames of the last one. `fine_tuned` goes on
+# training the encoder's last layers. The layers below them do not change, so their output is read from the embeddings.
 
 # %%
 first = embedded[loaded[0].name]
@@ -179,18 +179,25 @@ results = {}
 for name, kept in embedded.items():
     heads = embeddings.head_models(workspace, kept, chosen)
     results |= study.train_models(
-        workspace, utterances, folds, heads, title=name,
-        main=main, elsewhere=[f"{name}_{head}" for head in chosen["heads_elsewhere"]],
-        save=not encoders[name].is_random, jobs=1, engine="local",
-    )  # fmt: skip
+        workspace,
+        utterances,
+        folds,
+        heads,
+        title=name,
+        main=main,
+        elsewhere=[f"{name}_{head}" for head in chosen["heads_elsewhere"]],
+        save=not encoders[name].is_random,
+        jobs=1,
+        engine="local",
+    )
 
 # %%
 scores = study.score_models(results)
 marked(scores.pivot(index="model", columns="protocol", values="uar"))
 
 # %% [markdown]
-# UAR over all test clips. A difference between protocols mixes what is known of the voices, the amount of data (the
-# share learned from is listed with the folds) and chance. Intervals and paired tests are in 10.
+# UAR over all test clips. Three things differ between protocols: what training knew of the voices, how many clips it had
+# (see the folds above), and chance. Intervals and paired tests are in notebook 11.
 
 # %%
 for name in embedded:
@@ -201,10 +208,10 @@ for name in embedded:
     show(figure, f"learning_curves_{name}", caption)
 
 # %% [markdown]
-# ## Which layers were asked?
+# ## Which layers does the mixture use?
 #
-# The learned mixture, one dot a fold; the dotted line is where all began. The weights follow the size of what they
-# weigh, and here all of it was standardised.
+# The learned weight of each hidden state, one dot per fold. The dotted line is where all of them started. Weights can be
+# compared because every hidden state was standardised.
 
 # %%
 mixtures = {
@@ -215,8 +222,8 @@ show(transformer.layer_mixtures(mixtures), "mixtures", f"Weight of each hidden s
 # %% [markdown]
 # ## What was frozen, what moved
 #
-# The head learns fastest, each layer below slower by a constant factor, the rest not at all. The largest change of any
-# weight tells whether that was kept.
+# The head learns fastest, each layer below it is slower by a constant factor, and the rest does not learn at all. The
+# largest change of any weight shows whether training kept to that.
 
 # %%
 changes = {
@@ -238,7 +245,8 @@ show(figure, "fine_tuning", f"Learning rate and largest change of each part, fir
 # %% [markdown]
 # ## Saved
 #
-# Results of random encoders stay in this notebook: the comparison would take them for results of HuBERT and wav2vec 2.0.
+# Results of random encoders stay in this notebook, because the comparison would take them for results of HuBERT and
+# wav2vec 2.0. `make weights` downloads the published weights.
 
 # %%
 probes = pd.concat(probed, names=["encoder", ""]).droplevel(1).reset_index()

@@ -124,6 +124,7 @@ def matrix(
     low: float = 0.0,
     high: float = 1.0,
     diverging: bool = False,
+    form: str = "{:.2f}",
     marks: pd.DataFrame | None = None,
 ) -> Figure:
     """Draw a table of numbers as a map with its values written in.
@@ -131,6 +132,7 @@ def matrix(
     Parameters
     ----------
     label : of the colours
+    form : of the numbers, "" for none
     marks : texts put below the numbers
     """
     rows, columns = table.shape
@@ -142,7 +144,7 @@ def matrix(
         if np.isnan(value):
             continue
         shade = np.dot(image.cmap(image.norm(value))[:3], (0.3, 0.59, 0.11))
-        text = f"{value:.2f}" + (f"\n{marks.iat[row, column]}" if marks is not None else "")
+        text = form.format(value) + (f"\n{marks.iat[row, column]}" if marks is not None else "")
         colour = "black" if shade > 0.5 else "white"
         axes.text(column, row, text, ha="center", va="center", fontsize=7, color=colour)
     axes.set_xticks(range(columns), table.columns, rotation=45, ha="right", fontsize=8)

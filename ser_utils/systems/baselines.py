@@ -2,10 +2,12 @@
 
 import functools
 import importlib.util
+import itertools
 import sys
 import time
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import librosa
@@ -36,12 +38,12 @@ OPENSMILE_LICENCE = (
 )
 
 
-def duration(signal, sample_rate):
+def duration(signal: np.ndarray, sample_rate: int) -> np.ndarray:
     """Length of the clip in s, (1, 1): a corpus in which this does well gives its labels away."""
     return np.array([[len(signal) / sample_rate]], np.float32)
 
 
-def loudness(signal, sample_rate):
+def loudness(signal: np.ndarray, sample_rate: int) -> np.ndarray:
     """Level of the clip in dB of full scale: mean and peak of its 25 ms RMS, (1, 2)."""
     frame = max(1, round(0.025 * sample_rate))
     rms = librosa.feature.rms(y=signal, frame_length=frame, hop_length=frame, center=False)[0]
@@ -49,29 +51,30 @@ def loudness(signal, sample_rate):
     return level[None].astype(np.float32)
 
 
-def mfcc_statistics(signal, sample_rate):
+def mfcc_statistics(signal: np.ndarray, sample_rate: int) -> np.ndarray:
     """Mean and standard deviation over time of 20 MFCC and their slopes, (1, 80)."""
     mfcc = librosa.feature.mfcc(y=signal, sr=sample_rate, n_mfcc=20, n_fft=512, hop_length=160)
     slope = librosa.feature.delta(mfcc, width=9, mode="nearest")
-    both = np.vstack([mfcc, slope])
-    return np.concatenate([both.mean(axis=1), both.std(axis=1)])[None].astype(np.float32)
+    frames = np.vstack([mfcc, slope])
+    return np.concatenate([frames.mean(axis=1), frames.std(axis=1)])[None].astype(np.float32)
 
 
-def opensmile_functionals(signal, sample_rate, name):
+def opensmile_functionals(signal: np.ndarray, sample_rate: int, name: str) -> np.ndarray:
     """openSMILE's functionals of one clip: (1, 88) for eGeMAPSv02, (1, 6373) for ComParE_2016.
 
-    Raises ImportError where openSMILE is not installed.
+    Raises
+    ------
+    ImportError : where openSMILE is not installed
     """
     if not has_opensmile():
         raise ImportError("This baseline needs openSMILE: pip install 'ser-utils[opensmile]'")
-    if (
-        "tensorflow" in sys.modules
-    ):  # opensmile 2.6 and TensorFlow 2.21 in one process end in a segmentation fault
+    # opensmile 2.6 and TensorFlow 2.21 in one process end in a segmentation fault
+    if "tensorflow" in sys.modules:
         return _own_process().submit(_functionals, signal, sample_rate, name).result()
     return _functionals(signal, sample_rate, name)
 
 
-def has_opensmile():
+def has_opensmile() -> bool:
     return importlib.util.find_spec("opensmile") is not None
 
 
@@ -100,15 +103,14 @@ EXTRACTORS = {
 }
 
 
-def system_of(model):
+def system_of(model: str) -> str:
     return "opensmile" if model in OPENSMILE_SETS else "baseline"
 
 
-def add_white_noise(signal, snr_db):
+def add_white_noise(signal: np.ndarray, snr_db: float) -> np.ndarray:
     """Add white noise at a signal-to-noise ratio in dB; the noise follows from the signal, so it is repeatable."""
-    noise = np.random.default_rng(zlib.crc32(np.ascontiguousarray(signal).tobytes())).standard_normal(
-        len(signal)
-    )
+    seed = zlib.crc32(np.ascontiguousarray(signal).tobytes())
+    noise = np.random.default_rng(seed).standard_normal(len(signal))
     wanted = np.sqrt(np.mean(np.square(signal, dtype=np.float64)) / 10 ** (snr_db / 10))
     return (signal + wanted * noise / np.sqrt(np.mean(noise**2))).astype(np.float32)
 
@@ -118,23 +120,30 @@ def _extract(signal, sample_rate, model, snr_db):
     return EXTRACTORS[model][0](signal, sample_rate)
 
 
-def load_features(folder, table, model, *, snr_db=None, jobs=None):
+def load_features(
+    folder: Path, table: pd.DataFrame, model: str, *, snr_db: int | None = None, jobs: int | None = None
+) -> np.ndarray:
     """One feature vector per utterance, extracted once and kept.
 
-    folder : where feature stores live; table : utterance table
+    Parameters
+    ----------
+    folder : where feature stores live
+    table : utterance table
     model : "chance" (knows nothing), "duration", "loudness", "mfcc", "egemaps" or "compare"
-    snr_db : dB, white noise added to every clip before
-    Returns (n_utterances, n_features), in the table's order.
+    snr_db : dB, of white noise that is added to every clip before; None adds none
+
+    Returns
+    -------
+    (n_utterances, n_features), in the table's order
     """
     if model == "chance":
         return np.zeros((len(table), 1), np.float32)
     if model not in EXTRACTORS:
         raise ValueError(f"model must be one of chance, {', '.join(EXTRACTORS)}. Received: model={model!r}")
     name = f"baseline_{model}" if snr_db is None else f"baseline_{model}_{snr_db:+d}db"
-    store = build_store(
-        folder / name, table, functools.partial(_extract, model=model, snr_db=snr_db), key=name,
-        sample_rate_hz=EXTRACTORS[model][1], jobs=jobs, title=name,
-    )  # fmt: skip
+    extract, rate = functools.partial(_extract, model=model, snr_db=snr_db), EXTRACTORS[model][1]
+    making = {"key": name, "sample_rate_hz": rate, "jobs": jobs, "title": name}
+    store = build_store(folder / name, table, extract, **making)
     place = store.table.set_index("utterance_id")["first_row"]
     return np.nan_to_num(store.array[place.loc[table["utterance_id"]]])
 
@@ -158,7 +167,7 @@ def build_classifier(model: str, constant: str | None = None, *, inner_folds: in
     return CalibratedClassifierCV(svc, method="sigmoid", cv=inner_folds, ensemble=False)
 
 
-def probabilities(classifier, features):
+def probabilities(classifier: Any, features: np.ndarray) -> np.ndarray:
     """Class probabilities (n, n_classes), whose highest is the classifier's answer."""
     return classifier.predict_proba(features)
 
@@ -270,14 +279,15 @@ def evaluate(
     return name["folds"]
 
 
-def finished(workspace, key, name):
+def finished(workspace: Workspace, key: str, name: dict[str, str]) -> bool:
+    """Whether predictions of that name were made from exactly what `key` stands for."""
     predictions = f"predictions/{'-'.join(name.values())}"
     return (
         workspace.has_table(predictions) and workspace.load_table(predictions).attrs.get("made_from") == key
     )
 
 
-def ms_to_extract(table, model, *, clips=5):
+def ms_to_extract(table: pd.DataFrame, model: str, *, clips: int = 5) -> float:
     """Milliseconds to load one clip and extract its features on one core: the median over the first clips."""
     if model == "chance":
         return 0.0
@@ -290,32 +300,40 @@ def ms_to_extract(table, model, *, clips=5):
     return 1000 * float(np.median(times[1:] or times))
 
 
-def across_domains(features, table, domain, within):
+def across_domains(
+    features: np.ndarray,
+    table: pd.DataFrame,
+    domain: Sequence[str],
+    within: Callable[[pd.DataFrame], pd.DataFrame],
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Train on each domain, test on each: how far a model carries.
 
+    Parameters
+    ----------
     features : (n_utterances, n_features) in the order of table
     domain : (n_utterances,) names, such as the corpus or the gender
     within : function (table of one domain) -> speaker-independent fold table, for the diagonal
-    Returns (uar, common): tables train × test; only emotions that both domains have are trained and tested,
-    `common` counts them.
+
+    Returns
+    -------
+    UAR and the number of common emotions, tables train × test; only emotions that both domains have are trained
+    and tested
     """
-    domain = np.asarray(domain)
+    domain, label = np.asarray(domain), table["emotion"].to_numpy()
     names = sorted(set(domain))
     uar = pd.DataFrame(np.nan, names, names).rename_axis(index="trained on", columns="tested on")
     common = uar.copy()
-    label = table["emotion"].to_numpy()
-    for one in names:
-        for other in names:
-            shared = set(label[domain == one]) & set(label[domain == other])
-            usable = np.isin(label, sorted(shared))
-            train, test = np.flatnonzero(usable & (domain == one)), np.flatnonzero(usable & (domain == other))
-            common.loc[one, other] = len(shared)
-            if one == other:
-                rows = table.iloc[train].reset_index(drop=True)
-                if rows["speaker"].nunique() > 1:
-                    found, _ = cross_validate(features[train], rows, within(rows))
-                    uar.loc[one, other] = unweighted_average_recall(found["emotion"], found["prediction"])
-            elif shared:
-                prediction = _fit(features[train], label[train], "mfcc").predict(features[test])
-                uar.loc[one, other] = unweighted_average_recall(label[test], prediction)
+    for source, target in itertools.product(names, names):
+        shared = sorted(set(label[domain == source]) & set(label[domain == target]))
+        common.loc[source, target] = len(shared)
+        train, test = (np.flatnonzero((domain == name) & np.isin(label, shared)) for name in (source, target))
+        rows = table.iloc[train].reset_index(drop=True)
+        if source != target and shared:
+            prediction = _fit(features[train], label[train], "mfcc").predict(features[test])
+            uar.loc[source, target] = unweighted_average_recall(label[test], prediction)
+        elif source == target and rows["speaker"].nunique() > 1:
+            predictions, _ = cross_validate(features[train], rows, within(rows))
+            uar.loc[source, target] = unweighted_average_recall(
+                predictions["emotion"], predictions["prediction"]
+            )
     return uar, common.astype(int)

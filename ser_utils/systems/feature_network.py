@@ -1,7 +1,7 @@
 """Networks on frames of MFCC or log-mel: a deep CNN of four blocks, and a CNN–BiLSTM with attention."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -31,6 +31,7 @@ TRAINING = (
     "mask_frames",
 )
 STEP_FRAMES = 8  # frames of one step of `attention_over_time`
+FILTERS = (32, 64, 96, 128)
 POOLS = ((2, 2), (2, 2), (2, 2), (1, 2))  # eight frames become one: 256 ms at a hop of 32 ms
 
 
@@ -43,7 +44,7 @@ class AttentiveStatistics(layers.Layer):
     Source: Okabe et al. 2018, Attentive Statistics Pooling.
     """
 
-    def __init__(self, units=64, **kwargs):
+    def __init__(self, units: int = 64, **kwargs):
         super().__init__(**kwargs)
         self.units = units
         self.hidden, self.score = layers.Dense(units, activation="tanh"), layers.Dense(1, use_bias=False)
@@ -69,7 +70,7 @@ class AttentiveStatistics(layers.Layer):
 class MaskedBiLSTM(layers.Layer):
     """An LSTM over each clip's own steps in both directions: (batch, time, features) -> (batch, time, 2 · units)."""
 
-    def __init__(self, units, **kwargs):
+    def __init__(self, units: int, **kwargs):
         super().__init__(**kwargs)
         self.units = units
         self.both = layers.Bidirectional(layers.LSTM(units, return_sequences=True))
@@ -79,26 +80,41 @@ class MaskedBiLSTM(layers.Layer):
         self.built = True
 
     def call(self, x, n, training=None):
-        own = time_mask(x, n)
-        return ops.where(own, self.both(x, mask=own[..., 0], training=training), 0.0)
+        mask = time_mask(x, n)
+        return ops.where(mask, self.both(x, mask=mask[..., 0], training=training), 0.0)
 
     def get_config(self):
         return super().get_config() | {"units": self.units}
 
 
-def deep_cnn(n_classes, n_features, *, filters=(32, 64, 96, 128), dropout=0.3):
+def deep_cnn(
+    n_classes: int, n_features: int, *, filters: Sequence[int] = FILTERS, dropout: float = 0.3
+) -> keras.Model:
     """Four convolution blocks, attentive statistics over time, one dense layer.
 
+    Parameters
+    ----------
     n_features : of a frame: mel bands, or 41 for MFCC and energy
-    filters, dropout : of the blocks (a third of `dropout` there), and before the dense layer
-    Returns a keras.Model of (features (batch, frames, n_features), n_frames (batch,)) -> probabilities.
+    filters : of the blocks
+    dropout : before the dense layer, and a third of it in the blocks
+
+    Returns
+    -------
+    model of (features (batch, frames, n_features), n_frames (batch,)) -> probabilities
     """
     features, n_frames = clip_inputs(n_features)
     x, n = _blocks(features, n_frames, filters, dropout)
     return _classifier(features, n_frames, x, n, n_classes, dropout, "deep_cnn")
 
 
-def cnn_bilstm(n_classes, n_features, *, filters=(32, 64, 96, 128), units=64, dropout=0.3):
+def cnn_bilstm(
+    n_classes: int,
+    n_features: int,
+    *,
+    filters: Sequence[int] = FILTERS,
+    units: int = 64,
+    dropout: float = 0.3,
+) -> keras.Model:
     """The same blocks, a BiLSTM over what they leave of time, attention, one dense layer; see `deep_cnn`."""
     features, n_frames = clip_inputs(n_features)
     x, n = _blocks(features, n_frames, filters, dropout)
@@ -121,11 +137,18 @@ def _classifier(features, n_frames, x, n, n_classes, dropout, name):
     return keras.Model([features, n_frames], probabilities, name=name)
 
 
-def attention_over_time(model, features, n_frames):
+def attention_over_time(model: keras.Model, features: np.ndarray, n_frames: np.ndarray) -> np.ndarray:
     """How much each step of a clip counts in a model's decision.
 
-    model : of this module; features (batch, frames, n_features); n_frames (batch,)
-    Returns float32 (batch, steps), each row summing to one over its clip; a step is 8 frames.
+    Parameters
+    ----------
+    model : of this module
+    features : (batch, frames, n_features)
+    n_frames : (batch,)
+
+    Returns
+    -------
+    float32 (batch, steps), each row summing to one over its clip; a step is 8 frames
     """
     weights = keras.Model(model.inputs, model.get_layer("attention").output[1])
     return ops.convert_to_numpy(weights([features, n_frames]))

@@ -5,8 +5,7 @@ from typing import Any
 import pandas as pd
 
 from ser_utils.evaluation.metrics import score_predictions
-from ser_utils.evaluation.splits import audit_leakage, leaks_beyond, make_all_folds
-from ser_utils.training.fit import best_epoch
+from ser_utils.evaluation.splits import FITTED, audit_leakage, leaks_beyond, make_all_folds
 from ser_utils.training.folds import FoldTask, run_folds, save_result, tasks_of
 from ser_utils.workspace import Workspace
 
@@ -58,10 +57,16 @@ def describe_folds(folds: dict[str, pd.DataFrame], table: pd.DataFrame) -> pd.Da
             "folds": split.attrs["folds"],
             "models": n_models,
             "learned_from": (split["role"] == "train").sum() / n_models / len(table),
-            "leaks beyond its promise": leaks_beyond(audit_leakage(split, table), protocol),
+            "leaks beyond its promise": leaks_beyond(_audit_of_split(split, table), protocol),
             "notes": "; ".join(split.attrs["notes"]),
         }
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("protocol")
+
+
+def _audit_of_split(split, table):
+    """What a split itself shares, before anything is trained on it."""
+    nothing_yet = dict.fromkeys(FITTED, ())
+    return audit_leakage(split, table, fit=nothing_yet | split.attrs.get("fit", {}))
 
 
 def strictest(folds: dict[str, pd.DataFrame]) -> str:
@@ -143,9 +148,10 @@ def first_histories(results: Results, protocol: str | None = None) -> tuple[dict
 
     protocol : None is all, and names them
     """
-    histories = {
-        model if protocol else f"{model} {name}": result["histories"][0]
+    shown = {
+        model if protocol else f"{model} {name}": result
         for (model, name), result in results.items()
         if result["histories"] and protocol in (None, name)
     }
-    return histories, {name: best_epoch(history, "val_uar", "max") for name, history in histories.items()}
+    histories = {name: result["histories"][0] for name, result in shown.items()}
+    return histories, {name: result["kept"][0] for name, result in shown.items()}

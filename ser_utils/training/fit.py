@@ -15,7 +15,7 @@ import pandas as pd
 from sklearn.utils.class_weight import compute_class_weight
 
 from ser_utils.progress import progress_bar
-from ser_utils.workspace import atomic_path, content_key, seal, sealed
+from ser_utils.workspace import atomic_path, content_key, made_by, seal, sealed
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,7 @@ def fit_or_load(
     seed: int,
     epochs: int,
     learned_from: dict[str, Any] | None = None,
+    reuse: str = "",
     title: str = "",
     callbacks: Sequence[keras.callbacks.Callback] = (),
     **options: Any,
@@ -70,6 +71,7 @@ def fit_or_load(
     key : `content_key` of what the result depends on: data, labels, folds, settings and `code_of` the model.
         Seed, epochs, options and the backend are added here.
     learned_from : what was fitted or chosen on what; kept beside the model and returned with it
+    reuse : `content_key` of all that `build` depends on: see `built_once`; "" builds anew
     options : `validation` (from training data only), `patience` (epochs without a better `monitor` before
         stopping; the best epoch's weights are restored), `monitor`, `mode`, and those of `keras.Model.fit`
 
@@ -86,15 +88,13 @@ def fit_or_load(
         return Fitted(
             model, pd.DataFrame(facts["history"]), facts["seconds"], path, facts.get("learned_from", {})
         )
-    keras.utils.clear_session(free_memory=False)
-    set_seed(seed)
-    model = build()
+    model = built_once(f"{reuse} {seed}", build, seed) if reuse else _seeded(build, seed)
     start = time.perf_counter()
     history = _train(model, train, epochs, title, callbacks, **options)
     seconds, learned_from = time.perf_counter() - start, learned_from or {}
     with atomic_path(path) as temporary:
         model.save(temporary)
-    seal(path, key=key, history=history, seconds=seconds, learned_from=learned_from)
+    seal(path, key=key, history=history, seconds=seconds, learned_from=learned_from, made_by=made_by())
     return Fitted(model, pd.DataFrame(history), seconds, path, learned_from)
 
 
@@ -123,13 +123,19 @@ def _train(
     return {name: [float(value) for value in values] for name, values in log.history.items()}
 
 
+def _seeded(build, seed):
+    keras.utils.clear_session(free_memory=False)
+    set_seed(seed)
+    return build()
+
+
 _built: dict[
     str, tuple
 ] = {}  # of this process: key -> (model, its variables, their values, Python's random state)
-KEPT = 4
+KEPT = 8
 
 
-def built_once(key: str, build: Callable[[], keras.Model]) -> keras.Model:
+def built_once(key: str, build: Callable[[], keras.Model], seed: int) -> keras.Model:
     """Build a compiled model, or bring back the one that this process built for `key`, as it was then.
 
     A compiled model keeps TensorFlow's traced functions, so a network is traced once and not once a fold.
@@ -138,16 +144,16 @@ def built_once(key: str, build: Callable[[], keras.Model]) -> keras.Model:
 
     Parameters
     ----------
-    key : `content_key` of all that `build` depends on, the seed included
+    key : of all that `build` depends on, the seed included
     """
     if (
         keras.backend.backend() != "tensorflow"
     ):  # Keras deals batches otherwise in a model's second training there
-        return build()
+        return _seeded(build, seed)
     if key not in _built:
         if len(_built) == KEPT:  # memory does not grow with the number of networks
             del _built[next(iter(_built))]
-        model = build()
+        model = _seeded(build, seed)
         if not model.optimizer.built:  # the first step would build it, and be traced twice
             model.optimizer.build(model.trainable_variables)
         variables = [*model.variables, *model.optimizer.variables]
@@ -157,7 +163,7 @@ def built_once(key: str, build: Callable[[], keras.Model]) -> keras.Model:
     model, variables, values, random_state = _built[key]
     for variable, value in zip(variables, values, strict=True):
         variable.assign(value)
-    random.setstate(random_state)
+    random.setstate(random_state)  # not `set_seed`, after which TensorFlow would prepare every function again
     return model
 
 

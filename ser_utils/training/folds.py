@@ -15,7 +15,13 @@ from keras import ops
 from ser_utils.corpora.loading import EMOTIONS
 from ser_utils.features.augmentation import mask_bands, mask_frames
 from ser_utils.features.store import FeatureStore, load_store
-from ser_utils.training.fit import built_once, class_weights, code_of, compile_for_lengths, fit_or_load
+from ser_utils.training.fit import (
+    best_epoch,
+    class_weights,
+    code_of,
+    compile_for_lengths,
+    fit_or_load,
+)
 from ser_utils.training.parallel import run_tasks
 from ser_utils.workspace import Workspace, content_key, read_json
 
@@ -82,7 +88,9 @@ class ClipBatches(keras.utils.PyDataset):
     targets : (n_clips, ...), or None
     scale : (mean, deviation) as `clip_scale` gives them; None leaves the clips as they are
     batch_size : 1 gives each clip at its own length, nothing padded
-    shuffle : new batches every epoch, lengths alike within a tenth; False sorts by length, see `order`
+    shuffle : new batches every epoch; False sorts by length, see `order`
+    jitter : of shuffled clips' lengths, standard deviation of its logarithm: 0.1 brings lengths together that are
+        alike within a tenth, 10 makes batches of any lengths
     resized_frames : every clip is brought to so many frames, see `resize_clip`; 0 keeps its length
     augment : function (frames, rng) -> frames, on the scaled clip
     multiple : lengths are padded to multiples of it on JAX, which compiles once per shape
@@ -99,6 +107,7 @@ class ClipBatches(keras.utils.PyDataset):
         scale: tuple[np.ndarray, np.ndarray] | None = None,
         batch_size: int = 32,
         shuffle: bool = False,
+        jitter: float = 0.1,
         resized_frames: int = 0,
         augment: Callable | None = None,
         multiple: int = 32,
@@ -107,7 +116,7 @@ class ClipBatches(keras.utils.PyDataset):
         super().__init__()
         self.clips, self.targets, self.scale, self.batch_size = clips, targets, scale, batch_size
         self.shuffle, self.resized_frames, self.augment = shuffle, resized_frames, augment
-        self.seed, self.epoch = seed, 0
+        self.seed, self.epoch, self.jitter = seed, 0, jitter
         self.lengths = np.array([len(clip) for clip in clips])
         varies = batch_size > 1 and not resized_frames
         self.multiple = multiple if keras.backend.backend() == "jax" and varies else 1
@@ -127,7 +136,7 @@ class ClipBatches(keras.utils.PyDataset):
 
     def _deal(self):
         rng = np.random.default_rng([self.seed, self.epoch])
-        jitter = np.exp(rng.normal(0, 0.1, len(self.lengths))) if self.shuffle else 1
+        jitter = np.exp(rng.normal(0, self.jitter, len(self.lengths))) if self.shuffle else 1
         order = np.argsort(self.lengths * jitter, kind="stable")
         self.batches = [order[i : i + self.batch_size] for i in range(0, len(order), self.batch_size)]
         if self.shuffle:
@@ -253,6 +262,8 @@ class FoldData:
         members = (self.table["role"] == role).to_numpy()
         scale = self.scale and tuple(moment[members] for moment in self.scale)
         targets = np.eye(len(self.classes), dtype="float32")[self.labels(role)]
+        if role != "train":  # two batches at least: of one, TensorFlow would take the length for fixed
+            options["batch_size"] = min(options.get("batch_size", 32), -(-int(members.sum()) // 2))
         return ClipBatches(self.signals(role), targets, scale=scale, shuffle=role == "train", **options)
 
 
@@ -318,7 +329,7 @@ class FoldTask:
         return network_key(self.network), len(data.classes), data.clips[0].shape[1:], options, n_steps
 
     def fit_options(self, data: FoldData) -> dict[str, Any]:
-        """Options of `fit_or_load` that depend on the data."""
+        """Options of `fit_or_load`: what depends on the data, and `monitor`, `mode` and callbacks where they are others."""
         weights = class_weights(data.labels("train"), len(data.classes))
         return {"class_weight": weights}
 
@@ -358,35 +369,38 @@ def fold_data(task: FoldTask) -> FoldData:
 def train_fold(task: FoldTask, callbacks: Sequence[keras.callbacks.Callback] = ()) -> dict[str, Any]:
     """Train the model of one fold, or open it if it was finished before, and test it.
 
-    The weights of the epoch with the best UAR on validation are kept, unless `fit_options` name another `monitor`.
+    The weights of the epoch with the best UAR on validation are kept, unless the task's `fit_options` say otherwise.
 
     Returns
     -------
-    dict of predictions (table), history (DataFrame), seconds, path, parameters, ms_per_utterance, fold (its
-    number) and learned_from
+    dict of predictions (table), history (DataFrame), kept (the epoch whose weights were), seconds, path,
+    parameters, ms_per_utterance, fold (its number) and learned_from
     """
     data, options = fold_data(task), task.settings
     train, watched, test = (task.batches(data, role) for role in ("train", data.watched, "test"))
-    built_from = content_key(task.built_from(data, len(train)), code_of(type(task), FoldTask), task.seed)
-    fitting = {"monitor": "val_uar", "mode": "max"} | task.fit_options(data)
+    built_from = content_key(task.built_from(data, len(train)), code_of(type(task), FoldTask))
+    fitting = {"monitor": "val_uar", "mode": "max", "callbacks": ()} | task.fit_options(data)
+    callbacks = [EpochSeconds(), *fitting.pop("callbacks"), *callbacks]
     fitted = fit_or_load(
         Path(task.models) / f"{task.name}.keras",
-        lambda: built_once(built_from, lambda: task.build(data, len(train))),
+        lambda: task.build(data, len(train)),
         train,
         validation=watched,
         seed=task.seed,
+        reuse=built_from,
         title=task.name,
         key=content_key(built_from, options, _content_of(task, data)),
         epochs=epochs_of(options, len(train)),
         patience=options["patience"],
         learned_from=task.learned_from(data),
-        callbacks=[EpochSeconds(), *callbacks],
+        callbacks=callbacks,
         **fitting,
     )
     predictions, milliseconds = _test(lambda: task.predict(fitted.model, test), data, task.fold)
     return {
         "predictions": predictions,
         "history": fitted.history,
+        "kept": best_epoch(fitted.history, fitting["monitor"], fitting["mode"]),
         "seconds": fitted.seconds,
         "path": fitted.path,
         "fold": int(task.fold["fold"].iloc[0]),
@@ -483,7 +497,7 @@ def run_folds(
 
     Returns
     -------
-    dict of the same names -> dict of predictions (table), histories and paths (one per fold), parameters,
+    dict of the same names -> dict of predictions (table), histories, kept and paths (one per fold), parameters,
     seconds_to_train (of all folds together), ms_per_utterance, and learned_from, which `audit_leakage` takes
     as `fit`: {"scaler": {fold: roles}, …}
     """
@@ -505,6 +519,7 @@ def _joined(outcomes):
     return {
         "predictions": pd.concat([outcome["predictions"] for outcome in outcomes], ignore_index=True),
         "histories": [outcome["history"] for outcome in outcomes],
+        "kept": [outcome["kept"] for outcome in outcomes],
         "paths": [outcome["path"] for outcome in outcomes],
         "parameters": outcomes[0]["parameters"],
         "seconds_to_train": sum(outcome["seconds"] for outcome in outcomes),

@@ -114,6 +114,14 @@ def test_scores_are_the_same_to_the_byte(workspace):
     assert written[0] == written[1]
 
 
+def test_a_table_without_rows_leaves_no_older_one_behind(workspace):
+    scores = results.gather_scores(workspace)
+    for seeds in (scores, scores[:0]):
+        shipped.save_results(workspace, scores=scores, **{"11_seeds": seeds})
+        assert (workspace.results / "11_seeds.csv").exists() == bool(len(seeds))
+    assert shipped.altered_files(workspace.results) == []
+
+
 def test_what_was_not_audited_says_so(workspace):
     (workspace.build / "audits" / "vae-both-speaker-leave_one_speaker_out.parquet").unlink()
     scores = results.gather_scores(workspace).set_index("model")

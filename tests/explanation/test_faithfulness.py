@@ -349,10 +349,8 @@ def test_intervals_hold_the_mean_and_the_sign_test_is_exact():
 
 
 def test_a_likeness_below_zero_is_drawn():
-    likeness = pd.DataFrame(
-        {"panel": "a", "name": ["last", "first"], "method": "attention", "spearman": [0.1, -0.96]}
-    )
-    figure = explanations.cascade(likeness, {"a": ["last", "first"]})
+    rows = {"model": "a", "way": "cascading", "name": ["last", "first"], "method": "attention"}
+    figure = explanations.cascade(pd.DataFrame(rows | {"spearman": [0.1, -0.96]}))
     assert figure.axes[0].get_ylim()[0] < -0.96
 
 

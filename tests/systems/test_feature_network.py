@@ -110,8 +110,8 @@ def test_frames_are_made_without_importing_a_network_library():
 @pytest.mark.slow
 def test_another_process_finds_a_finished_model():
     code = """from functools import partial
-from ser_utils.clips import network_key
-from ser_utils.models.feature_network import deep_cnn
+from ser_utils.training.folds import network_key
+from ser_utils.systems.feature_network import deep_cnn
 print(network_key(partial(deep_cnn, filters=(3, 4, 4, 5))))"""
     found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert found.stdout.split()[-1] == network_key(partial(deep_cnn, **SMALL))

@@ -38,7 +38,13 @@ def result_of(folds, **changes):
     told = {"scaler": ["train"], "encoder": [], "augmentation": [], "selection": ["validation"]}
     costs = {"parameters": 1, "seconds_to_train": 1.0, "ms_per_utterance": 1.0}
     history = pd.DataFrame({"loss": [2.0, 1.0], "val_uar": [0.5, 0.4]})
-    return {"predictions": predictions, "learned_from": told, "histories": [history], **costs} | changes
+    return {
+        "predictions": predictions,
+        "learned_from": told,
+        "histories": [history],
+        "kept": [1],
+        **costs,
+    } | changes
 
 
 def test_folds_are_saved_and_told_and_what_a_corpus_does_not_allow_is_said(workspace, utterances, capsys):

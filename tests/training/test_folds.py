@@ -145,8 +145,8 @@ def test_few_networks_are_kept(monkeypatch):
         return network
 
     monkeypatch.setattr("ser_utils.training.fit._built", {})
-    networks = [built_once(key, build) for key in "abcdeba"]
-    assert networks[5] is networks[1] and networks[6] is not networks[0] and len(made) == 6
+    networks = [built_once(key, build, 0) for key in "abcdefghiba"]
+    assert networks[9] is networks[1] and networks[10] is not networks[0] and len(made) == 10
 
 
 def test_every_epoch_has_batches_of_its_own_and_tells_its_seconds(model, folds, monkeypatch):

@@ -281,7 +281,7 @@ def _made(folder):
     runs = made.get("notebooks", {})
     parts = [f"Profile {made['profile']}, seed {made['seed']}"]
     if runs:
-        last = runs.get("11") or max(runs.values(), key=lambda one: one["finished"])
+        last = runs.get(systems()["baseline"].notebook) or max(runs.values(), key=lambda one: one["finished"])
         scores = _scores(folder / "scores.csv") if (folder / "scores.csv").exists() else None
         parts.append(
             f"{last['n_utterances']} recordings"

@@ -64,6 +64,11 @@ class CnnGru(keras.Model):
         self.settings = {"classes": classes, "n": n, "channels": channels, "gru_units": gru_units}
         self.settings |= {"gru_layers": gru_layers, "dropout": dropout, "over_time": over_time}
         self.settings |= {"mean": float(mean), "std": float(std)}
+        # weights, so that one traced network serves folds of other means
+        self.mean, self.std = (
+            self.add_weight(initializer=keras.initializers.Constant(value), trainable=False, name=name)
+            for name, value in (("mean", mean), ("std", std))
+        )
         widths = [int(multiple) * channels for multiple in LAYOUTS[n].replace("|", "")]
         self.convolutions = [
             DilatedConvolution(width, 3, padding="same", name=f"convolution_{i}")
@@ -110,7 +115,7 @@ class CnnGru(keras.Model):
                 f"n={self.settings['n']} needs clips of at least {self.minimum_samples} samples. "
                 f"Received: waveform of shape {tuple(waveform.shape)}; append silence."
             )
-        x = ((waveform - self.settings["mean"]) / self.settings["std"])[:, :, None]
+        x = ((waveform - self.mean) / self.std)[:, :, None]
         layers = iter(zip(self.convolutions, self.norms, strict=True))
         for mark in LAYOUTS[self.settings["n"]]:
             if mark == "|":

@@ -133,7 +133,7 @@ def _envelope(band, n):
     return np.array([np.sqrt(np.mean(piece**2)) for piece in pieces])
 
 
-def attention(
+def band_attention(
     waveform: np.ndarray, spatial: list[np.ndarray], temporal: list[np.ndarray], sample_rate_hz: int
 ) -> Figure:
     """Draw both attentions of one utterance over time, band by band, under its waveform.

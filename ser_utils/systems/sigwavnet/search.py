@@ -16,13 +16,15 @@ import pandas as pd
 
 from ser_utils.evaluation.splits import make_folds
 from ser_utils.profiles import settings
-from ser_utils.systems.sigwavnet.training import NETWORKS, WaveformTask, waveform_store
+from ser_utils.systems.sigwavnet.recipe import NETWORKS
+from ser_utils.systems.sigwavnet.training import WaveformTask, waveform_store
 from ser_utils.training.folds import train_fold
 from ser_utils.training.parallel import ray_environment
 from ser_utils.workspace import Workspace, WorkspaceError, read_json, write_json
 
 # (kind, values): "choice" of a list, "uniform" or "log" between two ends.
-# Source: SigWavNet's paper and code; CNN-n-GRU's names what it searches, the ranges are ours.
+# Source: SigWavNet's paper and code; CNN-n-GRU's paper, whose ends and whose number of learning rates (seven) are
+# published, their values and the range of weight decay and dropout ours.
 SPACE = {
     "sigwavnet": {
         "levels": ("choice", [4, 5, 6, 7, 8, 9, 10]),
@@ -38,12 +40,13 @@ SPACE = {
         "batch_size": ("choice", [2, 4, 8, 16, 32]),
     },
     "cnn_n_gru": {
-        "learning_rate": ("log", [1e-4, 1e-1]),
-        "optimizer": ("choice", ["adam", "rmsprop", "sgd"]),
+        "learning_rate": ("choice", [1e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 1e-1]),
+        "weight_decay": ("log", [1e-6, 1e-2]),
+        "optimizer": ("choice", ["adam", "adamw", "sgd"]),
         "schedule": ("choice", ["step", "cosine", "constant"]),
-        "batch_size": ("choice", [8, 16, 32, 64]),
-        "gru_units": ("choice", [32, 64, 128]),
-        "gru_layers": ("choice", [1, 2, 3]),
+        "batch_size": ("choice", [16, 32, 64, 128]),
+        "gru_units": ("choice", [32, 64, 128, 256, 512]),
+        "gru_layers": ("choice", [1, 2, 3, 4]),
         "dropout": ("uniform", [0.0, 0.5]),
     },
 }

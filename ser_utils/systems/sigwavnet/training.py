@@ -1,6 +1,5 @@
 """What networks on raw waveforms do differently from those on frames in the one loop over folds."""
 
-import inspect
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,22 +9,16 @@ import numpy as np
 import pandas as pd
 
 from ser_utils.features.store import FeatureStore, build_store
-from ser_utils.systems.sigwavnet.cnn_n_gru import CnnGru
-from ser_utils.systems.sigwavnet.wavelet import SigWavNet
+from ser_utils.systems.sigwavnet import recipe
 from ser_utils.training.fit import class_weights, code_of, compile_for_lengths
 from ser_utils.training.folds import (
     ClipBatches,
-    FoldData,
     FoldTask,
     UnweightedAverageRecall,
     epochs_of,
     predict_clips,
 )
 from ser_utils.workspace import Workspace
-
-NETWORKS = {"sigwavnet": SigWavNet, "cnn_n_gru": CnnGru}
-OPTIMIZERS = {"adam": keras.optimizers.Adam, "rmsprop": keras.optimizers.RMSprop, "sgd": keras.optimizers.SGD}
-SCHEDULES = ("step", "cosine", "constant")
 
 
 def waveform_store(folder: Path, table: pd.DataFrame, settings: dict[str, Any]) -> FeatureStore:
@@ -44,7 +37,6 @@ def build_network(
     n_classes: int,
     settings: dict[str, Any],
     *,
-    n_steps: int = 1,
     weights: dict[int, float] | None = None,
     mean: float = 0.0,
     std: float = 1.0,
@@ -54,39 +46,34 @@ def build_network(
     Parameters
     ----------
     system : "sigwavnet" or "cnn_n_gru"
-    n_steps : training steps an epoch
     weights : of the classes
     mean, std : of the training signals
 
     The loss is the focal loss of each clip, weighted by its class, and then averaged.
     """
-    model = _network(system, n_classes, settings, mean=mean, std=std)
+    model = recipe.make_network(system, n_classes, settings, mean=mean, std=std)
     model.build()
     alpha = [weights[label] for label in range(n_classes)] if weights else 1.0
-    optimizer = OPTIMIZERS[settings["optimizer"]]
     return compile_for_lengths(
         model,
-        optimizer(_learning_rate(settings, n_steps), weight_decay=settings["weight_decay"]),
+        recipe.make_optimizer(settings),
         keras.losses.CategoricalFocalCrossentropy(alpha=alpha, gamma=settings["gamma"], from_logits=True),
         metrics=[UnweightedAverageRecall(n_classes)],
     )
 
 
-def _network(system, n_classes, settings, **options):
-    known = inspect.signature(NETWORKS[system]).parameters
-    return NETWORKS[system](n_classes, **{k: v for k, v in settings.items() if k in known}, **options)
+class Standardise(keras.callbacks.Callback):
+    """Gives a network the mean and standard deviation of all samples of the training signals, (n,) each."""
 
+    def __init__(self, signals: list[np.ndarray]):
+        super().__init__()
+        n = sum(map(len, signals))
+        self.mean = sum(signal.sum(dtype=np.float64) for signal in signals) / n
+        self.variance = sum(np.square(signal - self.mean, dtype=np.float64).sum() for signal in signals) / n
 
-def _learning_rate(settings, n_steps):
-    rate, schedule = settings["learning_rate"], settings["schedule"]
-    if schedule not in SCHEDULES:
-        raise ValueError(f"schedule must be one of {', '.join(SCHEDULES)}. Received: {schedule=}")
-    if schedule == "step":  # a tenth every `decay_epochs`
-        steps = settings["decay_epochs"] * n_steps
-        return keras.optimizers.schedules.ExponentialDecay(rate, steps, 0.1, staircase=True)
-    if schedule == "cosine":
-        return keras.optimizers.schedules.CosineDecay(rate, epochs_of(settings, n_steps) * n_steps)
-    return rate
+    def on_train_begin(self, logs=None):
+        self.model.mean.assign(self.mean)
+        self.model.std.assign(np.sqrt(self.variance))
 
 
 @dataclass(frozen=True)
@@ -104,30 +91,35 @@ class WaveformTask(FoldTask):
         return None  # the network itself standardises
 
     def batches(self, data, role):
-        multiple = self.settings["sample_rate_hz"] // 4  # a quarter of a second, not a sample
-        return data.batches(role, seed=self.seed, batch_size=self.settings["batch_size"], multiple=multiple)
-
-    def build(self, data, n_batches):
-        weights, (mean, std) = class_weights(data.labels("train"), len(data.classes)), _mean_and_std(data)
-        return build_network(
-            self.network,
-            len(data.classes),
-            self.settings,
-            n_steps=n_batches,
-            weights=weights,
-            mean=mean,
-            std=std,
+        return data.batches(
+            role,
+            seed=self.seed,
+            batch_size=self.settings["batch_size"],
+            jitter=self.settings["length_jitter"],
+            multiple=self.settings["sample_rate_hz"] // 4,  # a quarter of a second, not a sample
         )
 
+    def build(self, data, n_batches):
+        weights = self._class_weights(data)
+        return build_network(self.network, len(data.classes), self.settings, weights=weights)
+
+    def _class_weights(self, data):
+        if not self.settings["class_weights"]:
+            return None
+        return class_weights(data.labels("train"), len(data.classes))
+
     def built_from(self, data, n_batches):
-        code = code_of(NETWORKS[self.network], ClipBatches)
-        weights = class_weights(data.labels("train"), len(data.classes))
-        weights = [weights[label] for label in sorted(weights)]
-        return self.network, code, self.settings, weights, _mean_and_std(data), n_batches
+        code = code_of(recipe.NETWORKS[self.network], recipe.make_optimizer, ClipBatches)
+        weights = list((self._class_weights(data) or {}).values())
+        return self.network, code, self.settings, len(data.classes), weights
 
     def fit_options(self, data):
         _refuse_short_clips(self.network, self.settings, data)
-        return {}  # the loss weighs the classes
+        n_batches = -(-len(data.labels("train")) // self.settings["batch_size"])
+        planned = self.settings | {"epochs": epochs_of(self.settings, n_batches)}
+        schedule = keras.callbacks.LearningRateScheduler(lambda epoch: recipe.learning_rate(planned, epoch))
+        callbacks = [schedule, Standardise(data.signals("train"))]
+        return recipe.monitoring(self.settings) | {"callbacks": callbacks}  # the loss weighs the classes
 
     def predict(self, model: keras.Model, batches: ClipBatches) -> np.ndarray:
         return np.exp(predict_clips(model, batches))
@@ -136,17 +128,8 @@ class WaveformTask(FoldTask):
         return {"scaler": ["train"], "encoder": [], "augmentation": [], "selection": [data.watched]}
 
 
-def _mean_and_std(data: FoldData) -> tuple[float, float]:
-    """Of all samples of the training part."""
-    signals = data.signals("train")
-    n = sum(map(len, signals))
-    mean = sum(signal.sum(dtype=np.float64) for signal in signals) / n
-    variance = sum(np.square(signal - mean, dtype=np.float64).sum() for signal in signals) / n
-    return mean, float(np.sqrt(variance))
-
-
 def _refuse_short_clips(system, settings, data):
-    needed = _network(system, len(data.classes), settings).minimum_samples
+    needed = recipe.make_network(system, len(data.classes), settings).minimum_samples
     if (shortest := min(map(len, data.clips))) < needed:
         raise ValueError(
             f"{system} of these settings needs clips of at least {needed} samples, the "

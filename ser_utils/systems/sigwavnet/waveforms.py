@@ -56,7 +56,7 @@ def softmax_over_time(scores: KerasTensor, n: KerasTensor) -> KerasTensor:
 def convolve(x, kernel, *, stride: int = 1, dilation: int = 1, padding: str = "valid") -> KerasTensor:
     """Correlation over time of (batch, time, channels) with a kernel (width, channels, filters).
 
-    Where several networks train side by side (see `side_by_side`), each has kernels of its own. A product of
+    Where several networks train side by side (see `tools.side_by_side`), each has kernels of its own. A product of
     matrices then stays one; a convolution of the backend becomes a grouped one, which is slow. TensorFlow's
     has no stride and dilation together.
     """

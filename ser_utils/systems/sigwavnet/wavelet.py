@@ -343,7 +343,11 @@ class SigWavNet(keras.Model):
             "mean": float(mean),
             "std": float(std),
         }
-        self.mean, self.std = float(mean), float(std)
+        # weights, so that one traced network serves folds of other means
+        self.mean, self.std = (
+            self.add_weight(initializer=keras.initializers.Constant(v), trainable=False, name=n)
+            for n, v in (("mean", mean), ("std", std))
+        )
         self.transform = WaveletTransform(levels, wavelet, constraint, learnable_kernels, name="transform")
         self.thresholds = [
             AsymmetricHardThreshold(threshold, sharpness, learnable_thresholds, name=f"threshold_{level}")

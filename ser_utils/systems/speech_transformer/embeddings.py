@@ -197,7 +197,7 @@ class HeadTask(FoldTask):
 
     def built_from(self, data, n_batches):
         code = code_of(HEADS[self.network], ClipBatches)
-        key = self.embeddings.encoder.key
+        key = self.embeddings.encoder.key if self.is_tuned else ""
         return self.network, code, key, self.settings, len(data.classes), data.clips[0].shape[1:]
 
     def learned_from(self, data):

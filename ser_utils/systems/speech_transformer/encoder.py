@@ -11,6 +11,7 @@ import functools
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -28,10 +29,10 @@ ACTIVATIONS = {
 }
 # What stands beside the encoder in published files: heads, quantisers, and the vector that hides frames in
 # pretraining. None of it reaches the hidden states.
-HEADS = (
-    "lm_head", "classifier", "projector", "tdnn", "objective", "layer_weights", "quantizer", "project_q",
-    "project_hid", "final_proj", "label_embs_concat", "feature_extractor.weight", "feature_extractor.bias",
-)  # fmt: skip
+HEADS = tuple(
+    "lm_head classifier projector tdnn objective layer_weights quantizer project_q project_hid final_proj "
+    "label_embs_concat feature_extractor.weight feature_extractor.bias".split()
+)
 NORMED = "encoder.pos_conv_embed.conv.weight"
 WEIGHT_NORM = {  # in PyTorch's older and newer spelling
     "encoder.pos_conv_embed.conv.weight_g": "g",
@@ -50,6 +51,8 @@ class CheckpointError(ValueError):
 class Architecture:
     """The facts of config.json that shape the encoder, by their names there; defaults are the base size.
 
+    Parameters
+    ----------
     feat_extract_norm : "group" (each channel over time, after the first convolution) or "layer" (all channels,
         after each convolution)
     do_stable_layer_norm : normalise before each sublayer instead of after it
@@ -101,35 +104,32 @@ class Architecture:
                 "conv_dim, conv_stride and conv_kernel must be of one length. "
                 f"Received: {self.conv_dim}, {self.conv_stride}, {self.conv_kernel}"
             )
-        for whole, part in (
-            ("hidden_size", "num_attention_heads"),
-            ("hidden_size", "num_conv_pos_embedding_groups"),
-        ):
-            if getattr(self, whole) % getattr(self, part):
+        for name in ("num_attention_heads", "num_conv_pos_embedding_groups"):
+            if self.hidden_size % getattr(self, name):
                 raise CheckpointError(
-                    f"{whole} must be a multiple of {part}. Received: {getattr(self, whole)}, {getattr(self, part)}"
+                    f"hidden_size must be a multiple of {name}. Received: {self.hidden_size}, {getattr(self, name)}"
                 )
 
     @classmethod
-    def from_config(cls, config):
-        """From the content of a config.json; keys that do not shape the encoder are left."""
+    def from_config(cls, config: dict[str, Any]) -> "Architecture":
+        """From the content of a config.json; keys that do not shape the encoder are left out."""
         names = {field.name for field in dataclasses.fields(cls)}
         return cls(**{"model_type": None, **{key: value for key, value in config.items() if key in names}})
 
     @property
-    def hop(self):
+    def hop(self) -> int:
         """Samples from one frame to the next (320 in every published checkpoint: 20 ms)."""
         return int(np.prod(self.conv_stride))
 
     @property
-    def receptive_field(self):
+    def receptive_field(self) -> int:
         """Samples one frame sees before the transformer (400: 25 ms)."""
         field = 1
         for kernel, stride in zip(reversed(self.conv_kernel), reversed(self.conv_stride), strict=True):
             field = (field - 1) * stride + kernel
         return field
 
-    def n_frames(self, n_samples):
+    def n_frames(self, n_samples: Any) -> Any:
         """Frames the convolutions make of `n_samples` (a number or a tensor)."""
         for kernel, stride in zip(self.conv_kernel, self.conv_stride, strict=True):
             n_samples = (n_samples - kernel) // stride + 1
@@ -140,6 +140,8 @@ class Architecture:
 class Preprocessing:
     """What a checkpoint wants of its input, from preprocessor_config.json.
 
+    Parameters
+    ----------
     sample_rate_hz : the rate it was trained at
     normalise : whether each clip is brought to zero mean and unit variance
     use_mask : whether padding is masked; "group" checkpoints were trained on zero-padded clips without masks
@@ -149,12 +151,17 @@ class Preprocessing:
     normalise: bool = True
     use_mask: bool = False
 
-    def pad(self, signals):
+    def pad(self, signals: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray | None]:
         """One batch of clips of any lengths.
 
-        signals : list of float (n_samples,)
-        Returns waveform float32 (batch, longest), zeros after each clip's end, and the mask, bool of the same
-        shape, or None where the checkpoint wants none.
+        Parameters
+        ----------
+        signals : float (n_samples,) each
+
+        Returns
+        -------
+        waveform float32 (batch, longest), zeros after each clip's end; and the mask, bool of the same shape, or
+        None where the checkpoint uses none
         """
         lengths = np.array([len(signal) for signal in signals])
         waveform = np.zeros((len(signals), lengths.max()), np.float32)
@@ -448,22 +455,20 @@ class SpeechTransformer(keras.Model):
         }
 
 
-def copy_weights(source, target):
+def copy_weights(source: keras.Layer, target: keras.Layer) -> None:
     """Copy every weight that an encoder and its TopLayers share, in either direction."""
     given, taken = checkpoint_names(source), checkpoint_names(target)
     for name in given.keys() & taken.keys():
         taken[name].assign(given[name])
 
 
-def checkpoint_names(model):
-    """Every weight of an encoder (or of its TopLayers) under its name in the published files.
+def checkpoint_names(model: keras.Layer) -> dict[str, keras.Variable]:
+    """Every weight of an encoder, or of its TopLayers, under its name in the published files.
 
-    Returns a dict name -> keras.Variable. A published tensor is the transpose of the variable.
+    A published tensor is the transpose of the variable.
     """
-    spelling = {
-        "kernel": "weight", "gamma": "weight", "beta": "bias", "bias": "bias",
-        "moving_mean": "running_mean", "moving_variance": "running_var",
-    }  # fmt: skip
+    spelling = {"kernel": "weight", "gamma": "weight", "beta": "bias", "bias": "bias"}
+    spelling |= {"moving_mean": "running_mean", "moving_variance": "running_var"}
     names = {}
     for variable in model.weights:
         *place, kind = variable.path.split("/")
@@ -472,14 +477,22 @@ def checkpoint_names(model):
     return names
 
 
-def load_speech_transformer(folder):
+def load_speech_transformer(folder: str | Path) -> SpeechTransformer:
     """Read a published wav2vec 2.0 or HuBERT encoder.
 
+    Parameters
+    ----------
     folder : holds config.json, model.safetensors (or its numbered parts with model.safetensors.index.json) and,
         if the checkpoint has one, preprocessor_config.json; without it the input is taken as normalised, 16 kHz,
         masked where feat_extract_norm is "layer"
-    Returns a SpeechTransformer. `model.ignored` names the tensors left aside: heads, quantisers, mask vector.
-    Raises CheckpointError for pickled weights, another family, and missing, unexpected or mis-shaped tensors.
+
+    Returns
+    -------
+    the encoder; its `ignored` names the tensors left aside: heads, quantisers, mask vector
+
+    Raises
+    ------
+    CheckpointError : for pickled weights, another family, and missing, unexpected or mis-shaped tensors
     """
     folder = Path(folder)
     architecture = Architecture.from_config(_read_json(folder / "config.json"))
@@ -510,7 +523,7 @@ def _preprocessing(folder, architecture):
     )
 
 
-def weight_files(folder):
+def weight_files(folder: str | Path) -> list[Path]:
     """The safetensors files of a checkpoint folder; raises CheckpointError where there are none, or pickles."""
     folder = Path(folder)
     index = folder / "model.safetensors.index.json"
@@ -533,7 +546,7 @@ def weight_files(folder):
     raise CheckpointError(f"{folder} lacks {', '.join(missing)}")
 
 
-def conversion_command(source, target, revision=None):
+def conversion_command(source: str | Path, target: str | Path, revision: str | None = None) -> str:
     """The shell command that turns pickled weights into safetensors, with PyTorch, outside this project."""
     pin = f", revision='{revision}'" if revision else ""
     code = (
@@ -601,7 +614,7 @@ def _assign(model, tensors, source):
     model.ignored = ignored
 
 
-def random_speech_transformer(architecture, seed=0):
+def random_speech_transformer(architecture: Architecture, seed: int = 0) -> SpeechTransformer:
     """An encoder with random weights, the same under every backend: what it hears carries no meaning."""
     model = SpeechTransformer(architecture, name="speech_transformer")
     model.build()

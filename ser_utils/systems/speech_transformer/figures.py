@@ -1,23 +1,28 @@
 """Speech encoders, drawn: what their layers and dimensions know of emotions, what was mixed, what was frozen."""
 
+from collections.abc import Sequence
+
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
 
 from ser_utils.figures.style import DIVERGING, colours, in_order
 
 
-def stamp(figure, note):
-    """Write `note` across the foot of a figure, where there is one: what was never trained is not to be read."""
+def stamp(figure: Figure, note: str) -> Figure:
+    """Write `note`, if there is one, across the foot of a figure that is not to be read as a result."""
     if note:
         figure.supxlabel(note, fontsize=9, color="#d55e00", weight="bold")
     return figure
 
 
-def layer_heat_map(shares):
-    """Which emotions stand out in which hidden state.
+def layer_heat_map(shares: dict[str, tuple[np.ndarray, list[str]]]) -> Figure:
+    """Draw which emotions stand out in which hidden state, one panel per encoder, embeddings lowest.
 
-    shares : dict encoder -> float (n_states, n_emotions) with an `emotions` list beside, see `standing_out`
-    Returns a Figure: one panel an encoder, hidden states upwards, embeddings lowest.
+    Parameters
+    ----------
+    shares : encoder -> float (n_states, n_emotions) and the emotions, as `standing_out` gives them
     """
     figure, grid = plt.subplots(1, len(shares), figsize=(4.4 * len(shares), 3.6), squeeze=False)
     highest = max(values.max() for values, _ in shares.values())
@@ -31,15 +36,17 @@ def layer_heat_map(shares):
     return figure
 
 
-def dimension_heat_map(z, emotions, *, title, most=40):
-    """Mean of each emotion in the dimensions that tell emotions apart most.
+def dimension_heat_map(z: np.ndarray, emotions: Sequence[str], *, title: str, most: int = 40) -> Figure:
+    """Draw the mean of each emotion in the dimensions that tell emotions apart most.
 
-    z : float (n_utterances, n), z-scores of one hidden state; emotions : (n_utterances,)
-    most : dimensions shown, ordered by the emotion in which they are highest
-    Returns a Figure.
+    Parameters
+    ----------
+    z : float (n_utterances, n), z-scores of one hidden state
+    emotions : (n_utterances,)
+    most : how many dimensions are shown, ordered by the emotion in which they are highest
     """
     present = in_order(emotions)
-    means = np.stack([z[np.asarray(emotions) == one].mean(axis=0) for one in present])
+    means = np.stack([z[np.asarray(emotions) == emotion].mean(axis=0) for emotion in present])
     chosen = np.argsort(-means.std(axis=0))[:most]
     chosen = chosen[np.argsort(means[:, chosen].argmax(axis=0), kind="stable")]
     limit = np.abs(means[:, chosen]).max()
@@ -53,18 +60,21 @@ def dimension_heat_map(z, emotions, *, title, most=40):
     return figure
 
 
-def dimension_boxes(z, emotions, dimensions, *, title):
-    """How single dimensions are spread over the clips of each emotion.
+def dimension_boxes(
+    z: np.ndarray, emotions: Sequence[str], dimensions: Sequence[int], *, title: str
+) -> Figure:
+    """Draw how single dimensions are spread over the clips of each emotion.
 
-    z : float (n_utterances, n), z-scores of one hidden state; dimensions : which of them, one panel each
-    Returns a Figure.
+    Parameters
+    ----------
+    z : float (n_utterances, n), z-scores of one hidden state
+    dimensions : which of them, one panel each
     """
     present, emotions = in_order(emotions), np.asarray(emotions)
-    figure, grid = plt.subplots(
-        1, len(dimensions), figsize=(3 * len(dimensions), 3), sharey=True, squeeze=False
-    )
+    size = (3 * len(dimensions), 3)
+    figure, grid = plt.subplots(1, len(dimensions), figsize=size, sharey=True, squeeze=False)
     for axes, dimension in zip(grid[0], dimensions, strict=True):
-        groups = [z[emotions == one, dimension] for one in present]
+        groups = [z[emotions == emotion, dimension] for emotion in present]
         boxes = axes.boxplot(groups, patch_artist=True, widths=0.65, medianprops={"color": "black"})
         for box, colour in zip(boxes["boxes"], colours(present), strict=True):
             box.set_facecolor(colour)
@@ -75,11 +85,12 @@ def dimension_boxes(z, emotions, dimensions, *, title):
     return figure
 
 
-def probing_curve(probed, *, chance):
-    """UAR of a linear classifier on each hidden state.
+def probing_curve(probed: dict[str, pd.DataFrame], *, chance: float) -> Figure:
+    """Draw the UAR of a linear classifier on each hidden state.
 
-    probed : dict encoder -> table `layer, uar, low, high`, see `embeddings.probe_layers`
-    Returns a Figure.
+    Parameters
+    ----------
+    probed : encoder -> table layer, uar, low, high, as `embeddings.probe_layers` gives it
     """
     figure, axes = plt.subplots(figsize=(6, 3.2))
     for name, table in probed.items():
@@ -92,11 +103,12 @@ def probing_curve(probed, *, chance):
     return figure
 
 
-def layer_mixtures(mixtures):
-    """The weights a head learned for each hidden state.
+def layer_mixtures(mixtures: dict[str, np.ndarray]) -> Figure:
+    """Draw the weights a head learned for each hidden state: bars are the mean, dots the folds.
 
-    mixtures : dict encoder -> float (n_folds, n_states); bars are the mean, dots the folds
-    Returns a Figure.
+    Parameters
+    ----------
+    mixtures : encoder -> float (n_folds, n_states)
     """
     figure, grid = plt.subplots(1, len(mixtures), figsize=(4.2 * len(mixtures), 2.8), squeeze=False)
     for axes, (name, weights) in zip(grid[0], mixtures.items(), strict=True):
@@ -110,23 +122,24 @@ def layer_mixtures(mixtures):
     return figure
 
 
-def frozen_and_tuned(changes):
-    """How far training moved each part of an encoder, beside the learning rate it had.
+def frozen_and_tuned(changes: dict[str, pd.DataFrame]) -> Figure:
+    """Draw how far training moved each part of an encoder, beside the learning rate it had.
 
-    changes : dict encoder -> table `part, learning_rate, largest_change`, see `embedding_heads.changes_by_part`
-    Returns a Figure: one panel an encoder, parts upwards as sound meets them; frozen ones have no bar.
+    One panel per encoder, parts upwards as sound meets them; frozen ones have no bar.
+
+    Parameters
+    ----------
+    changes : encoder -> table part, learning_rate, largest_change, as `heads.changes_by_part` gives it
     """
     tallest = max(map(len, changes.values()))
-    figure, grid = plt.subplots(
-        1, len(changes), figsize=(4.8 * len(changes), 0.22 * tallest + 1.4), squeeze=False
-    )
+    size = (4.8 * len(changes), 0.22 * tallest + 1.4)
+    figure, grid = plt.subplots(1, len(changes), figsize=size, squeeze=False)
     for axes, (name, table) in zip(grid[0], changes.items(), strict=True):
         axes.barh(table["part"].str.removeprefix("encoder."), table["largest_change"], color="#0072b2")
         for place, row in enumerate(table.itertuples()):
             label = f" rate {row.learning_rate:.1e}" if row.learning_rate else " frozen"
             axes.text(row.largest_change, place, label, va="center", fontsize=7)
-        axes.set(
-            title=name, xlabel="largest change of a weight", xlim=(0, 1.4 * table["largest_change"].max())
-        )
+        right = 1.4 * table["largest_change"].max()
+        axes.set(title=name, xlabel="largest change of a weight", xlim=(0, right))
         axes.tick_params(axis="y", labelsize=7)
     return figure

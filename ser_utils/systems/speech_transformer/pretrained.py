@@ -56,10 +56,8 @@ OFFLINE = (
     "Offline, copy config.json, preprocessor_config.json and model.safetensors into {place}, or name a folder that "
     "has them. Without weights notebook 08 goes on with a tiny random encoder, and says so."
 )
-TINY = {
-    "hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 64,
-    "conv_dim": (24,) * 7, "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 4,
-}  # fmt: skip
+TINY = {"hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 64}
+TINY |= {"conv_dim": (24,) * 7, "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 4}
 
 
 class PretrainedError(Exception):
@@ -70,8 +68,11 @@ class PretrainedError(Exception):
 class Encoder:
     """An encoder, and where its weights are from.
 
-    name : for results and figures, e.g. "hubert_base_ls960"; random ones are called "random_…"
-    model : SpeechTransformer; key : content of its weights; source : one sentence
+    Parameters
+    ----------
+    name : for results and figures, such as "hubert_base_ls960"; random ones are called "random_…"
+    key : content of the weights
+    source : one sentence
     """
 
     name: str
@@ -80,15 +81,15 @@ class Encoder:
     source: str
 
     @property
-    def is_random(self):
+    def is_random(self) -> bool:
         return self.name.startswith("random_")
 
-    def caption(self, text):
+    def caption(self, text: str) -> str:
         """`text`, marked where the weights were never trained."""
         return f"{NO_MEANING} {text}" if self.is_random else text
 
 
-def weights_folder(model):
+def weights_folder(model: str) -> Path:
     """Where a checkpoint's files are looked for: a path as it is, a hub name under SER_WEIGHTS_DIR."""
     if Path(model).is_dir():
         return Path(model)
@@ -100,13 +101,18 @@ def weights_folder(model):
     return place / model.replace("/", "--")
 
 
-def load_encoder(model, *, seed=0):
+def load_encoder(model: str, *, seed: int = 0) -> Encoder:
     """The encoder whose weights are at hand, or else a tiny one with random weights, which says so.
 
+    Parameters
+    ----------
     model : owner/name as on the hub, or a folder with config.json and model.safetensors
     seed : of the random weights
-    Returns an Encoder. Raises PretrainedError if the files are not those that were pinned, CheckpointError if
-    they hold no encoder of the two families.
+
+    Raises
+    ------
+    PretrainedError : if the files are not those that were pinned
+    CheckpointError : if they hold no encoder of the two families
     """
     folder = weights_folder(model)
     name = re.sub(r"[^a-z0-9]+", "_", folder.name.split("--")[-1].lower()).strip("_")
@@ -143,12 +149,21 @@ def _verify(model, folder):
     return digests
 
 
-def fetch(model, *, revision=None):
+def fetch(model: str, *, revision: str | None = None) -> Path:
     """Download a checkpoint's safetensors weights and configuration, each checked by its sha256.
 
-    model : owner/name; revision : commit, branch or tag; None is the pinned commit, else the latest one
-    Returns the folder. A finished folder is verified and left. What was fetched is pinned in its source.json.
-    Raises PretrainedError where the revision has only pickled weights, for wrong checksums and without network.
+    Parameters
+    ----------
+    model : owner/name
+    revision : commit, branch or tag; None is the pinned commit, else the latest one
+
+    Returns
+    -------
+    the folder. A finished one is verified and left as it is. What was fetched is pinned in its source.json.
+
+    Raises
+    ------
+    PretrainedError : where the revision has only pickled weights, for wrong checksums and without network
     """
     folder = weights_folder(model)
     if folder.exists():
@@ -174,8 +189,8 @@ def fetch(model, *, revision=None):
             download_file(url, partial / name, checksum=f"sha256:{digest}" if digest else "")
     except DownloadError as error:
         raise PretrainedError(f"{error} {OFFLINE.format(place=folder)}") from error
-    found = {name: file_digest(partial / name) for name in digests}
-    write_json(partial / "source.json", {"model": model, "revision": commit, "sha256": found})
+    fetched = {name: file_digest(partial / name) for name in digests}
+    write_json(partial / "source.json", {"model": model, "revision": commit, "sha256": fetched})
     os.replace(partial, folder)
     return folder
 
@@ -209,13 +224,11 @@ def _ask_hub(model, revision):
     return listing["sha"], files
 
 
-def main(arguments=None):
-    parser = argparse.ArgumentParser(
-        prog="python -m ser_utils.systems.speech_transformer.pretrained", description=__doc__
-    )
-    parser.add_argument(
-        "model", help="owner/name on the hub, or a folder with config.json and model.safetensors"
-    )
+def main(arguments: list[str] | None = None) -> None:
+    command = "python -m ser_utils.systems.speech_transformer.pretrained"
+    parser = argparse.ArgumentParser(prog=command, description=__doc__)
+    about = "owner/name on the hub, or a folder with config.json and model.safetensors"
+    parser.add_argument("model", help=about)
     parser.add_argument("--revision", help="commit, branch or tag; default: the pinned one")
     given = parser.parse_args(arguments)
     try:

@@ -1,13 +1,18 @@
 """A variational autoencoder of voice statistics, and the classifier that stands on its latent."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 import numpy as np
 from keras import layers, ops
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC
 
 ACTIVE_VARIANCE = 0.01  # of a latent's posterior mean over the data (Burda, Grosse & Salakhutdinov 2016)
 
 
-def kl_divergence(mean, log_variance):
+def kl_divergence(mean: keras.KerasTensor, log_variance: keras.KerasTensor) -> keras.KerasTensor:
     """KL divergence of N(mean, exp(log_variance)) from N(0, 1), summed over the last axis, in nats."""
     return -0.5 * ops.sum(1 + log_variance - ops.square(mean) - ops.exp(log_variance), axis=-1)
 
@@ -39,7 +44,8 @@ class Sampling(layers.Layer):
 class VariationalAutoencoder(keras.Model):
     """Encoder to mean and log-variance, a sample of it, decoder back to the features.
 
-    n_features, n_latent : int
+    Parameters
+    ----------
     hidden : units of the encoder's dense layers; the decoder mirrors them
     beta : weight of the KL divergence; 1 is the evidence lower bound, see Higgins et al. 2017 for others
     dropout : rate on the encoder's input, within [0, 1)
@@ -51,7 +57,16 @@ class VariationalAutoencoder(keras.Model):
     example: `reconstruction`, `kl`, and `objective`, the loss at the full beta, by which epochs compare.
     """
 
-    def __init__(self, n_features, n_latent=16, hidden=(128, 64), beta=1.0, dropout=0.0, seed=0, **kwargs):
+    def __init__(
+        self,
+        n_features: int,
+        n_latent: int = 16,
+        hidden: Sequence[int] = (128, 64),
+        beta: float = 1.0,
+        dropout: float = 0.0,
+        seed: int = 0,
+        **kwargs,
+    ):
         super().__init__(**kwargs)
         if min(n_features, n_latent, *hidden) < 1 or beta < 0:
             raise ValueError(
@@ -94,7 +109,7 @@ class KLWarmUp(keras.callbacks.Callback):
     Source: Bowman et al. 2016, Generating Sentences from a Continuous Space.
     """
 
-    def __init__(self, epochs):
+    def __init__(self, epochs: int):
         super().__init__()
         self.epochs = epochs
 
@@ -121,10 +136,17 @@ def _decoder(n_features, n_latent, hidden):
     return keras.Model(z, layers.Dense(n_features, name="features")(x), name="decoder")
 
 
-def active_units(mean):
+def active_units(mean: np.ndarray) -> np.ndarray:
     """Which latent dimensions say anything: those whose posterior mean varies over the data by more than 0.01.
 
-    mean : (n, n_latent), the encoder's. Returns bool (n_latent,); none active is a collapsed posterior.
+    Parameters
+    ----------
+    mean : (n, n_latent), the encoder's
+
+    Returns
+    -------
+    bool (n_latent,); none active is a collapsed posterior
+
     Source: Burda, Grosse & Salakhutdinov 2016, Importance Weighted Autoencoders.
     """
     return np.var(mean, axis=0) > ACTIVE_VARIANCE
@@ -165,7 +187,7 @@ class SupportVectors(layers.Layer):
         return super().get_config() | config
 
     @classmethod
-    def of(cls, svc, **kwargs):
+    def of(cls, svc: SVC, **kwargs) -> "SupportVectors":
         """The layer that decides as `svc`, a fitted sklearn.svm.SVC with an RBF kernel."""
         n_classes = len(svc.classes_)
         layer = cls(len(svc.support_vectors_), n_classes, svc._gamma, **kwargs)
@@ -184,19 +206,26 @@ class SupportVectors(layers.Layer):
 INPUTS = ("latent", "features", "both")  # what a classifier sees
 
 
-def classifier_inputs(features, latent, inputs):
+def classifier_inputs(features: Any, latent: Any, inputs: str) -> list:
     """The columns a classifier of `inputs` sees: standardised features, latent means, or both side by side."""
     return {"latent": [latent], "features": [features], "both": [features, latent]}[inputs]
 
 
-def voice_classifier(scaler, vae, svc, inputs="both"):
+def voice_classifier(
+    scaler: StandardScaler, vae: VariationalAutoencoder, svc: SVC, inputs: str = "both"
+) -> keras.Model:
     """All of it in one network, ready for export: voice statistics -> class probabilities.
 
-    scaler : sklearn.preprocessing.StandardScaler of the statistics
-    vae : VariationalAutoencoder of the standardised statistics
-    svc : sklearn.svm.SVC fitted on `inputs`, one of INPUTS
-    Returns a keras.Model (batch, n_features) -> (batch, n_classes), classes as in svc.classes_; the softmax of
-    decision values ranks the classes, it is not calibrated.
+    Parameters
+    ----------
+    scaler : of the statistics
+    vae : of the standardised statistics
+    svc : fitted on `inputs`, one of INPUTS
+
+    Returns
+    -------
+    model (batch, n_features) -> (batch, n_classes), classes as in svc.classes_; the softmax of decision values ranks
+    the classes, it is not calibrated
     """
     statistics = keras.Input((len(scaler.mean_),), name="statistics")
     x = layers.Normalization(mean=scaler.mean_, variance=scaler.scale_**2, name="standardise")(statistics)

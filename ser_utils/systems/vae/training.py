@@ -26,7 +26,7 @@ from ser_utils.systems.vae.network import (
     classifier_inputs,
     kl_divergence,
 )
-from ser_utils.training.fit import Fitted, built_once, code_of, fit_or_load
+from ser_utils.training.fit import Fitted, code_of, fit_or_load
 from ser_utils.workspace import Workspace, content_key
 
 # The share of silence, `within_db`, was chosen by the SVC's scores on RAVDESS's speaker folds
@@ -54,7 +54,9 @@ def build_vae(n_features: int, settings: dict[str, Any], seed: int = 0) -> Varia
     """A compiled model in the sizes of the settings."""
     sizes = {key: settings[key] for key in ("n_latent", "hidden", "beta")}
     model = VariationalAutoencoder(n_features, **sizes, seed=seed)
-    model.compile(keras.optimizers.Adam(settings["learning_rate"]))
+    # XLA's compilation of so small a network costs more than all its steps
+    jit = False if keras.backend.backend() == "tensorflow" else "auto"
+    model.compile(keras.optimizers.Adam(settings["learning_rate"]), jit_compile=jit)
     return model
 
 
@@ -124,7 +126,7 @@ def train_vae(
     looked = ["test"] if LOOKED_AT & set(rows["corpus"]) else []
     fitted = fit_or_load(
         workspace.folder("models") / f"vae-{label}.keras",
-        lambda: built_once(built_from, lambda: build_vae(x.shape[1], settings, workspace.seed)),
+        lambda: build_vae(x.shape[1], settings, workspace.seed),
         (x[train], x[train]),
         validation=(x[watched], x[watched]),
         key=content_key(x[train], x[watched], built_from),
@@ -135,6 +137,7 @@ def train_vae(
         batch_size=settings["batch_size"],
         callbacks=[KLWarmUp(settings["warmup_epochs"])],
         title=f"vae {label}",
+        reuse=built_from,
         learned_from={
             "scaler": ["train"],
             "encoder": ["train"],

@@ -5,7 +5,6 @@ too small to fill an accelerator, and SigWavNet's GRUs wait for their own last s
 hardly longer than one.
 """
 
-import inspect
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -14,40 +13,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from ser_utils.systems.sigwavnet.cnn_n_gru import CnnGru
-from ser_utils.systems.sigwavnet.waveforms import L2SGD, L2Adam
-from ser_utils.systems.sigwavnet.wavelet import SigWavNet
-
-NETWORKS = {"sigwavnet": SigWavNet, "cnn_n_gru": CnnGru}
-OPTIMIZERS = {"adam": L2Adam, "adamw": keras.optimizers.AdamW, "sgd": L2SGD}
-SCHEDULES = ("step", "cosine", "constant")
-
-
-def make_optimizer(settings: dict[str, Any]) -> keras.optimizers.Optimizer:
-    """The optimizer of a profile's table; its learning rate is that of the first epoch."""
-    options = {"weight_decay": settings["weight_decay"]}
-    if settings["optimizer"] != "sgd":
-        options["epsilon"] = 1e-8  # PyTorch's
-    return OPTIMIZERS[settings["optimizer"]](learning_rate(settings, 0), **options)
-
-
-def learning_rate(settings: dict[str, Any], epoch: int) -> float:
-    """The rate of an epoch, counted from 0.
-
-    `step` divides it by ten every settings["decay_epochs"], `cosine` brings it to zero, `constant` leaves it.
-
-    Raises
-    ------
-    ValueError : for another schedule
-    """
-    rate, schedule = settings["learning_rate"], settings["schedule"]
-    if schedule not in SCHEDULES:
-        raise ValueError(f"schedule must be one of {', '.join(SCHEDULES)}. Received: {schedule=}")
-    if schedule == "step":
-        return rate * 0.1 ** (epoch // settings["decay_epochs"])
-    if schedule == "cosine":
-        return rate * (1 + np.cos(np.pi * epoch / settings["epochs"])) / 2
-    return rate
+from ser_utils.systems.sigwavnet.recipe import learning_rate, make_optimizer, monitoring
 
 
 @dataclass(frozen=True)
@@ -295,8 +261,8 @@ class SideBySide:
         until : time.monotonic() after which no epoch begins
         tell : is told how each epoch went
         """
-        monitor, patience = self.settings["monitor"], self.settings["patience"]
-        sign = -1 if monitor == "val_loss" else 1
+        watched, patience = monitoring(self.settings), self.settings["patience"]
+        monitor, sign = watched["monitor"], -1 if watched["mode"] == "min" else 1
         best, waited = np.full(len(self.trainings), -np.inf), np.zeros(len(self.trainings), int)
         for number in range(self.settings["epochs"]):
             if time.monotonic() > until or (waited > patience).all():
@@ -339,16 +305,3 @@ def _mean_and_std(signals):
 def _class_weights(labels, n_classes):
     counts = np.bincount(labels, minlength=n_classes)
     return len(labels) / ((counts > 0).sum() * np.maximum(counts, 1)) * (counts > 0)
-
-
-def network_of(system: str, n_classes: int, settings: dict[str, Any], **options) -> keras.Model:
-    """A new network of a system; every setting that its constructor names is used.
-
-    Parameters
-    ----------
-    system : "sigwavnet" or "cnn_n_gru"
-    options : more of the constructor's, such as mean and std
-    """
-    known = inspect.signature(NETWORKS[system]).parameters
-    chosen = {name: value for name, value in settings.items() if name in known}
-    return NETWORKS[system](n_classes, **chosen, **options)

@@ -1,0 +1,62 @@
+"""Trainings at the published sizes that ran on an accelerator: what of them ships, and the table that follows from it.
+
+A folder holds provenance.json, histories.csv and a table of predictions per model and protocol, named as in
+`names.result_name`; its fold is the draw of a split, or the fold.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ser_utils.evaluation.metrics import accuracy, score_predictions
+from ser_utils.workspace import read_json
+
+BESIDE = ("loudness", "mfcc")  # baselines
+TABLE = "07_published_sizes"  # its name in results/<dataset>
+
+
+def read_histories(folder: Path) -> pd.DataFrame:
+    """Read the epochs of every training: a table `model, protocol, fold, epoch, loss, uar, val_loss, …`."""
+    return pd.read_csv(folder / "histories.csv")
+
+
+def summarise_published_sizes(folder: Path, scores: pd.DataFrame) -> pd.DataFrame:
+    """Score what ships from an accelerator, the largest network first.
+
+    Parameters
+    ----------
+    folder : see the module
+    scores : as `gather_scores` gives it, for the baselines beside
+
+    Returns
+    -------
+    table `system, model, n, protocol, folds, trainings, epochs, parameters, accuracy_mean, accuracy_sd` (over the draws
+    or folds), `uar, uar_low, uar_high` (all of them together), `loudness, mfcc` (their UAR under the same protocol)
+    """
+    trained = read_json(folder / "provenance.json")["models"]
+    rows = [_summarise(path, trained, scores) for path in sorted(folder.glob("*.parquet"))]
+    return pd.DataFrame(rows).sort_values(["protocol", "n"], ascending=[True, False], ignore_index=True)
+
+
+def _summarise(path, trained, scores) -> dict[str, Any]:
+    system, model, protocol, folds = path.stem.split("-")
+    predictions, made = pd.read_parquet(path), trained[model]
+    measured = score_predictions(predictions)
+    alone = [accuracy(table["emotion"], table["prediction"]) for _, table in predictions.groupby("fold")]
+    baselines = scores[(scores["system"] == "baseline") & (scores["protocol"] == protocol)]
+    uar_of = baselines.drop_duplicates("model").set_index("model")["uar"]
+    return {
+        "system": system,
+        "model": model,
+        "n": made["settings"]["n"],
+        "protocol": protocol,
+        "folds": folds,
+        "trainings": len(alone),
+        "epochs": made["epochs"],
+        "parameters": made["parameters"],
+        "accuracy_mean": pd.Series(alone).mean(),
+        "accuracy_sd": pd.Series(alone).std(),
+        **{key: measured[key] for key in ("uar", "uar_low", "uar_high")},
+        **{name: uar_of.get(name) for name in BESIDE},
+    }

@@ -1,0 +1,119 @@
+"""What an accelerator brings back becomes files in results/ that are held by checksums and made again."""
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ser_utils.systems.sigwavnet.accelerator import TABLE, read_histories, summarise_published_sizes
+from ser_utils.workspace import read_json
+from tools.elsewhere import _save, main
+from tools.verify import altered_files
+
+SPEAKERS, CLASSES = ("03", "08", "09", "10"), ("anger", "neutral")
+UTTERANCES = pd.DataFrame(
+    [(f"{s}{e[0]}{t}", s, e) for s in SPEAKERS for e in CLASSES for t in range(3)],
+    columns=["utterance_id", "speaker", "emotion"],
+)
+
+
+def unit_of(n, epochs):
+    """A unit of two draws and two folds, as `pack` writes it; planned are 4 epochs."""
+    trainings = [
+        {"protocol": protocol, "seed": seed, "fold": fold, "rate": 1.0, "rows": {"test": rows}}
+        for protocol, seed, fold, rows in [
+            ("speaker", 0, 0, list(range(12))),
+            ("speaker", 0, 1, list(range(12, 24))),
+            ("paper", 0, 0, [0, 3, 12, 15]),
+            ("paper", 1, 0, [1, 4, 13, 16]),
+        ]
+    ]
+    unit = {"name": f"emodb-cnn_n_gru-n_{n}", "corpus": "emodb", "system": "cnn_n_gru", "model": f"n_{n}"}
+    settings = {"n": n, "epochs": 4, "sample_rate_hz": 16000}
+    return unit | {"settings": settings, "trainings": trainings, "kept": [0]}, epochs
+
+
+def trained(unit, labels, epochs, *, right):
+    """Outcomes that are right about the first `right` clips of each test part and wrong about the others."""
+    for training in unit["trainings"]:
+        truth = labels[training["rows"]["test"]]
+        said = np.where(np.arange(len(truth)) < right, truth, 1 - truth)
+        history = {name: list(np.linspace(1, 2, epochs)) for name in ("loss", "val_loss", "seconds")}
+        yield SimpleNamespace(
+            history=history, probabilities=np.eye(2)[said], mean=0.0, std=1.0, weights=[np.ones((2, 3))]
+        )
+
+
+@pytest.fixture
+def unpacked(tmp_path):
+    pack, back, results = tmp_path / "pack", tmp_path / "back", tmp_path / "results" / "emodb"
+    for folder in (pack, back, results / "decisions"):
+        folder.mkdir(parents=True)
+    labels = UTTERANCES["emotion"].map(CLASSES.index).to_numpy()
+    np.savez(
+        pack / "emodb_16000.npz",
+        labels=labels,
+        classes=CLASSES,
+        utterance_id=UTTERANCES["utterance_id"].to_numpy(str),
+    )
+    units = [unit_of(18, 3), unit_of(3, 4), unit_of(11, 0)]
+    (pack / "units.json").write_text(json.dumps([unit for unit, _ in units]))
+    for unit, epochs in units[:2]:
+        _save(back, unit, list(trained(unit, labels, epochs, right=3)), "a card")
+    UTTERANCES.to_parquet(results / "decisions" / "utterances.parquet")
+    baselines = [("baseline", name, "speaker", uar) for name, uar in (("loudness", 0.6), ("mfcc", 0.8))]
+    scores = pd.DataFrame(baselines, columns=["system", "model", "protocol", "uar"])
+    scores.to_csv(results / "scores.csv", index=False)
+    facts = json.dumps({"commit": "abc"})
+    main(["unpack", str(pack), str(back / "results.zip"), "--root", str(tmp_path), "--facts", facts])
+    return results
+
+
+def test_decisions_have_the_project_s_columns_and_the_draw_as_fold(unpacked):
+    table = pd.read_parquet(unpacked / "accelerator" / "cnn_n_gru-n_18-paper-2_draws.parquet")
+    assert list(table) == (
+        ["utterance_id", "start_ms", "speaker", "emotion", "prediction", "p_anger", "p_neutral", "fold"]
+    )
+    assert list(table["fold"]) == [0] * 4 + [1] * 4
+    assert table.groupby("fold").apply(lambda t: (t["emotion"] == t["prediction"]).sum()).tolist() == [3, 3]
+    assert list(table["speaker"]) == ["03", "03", "09", "09"] * 2
+    folds = pd.read_parquet(unpacked / "accelerator" / "cnn_n_gru-n_3-speaker-2_folds.parquet")
+    assert sorted(folds["utterance_id"]) == sorted(UTTERANCES["utterance_id"])
+
+
+def test_provenance_tells_what_was_not_reached_and_which_stopped_early(unpacked):
+    made = read_json(unpacked / "accelerator" / "provenance.json")
+    assert (made["device"], made["commit"], made["not_reached"]) == ("a card", "abc", ["n_11"])
+    assert made["packages"].keys() == {"jax", "keras"}
+    stopped = {name: (m["epochs"], m["stopped_at_time_limit"]) for name, m in made["models"].items()}
+    assert stopped == {"n_18": (3, True), "n_3": (4, False)}
+
+
+def test_every_epoch_of_every_training_is_in_the_histories(unpacked):
+    histories = read_histories(unpacked / "accelerator")
+    counted = histories.groupby(["model", "protocol", "fold"])["epoch"].max().unstack("model")
+    assert (counted["n_18"] == 3).all() and (counted["n_3"] == 4).all() and len(counted) == 4
+
+
+def test_the_table_has_accuracy_over_draws_pooled_recall_and_the_baselines(unpacked):
+    table = pd.read_csv(unpacked / f"{TABLE}.csv").set_index(["protocol", "n"])
+    assert list(table.index) == [("paper", 18), ("paper", 3), ("speaker", 18), ("speaker", 3)]
+    of_paper, of_speaker = table.loc[("paper", 18)], table.loc[("speaker", 18)]
+    assert (of_paper["trainings"], of_paper["epochs"], of_paper["parameters"]) == (2, 3, 6)
+    assert (of_paper["accuracy_mean"], of_paper["accuracy_sd"]) == (0.75, 0)
+    assert of_speaker["accuracy_mean"] == of_speaker["uar"] == 0.25
+    assert (of_speaker["loudness"], of_speaker["mfcc"]) == (0.6, 0.8)
+    assert pd.isna(of_paper["loudness"])  # not run under that protocol
+
+
+def test_every_file_has_a_checksum_and_a_changed_decision_changes_the_table(unpacked):
+    apart = {"scores.csv has no checksum"}  # notebook 11 writes it
+    assert set(altered_files(unpacked)) == apart
+    file = unpacked / "accelerator" / "cnn_n_gru-n_18-paper-2_draws.parquet"
+    pd.read_parquet(file).assign(prediction="anger").to_parquet(file)
+    scores, shipped = pd.read_csv(unpacked / "scores.csv"), pd.read_csv(unpacked / f"{TABLE}.csv")
+    assert f"accelerator/{file.name} was altered since its notebook wrote it" in altered_files(unpacked)
+    again = summarise_published_sizes(unpacked / "accelerator", scores)
+    assert list(np.flatnonzero(again["uar"] != shipped["uar"])) == [0]
