@@ -14,6 +14,7 @@ import librosa
 import numpy as np
 import pandas as pd
 from joblib.externals.loky import ProcessPoolExecutor
+from scipy.special import softmax
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.dummy import DummyClassifier
 from sklearn.linear_model import LogisticRegression
@@ -168,8 +169,15 @@ def build_classifier(model: str, constant: str | None = None, *, inner_folds: in
 
 
 def probabilities(classifier: Any, features: np.ndarray) -> np.ndarray:
-    """Class probabilities (n, n_classes), whose highest is the classifier's answer."""
-    return classifier.predict_proba(features)
+    """Class probabilities (n, n_classes), whose highest is the classifier's answer.
+
+    An SVC that is not calibrated (the one on a VAE's latent, which is exported as it is) answers by its votes; for it the
+    softmax of its decision values only ranks.
+    """
+    if hasattr(classifier, "predict_proba"):
+        return classifier.predict_proba(features)
+    values = classifier.decision_function(features)
+    return softmax(np.stack([-values, values], axis=1) if values.ndim == 1 else values, axis=1)
 
 
 def n_parameters(classifier: Any) -> int:
