@@ -67,7 +67,7 @@ def read_own(name: str) -> Source:
     own_words = _read_words(folder)
     words = EMOTION_OF_WORD | own_words
     rows, found, n_rows, notes = _read_rows(place, words)
-    is_gap = rows["emotion"].map(is_missing) & ~rows["emotion"].str.lower().isin(own_words)
+    is_gap = rows["emotion"].map(is_missing).astype(bool) & ~rows["emotion"].str.lower().isin(own_words)
     if (place / "db.yaml").exists() and not is_gap.all():
         reason = "no emotion: the database does not label it"
         found.left_out.extend(LeftOut(path, reason, False) for path in rows["path"][is_gap])
