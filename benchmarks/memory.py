@@ -21,7 +21,7 @@ CHANGES = {
     'profile = "quick"': "profile = {profile!r}",
     'root = ""': "root = {root!r}",
     'speakers = ""': "speakers = {speaker!r}",
-    'chosen = settings("prototype", profile, dataset)': 'chosen = settings("prototype", profile, dataset) | {{"epochs": 1, "group_protocols": []}}',
+    'chosen = settings("prototype", profile, dataset)': 'chosen = settings("prototype", profile, dataset) | {{"epochs": 1}}',
 }
 
 

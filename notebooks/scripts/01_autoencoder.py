@@ -10,7 +10,7 @@
 #
 # **Question.** Can a small network hold 100 ms of one voice in a few numbers and give it back, edges included?
 #
-# **Reads** the utterance table and segments of 00. **Writes** one autoencoder per speaker, group and protocol, and the
+# **Reads** the utterance table and segments of 00. **Writes** one autoencoder per speaker and protocol, and the
 # table `autoencoders` that says where they are, on which scale, and how well they reconstruct.
 #
 # **Reproduces** the prototype paper's encoder, decoder, loss and figure of reconstructions. **Run time** on two cores,
@@ -105,9 +105,10 @@ if data.taught_by:
     print("shared autoencoders are taught by", teachers)
 plan = autoencoder_runs(data)
 own = [run for run in plan if run.protocol == "utterance" and run.is_own]
-alone = [run.but(shared=0) for run in own if data.shared_run(run)]
+compared = own[: chosen["compared"]]
+alone = [run.but(shared=0) for run in compared if data.shared_run(run)]
 weights = 0.0, 100 * chosen["hfenn_weight"]
-other_edges = [run.but(hfenn_weight=weight) for run in own[:2] for weight in weights]
+other_edges = [run.but(hfenn_weight=weight) for run in compared for weight in weights]
 coders = fit_coders(data, [*plan, *alone, *other_edges])
 errors = reconstruction_table(data, coders)
 
@@ -141,7 +142,7 @@ autoencoders.pivot(index="model", columns="protocol", values="mae_db").round(2)
 # stands beside one that never heard another voice. Notebook 02 adds what each is worth for recognising emotions.
 
 # %%
-spoken = errors[(errors["protocol"] == "utterance") & errors["model"].isin([run.model for run in own])]
+spoken = errors[(errors["protocol"] == "utterance") & errors["model"].isin([run.model for run in compared])]
 starts = spoken[spoken["λ"] == chosen["hfenn_weight"]].set_index(["model", "start"])
 starts[["mae_db", "hfenn", "epochs", "seconds"]].round(3)
 
@@ -214,7 +215,6 @@ for name, log_mels in clips.items():
 
 # %%
 weighed = spoken[spoken["start"] == spoken["start"].iloc[0]]
-weighed = weighed[weighed["model"].isin([run.model for run in own[:2]])]
 hfenn = weighed.sort_values(["model", "λ"]).set_index(["model", "λ"])[["mae", "mae_db", "mse", "hfenn"]]
 hfenn.to_csv(workspace.results / "01_hfenn.csv", float_format="%.6f")
 hfenn.round(5)

@@ -95,8 +95,8 @@ print(inspect.getsource(PrototypeLayer.call))
 #
 # ## Training
 #
-# Every speaker is trained under every protocol, and once more under `utterance` with what is asked about below left out:
-# the shared start of 01, and the term that keeps prototypes apart. Then comes the model over all speakers.
+# Every speaker is trained under every protocol; `compared` of them once more under `utterance` with what is asked about
+# below left out: the shared start of 01, and the term that keeps prototypes apart. Then comes the model over all speakers.
 
 # %%
 variants = {"without a shared start": {"shared": 0}, "without the crowding term": {"crowding_weight": 0.0}}
@@ -193,14 +193,17 @@ print(
 #
 # ## What the shared start and the crowding term change
 #
-# Each speaker's own model under `utterance`, as it is and with one of the two left out.
+# The same speakers' own models under `utterance`, as they are and with one of the two left out.
 
 # %%
-compared = {"as it is": runs.own("utterance")}
-compared |= {name: runs.own("utterance", **change) for name, change in variants.items()}
-rows = [row for name, own in compared.items() if own for row in score_models(own.values(), model=name)]
+changed = {name: runs.own("utterance", **change) for name, change in variants.items()}
+unchanged = {
+    m: trained for m, trained in runs.own("utterance").items() if any(m in own for own in changed.values())
+}
+compared = {name: own for name, own in ({"as it is": unchanged} | changed).items() if own}
+rows = [row for name, own in compared.items() for row in score_models(own.values(), model=name)]
 columns = ["accuracy", "macro_f1", "uar", "prototype_score", "prototype_twins"]
-pd.DataFrame(rows).set_index(["level", "model"])[columns].sort_index().round(3)
+pd.DataFrame(rows, columns=["level", "model", *columns]).set_index(["level", "model"]).sort_index().round(3)
 
 # %% [markdown]
 # ## Which emotions are confused
@@ -228,7 +231,7 @@ plt.show()
 
 # %%
 table, log_mels = example.strongest(data.of_classifier["top"])
-figure = prototypes.grid(log_mels, table, rate)
+figure = prototypes.spectrogram_rows(prototypes.by_emotion(log_mels, table), rate)
 caption = f"Strongest prototypes of {example.run.model}, protocol {protocol}, decoded."
 style.save_figure(workspace, figure, "02_prototypes", caption)
 plt.show()

@@ -109,14 +109,15 @@ analysis.compare_selections(index, heard, chosen["top"]).round(1)
 own = (index["speaker"] == voice.speaker).to_numpy()
 distinct = index["distinct"].to_numpy()
 published = (index["published_rank"] <= chosen["top"]).to_numpy()
-figure = prototypes.grid(log_mels[own & distinct], index[own & distinct], rate, columns=chosen["top"])
+rows = prototypes.by_emotion(log_mels[own & distinct], index[own & distinct])
+figure = prototypes.spectrogram_rows(rows, rate)
 caption = f"Prototypes of speaker {voice.speaker} that differ, most typical first."
 style.save_figure(workspace, figure, "03_prototypes", caption)
 plt.show()
 
 # %%
 by_score = index.assign(rank=index["published_rank"])[own & published]
-figure = prototypes.grid(log_mels[own & published], by_score, rate, columns=chosen["top"])
+figure = prototypes.spectrogram_rows(prototypes.by_emotion(log_mels[own & published], by_score), rate)
 caption = f"Prototypes of speaker {voice.speaker} with the highest scores, as published."
 style.save_figure(workspace, figure, "03_prototypes_published", caption)
 plt.show()

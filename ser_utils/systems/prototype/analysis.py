@@ -18,7 +18,7 @@ F0_RANGE_HZ = (50.0, 300.0)  # the paper's
 VOICE_RANGE_HZ = (60.0, 600.0)  # searched in whole recordings
 NEAR_OCTAVE = 2**0.5  # half an octave outside what its recording has, a pitch is an octave fault
 LOW_BAND_HZ = 2000.0
-STRONGEST = (10, 5, 2, 1)  # bands the paper lists of each prototype
+STRONGEST = 10  # bands the paper lists of each prototype
 
 
 def select_prototypes(
@@ -277,7 +277,7 @@ def band_frequencies(sample_rate: int) -> np.ndarray:
     return librosa.mel_frequencies(MEL.n_mels + 2, fmin=0, fmax=sample_rate / 2)[1:-1]
 
 
-def strongest_bands(log_mel: np.ndarray, sample_rate: int, *, n: int = STRONGEST[0]) -> np.ndarray:
+def strongest_bands(log_mel: np.ndarray, sample_rate: int, *, n: int = STRONGEST) -> np.ndarray:
     """Find the n mel bands of each prototype with most power over time, strongest first.
 
     Parameters
@@ -294,23 +294,20 @@ def strongest_bands(log_mel: np.ndarray, sample_rate: int, *, n: int = STRONGEST
 
 
 def list_strongest(index: pd.DataFrame, bands_hz: np.ndarray) -> pd.DataFrame:
-    """List the strongest 10, 5, 2 and 1 bands of each prototype with their nearest notes, from low to high.
+    """List the strongest bands of each prototype with their nearest notes, strongest first.
+
+    The paper's lists of the strongest 10, 5, 2 and 1 are the beginnings of these.
 
     Parameters
     ----------
     index : n lines with emotion and rank
-    bands_hz : Hz (n, at least 10), strongest first
+    bands_hz : Hz (n, 10), strongest first
     """
-    lists = {
-        f"strongest {n}": [
-            " ".join(f"{hz:.0f}={nearest_note(hz)}" for hz in sorted(row[:n])) for row in bands_hz
-        ]
-        for n in STRONGEST
-    }
-    return index[["emotion", "rank"]].reset_index(drop=True).assign(**lists)
+    lists = [" ".join(f"{hz:.0f}={nearest_note(hz)}" for hz in row) for row in bands_hz]
+    return index[["emotion", "rank"]].reset_index(drop=True).assign(strongest=lists)
 
 
-def frequent_bands(index: pd.DataFrame, bands_hz: np.ndarray, n: int = 10) -> pd.DataFrame:
+def frequent_bands(index: pd.DataFrame, bands_hz: np.ndarray, n: int = STRONGEST) -> pd.DataFrame:
     """Count in how many prototypes of a class each band is among the strongest: the n most frequent, a row a class."""
     rows = {}
     for emotion in index["emotion"].unique():

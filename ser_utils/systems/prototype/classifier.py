@@ -107,8 +107,11 @@ def crowding_loss(prototypes: Any, distance: str = "l4") -> Any:
 
 
 def twin_share(prototypes: np.ndarray) -> float:
-    """Measure the share of prototypes (n, n_dimensions) whose correlation with another is above .95."""
-    correlation = np.corrcoef(prototypes) - 2 * np.eye(len(prototypes))
+    """Measure the share of prototypes (n, n_dimensions) whose correlation with another is above .95.
+
+    What all have in common, their mean, is taken away before.
+    """
+    correlation = np.corrcoef(prototypes - prototypes.mean(axis=0)) - 2 * np.eye(len(prototypes))
     return float((correlation.max(axis=1) > ALIKE).mean())
 
 

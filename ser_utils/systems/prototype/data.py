@@ -24,7 +24,7 @@ class Run:
     Parameters
     ----------
     protocol : what is kept apart; "shared" for an autoencoder that other speakers' start from
-    model : "speaker_<id>", a group ("all", "female", "male"), or the teachers of a shared autoencoder ("others…")
+    model : "speaker_<id>", "all", or the teachers of a shared autoencoder ("others…")
     fold, n_folds : number of the fold, and of how many
     changes : (setting, value) pairs in which it differs from the profile
     """
@@ -104,7 +104,7 @@ class PrototypeData:
         return pd.DataFrame({"utterance_id": spoken, "start_ms": np.nan, "fold": 0, "role": role})
 
     def shared_run(self, run: Run) -> Run | None:
-        """Say which autoencoder a run's starts from: none for groups, nor where `shared` is 0."""
+        """Say which autoencoder a run's starts from: none for all speakers, nor where `shared` is 0."""
         wanted = (self.of_coder | dict(run.changes))["shared"]
         return Run("shared", self.taught_by[run.model]) if wanted and run.model in self.taught_by else None
 
@@ -113,9 +113,9 @@ class PrototypeData:
         return replace(run, changes=tuple(change for change in run.changes if change[0] in self.of_coder))
 
     def coder_settings(self, run: Run) -> dict[str, Any]:
-        """Gather the settings of a run's autoencoder; those of shared ones, of groups and of models alone differ."""
+        """Gather the settings of a run's autoencoder; those of shared ones, of all speakers and of speakers alone differ."""
         settings = self.of_coder | dict(run.changes)
-        kind = "shared_" if run.protocol == "shared" else "alone_" if run.is_own else "group_"
+        kind = "shared_" if run.protocol == "shared" else "alone_" if run.is_own else "all_"
         if self.shared_run(run) is None:
             settings |= {name: settings.get(kind + name, settings[name]) for name in ("epochs", "most_train")}
         return settings
@@ -169,8 +169,9 @@ def open_data(
     store = load_store(workspace.folder("features") / "segments")
     segments, of_classifier = of_segments.segment_table(store), dict(of_classifier or {})
     shown = of_segments.choose_speakers(utterances, speakers, most=of_coder["most_speakers"])
-    people = {f"speaker_{speaker}": [speaker] for speaker in shown} | of_segments.groups_of(utterances)
-    teachers, taught_by = teachers_of(shown, people["all"])
+    everybody = of_segments.groups_of(utterances)["all"]
+    people = {f"speaker_{speaker}": [speaker] for speaker in shown} | {"all": everybody}
+    teachers, taught_by = teachers_of(shown, everybody)
     protocols = dict.fromkeys([*of_coder["protocols"], *of_classifier.get("all_protocols", ())])
     folds, impossible = make_all_folds(utterances, segments, protocols, seed=workspace.seed)
     for protocol, table in folds.items():

@@ -16,7 +16,7 @@ from ser_utils.evaluation import metrics
 from ser_utils.evaluation.figures import matrix
 from ser_utils.features.spectral import MEL
 from ser_utils.figures import networks
-from ser_utils.figures.style import DIVERGING, EMOTION_COLOUR, SEQUENTIAL, in_order, panels, show_log_mel
+from ser_utils.figures.style import DIVERGING, EMOTION_COLOUR, in_order, panels, show_log_mel
 from ser_utils.systems.prototype.analysis import band_frequencies
 from ser_utils.workspace import atomic_path
 
@@ -92,57 +92,51 @@ def spectrogram_rows(
     ----------
     rows : name of each row, and its pictures: (dB (n_mels, n_frames), title, pitch track in Hz or None)
     """
-    longest = max(map(len, rows.values()))
-    size = (0.95 * longest + 1.6, 2.5 * len(rows) + 0.4)
-    figure, grid = plt.subplots(len(rows), longest, figsize=size, sharey=True, squeeze=False)
-    for line, (name, pictures) in zip(grid, rows.items(), strict=True):
-        for axes in line[len(pictures) :]:
-            axes.set_visible(False)
-        for axes, (log_mel, title, track) in zip(line, pictures, strict=False):
-            image = show_on_mel_axis(axes, log_mel, sample_rate, vmin=FLOOR_DB, vmax=0)
-            image.set_cmap(PUBLISHED_MAP)
-            axes.set_title(title, fontsize=7)
+    longest, (n_mels, n_frames) = max(map(len, rows.values())), next(iter(rows.values()))[0][0].shape
+    size = (0.75 * longest + 1.9, 1.5 * len(rows) + 0.7)
+    figure, grid = plt.subplots(len(rows), figsize=size, sharex=True, squeeze=False)
+    for axes, (name, pictures) in zip(grid[:, 0], rows.items(), strict=True):
+        # one picture a row: an axes for each spectrogram would take ten times as long
+        wall = np.full((n_mels, longest * (n_frames + 1)), np.nan)
+        for left, (log_mel, title, track) in zip(
+            range(0, wall.shape[1], n_frames + 1), pictures, strict=False
+        ):
+            wall[:, left : left + n_frames] = log_mel
+            axes.text(left + n_frames / 2, n_mels + 3, title, ha="center", fontsize=7)
             if track is not None and np.isfinite(track).any():
-                times = np.linspace(0, image.get_extent()[1], len(track))
-                axes.plot(times, _band_of(track, sample_rate), "w.-", markersize=3, linewidth=1)
-                axes.axhline(_band_of(np.nanmean(track), sample_rate), color="w", linestyle=":", linewidth=1)
-        line[0].set_ylabel(name, fontsize=8)
+                times = left + np.linspace(0, n_frames, len(track))
+                mean = np.full(len(track), _band_of(np.nanmean(track), sample_rate))
+                axes.plot(
+                    times, _band_of(track, sample_rate), "w.-", times, mean, "w:", markersize=2, linewidth=0.8
+                )
+        extent = (0, wall.shape[1], 0, n_mels)
+        limits = {"vmin": FLOOR_DB, "vmax": 0, "cmap": PUBLISHED_MAP, "extent": extent}
+        image = axes.imshow(wall, origin="lower", aspect="auto", interpolation="nearest", **limits)
+        ticks = [hertz for hertz in HERTZ if hertz < sample_rate / 2]
+        axes.set_yticks(_band_of(ticks, sample_rate), ticks, fontsize=6)
+        axes.set_ylabel(name, fontsize=8, color=EMOTION_COLOUR.get(name, "black"))
+        axes.set_xticks([])
+        axes.spines[:].set_visible(False)
+        axes.grid(False)
+    milliseconds = 1000 * MEL.hop_length * n_frames / sample_rate
+    axes.set_xlabel(f"Hz on a mel axis; each {milliseconds:.0f} ms wide", fontsize=8)
     figure.suptitle(heading, fontsize=10)
-    figure.supxlabel("time (ms)", fontsize=8)
-    figure.colorbar(image, ax=grid, label="dB", aspect=30)
+    figure.colorbar(image, ax=grid, label="dB", aspect=12 * len(rows))
     return figure
 
 
-def grid(log_mels: np.ndarray, index: pd.DataFrame, sample_rate: int, *, columns: int = 10) -> Figure:
-    """Draw prototypes of one speaker: a row per emotion, the first ranks first.
+def by_emotion(log_mels: np.ndarray, index: pd.DataFrame) -> dict[str, list]:
+    """Arrange prototypes as rows of `spectrogram_rows`: a row per emotion, in the order of `rank`.
 
     Parameters
     ----------
     log_mels : dB (n, n_mels, n_frames) of the n lines of `index`, which has emotion, rank and score
     """
-    emotions, columns = in_order(index["emotion"]), min(columns, int(index["rank"].max()))
-    n_mels, n_frames = np.shape(log_mels)[1:]
-    gap, room = 1, 22  # frames between pictures, bands above them for the score
-    # one picture of all: an axes for each would take ten times as long
-    wall = np.full((len(emotions) * (n_mels + room), columns * (n_frames + gap)), np.nan)
-    figure, axes = plt.subplots(figsize=(0.75 * columns + 1.9, 1.15 * len(emotions) + 0.5))
-    for log_mel, row in zip(log_mels, index.itertuples(), strict=True):
-        if row.rank <= columns:
-            top, left = emotions.index(row.emotion) * (n_mels + room), (row.rank - 1) * (n_frames + gap)
-            wall[top + room : top + room + n_mels, left : left + n_frames] = log_mel[::-1]
-            axes.text(left + n_frames / 2, top + room - 4, f"{row.score:.0f} %", ha="center", fontsize=7)
-    image = axes.imshow(wall, aspect="auto", vmin=FLOOR_DB, vmax=0, cmap=SEQUENTIAL, interpolation="nearest")
-    middles = (np.arange(len(emotions)) + 0.5) * (n_mels + room) + room / 2
-    axes.set_yticks(middles, emotions)
-    for label, emotion in zip(axes.get_yticklabels(), emotions, strict=True):
-        label.set_color(EMOTION_COLOUR[emotion])
-    axes.set_xticks((np.arange(columns) + 0.5) * (n_frames + gap), range(1, columns + 1))
-    milliseconds = 1000 * 256 * n_frames / sample_rate
-    axes.set_xlabel(f"rank; each {milliseconds:.0f} ms wide, 0 to {sample_rate / 2000:g} kHz high (mel)")
-    axes.spines[:].set_visible(False)
-    axes.grid(False)
-    figure.colorbar(image, ax=axes, label="dB", shrink=0.6)
-    return figure
+    rows = {emotion: [] for emotion in in_order(index["emotion"])}
+    for place in np.argsort(index["rank"], kind="stable"):
+        line = index.iloc[place]
+        rows[line["emotion"]].append((log_mels[place], f"{line['score']:.0f} %", None))
+    return rows
 
 
 def class_recall(table: pd.DataFrame) -> Figure:
@@ -338,7 +332,7 @@ def training_report(runs, model: str, scores: pd.DataFrame, sample_rate: int) ->
     truth, prediction = shown.predictions["emotion"], shown.predictions["prediction"]
     yield networks.confusion_matrix(truth, prediction, title=f"segments, {shown.run.protocol}")
     table, log_mels = shown.strongest(settings["top"])
-    yield grid(log_mels, table, sample_rate)
+    yield spectrogram_rows(by_emotion(log_mels, table), sample_rate)
 
 
 def save_report(path: Path, pages: Iterable[Figure], title: str) -> Path:

@@ -20,13 +20,12 @@ from ser_utils.training.parallel import run_tasks
 
 
 def autoencoder_runs(data: PrototypeData) -> list[Run]:
-    """List the autoencoders of notebook 01: each speaker under each protocol, groups under those the profile names.
+    """List the autoencoders of notebook 01: each speaker under each protocol, and all speakers under `utterance`.
 
     A voice with too few clips to learn from and to be tested on is left out.
     """
-    models = [model for model in data.people if model not in data.taught_by.values()]
-    runs = [Run(p, model) for model in models for p in data.of_coder["protocols"] if p in data.folds]
-    runs = [run for run in runs if run.is_own or run.protocol in data.of_coder["group_protocols"]]
+    runs = [Run(p, model) for model in data.people for p in data.of_coder["protocols"] if p in data.folds]
+    runs = [run for run in runs if run.is_own or (run.protocol, run.model) == ("utterance", "all")]
     return [run for run in runs if all(len(data.pick(run, role)) for role in ("train", "test"))]
 
 
@@ -64,11 +63,12 @@ class PrototypeRuns:
 
         Parameters
         ----------
-        variants : settings with which the speakers' own models are trained once more under `utterance`
+        variants : settings with which some speakers' own models are trained once more under `utterance`
         """
         names = [model for model in data.people if Run("", model).is_own]
         runs = [Run(p, model) for model in names for p in data.of_coder["protocols"] if p in data.folds]
-        runs += [run.but(**changes) for changes in variants for run in runs if run.protocol == "utterance"]
+        compared = [run for run in runs if run.protocol == "utterance"][: data.of_coder["compared"]]
+        runs += [run.but(**changes) for changes in variants for run in compared]
         for protocol in (p for p in data.of_classifier["all_protocols"] if p in data.folds):
             numbers = sorted(set(data.folds[protocol]["fold"]))
             runs += [Run(protocol, "all", fold, len(numbers)) for fold in numbers]

@@ -165,8 +165,7 @@ def test_strongest_bands_are_listed_with_their_notes():
     bands_hz = np.tile([440.0, 220, 880, 110, 55, 1760, 3520, 262, 330, 392], (2, 1))
     index = pd.DataFrame({"emotion": "anger", "rank": [1, 2]})
     listed = analysis.list_strongest(index, bands_hz)
-    assert listed["strongest 1"].tolist() == ["440=A4"] * 2
-    assert listed["strongest 2"][0] == "220=A3 440=A4"
+    assert listed["strongest"].str.startswith("440=A4 220=A3 880=A5 110=A2 55=A1 ").all()
     counts = analysis.frequent_bands(index, bands_hz)
     assert counts.shape == (1, 10) and counts.loc["anger", 1] == "55 Hz A1: 2"
 
