@@ -18,6 +18,7 @@
 # minute on the demo corpus, half an hour on RAVDESS.
 
 # %%
+import keras
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -26,7 +27,7 @@ from ser_utils.evaluation.metrics import compare_paired, per_class, score_predic
 from ser_utils.figures import networks, spectrograms, style
 from ser_utils.profiles import settings, settings_table
 from ser_utils.systems import feature_network, study
-from ser_utils.training.folds import averaged
+from ser_utils.training.folds import ClipBatches, averaged, fold_data, tasks_of
 from ser_utils.workspace import Workspace
 
 # %% tags=["parameters"]
@@ -72,7 +73,11 @@ for kind, store in stores.items():
 
 # %%
 lengths = stores["log_mel"].table["n_rows"].to_numpy()
-at_random, alike = feature_network.padding_shares(lengths, chosen["batch_size"], seed)
+empty = [np.empty((n, 0)) for n in lengths]
+batches = ClipBatches(empty, batch_size=chosen["batch_size"], shuffle=True).batches
+dealt = np.array_split(np.random.default_rng(seed).permutation(len(lengths)), len(batches))
+padded = [sum(len(rows) * lengths[rows].max() for rows in dealing) for dealing in (dealt, batches)]
+at_random, alike = np.array(padded) / lengths.sum() - 1
 print(
     f"padding, as a share of the speech: {at_random:.0%} in random batches, {alike:.0%} in batches of like lengths"
 )
@@ -213,9 +218,20 @@ per_class(predictions["emotion"], predictions["prediction"]).round(2)
 # weight of each time step in the decision.
 
 # %%
-examples = feature_network.attention_examples(
-    results["cnn_bilstm_log_mel", strictest], models["cnn_bilstm_log_mel"], folds[strictest]
-)
+result = results["cnn_bilstm_log_mel", strictest]
+network = keras.saving.load_model(result["paths"][0], safe_mode=True)
+first = tasks_of(models["cnn_bilstm_log_mel"], folds[strictest], strictest)[0]
+data = fold_data(first)
+recognised = result["predictions"].query("fold == fold.min() and emotion == prediction")
+
+# %%
+examples = []
+for row in recognised.drop_duplicates("emotion").itertuples():
+    i = data.table.index[data.table["utterance_id"] == row.utterance_id][0]
+    scaled = ((data.clips[i] - data.scale[0][i]) / data.scale[1][i])[None].astype("float32")
+    n_frames = np.array([scaled.shape[1]], "int32")
+    weights = feature_network.attention_over_time(network, scaled, n_frames)[0]
+    examples.append((data.clips[i], weights, row.emotion))
 step_ms = 1000 * feature_network.STEP_FRAMES * chosen["hop_length"] / chosen["sample_rate_hz"]
 print(f"{len(examples)} emotions recognised in the first fold, steps of {step_ms:.0f} ms")
 

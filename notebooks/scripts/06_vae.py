@@ -30,9 +30,10 @@ import pandas as pd
 import tensorflow as tf
 from IPython.display import Audio, display
 from sklearn.neighbors import NearestNeighbors
+from sklearn.svm import SVC
 from threadpoolctl import threadpool_limits
 
-from ser_utils.evaluation.metrics import compare_paired
+from ser_utils.evaluation.metrics import compare_paired, unweighted_average_recall
 from ser_utils.features import spectral as features
 from ser_utils.features.audio import load_audio, save_audio
 from ser_utils.features.store import build_store
@@ -41,7 +42,7 @@ from ser_utils.profiles import settings, settings_table
 from ser_utils.systems import study
 from ser_utils.systems.vae import figures as vae
 from ser_utils.systems.vae import training
-from ser_utils.systems.vae.network import ACTIVE_VARIANCE, INPUTS, voice_classifier
+from ser_utils.systems.vae.network import ACTIVE_VARIANCE, INPUTS, active_units, voice_classifier
 from ser_utils.training.fit import best_epoch
 from ser_utils.workspace import Workspace
 
@@ -116,7 +117,15 @@ print(
 # "selection on test".
 
 # %%
-statistics, statistic_names = training.utterance_statistics(store, chosen)
+unused = {f"pitch_{method}_hz" for method in features.PITCH_METHODS if method != chosen["pitch"]}
+columns = [i for i, name in enumerate(names) if name not in unused]
+statistic_names = features.voice_statistic_names([names[i] for i in columns])
+statistics = np.stack(
+    [
+        features.voice_statistics(store.array[first : first + count, columns], within_db=chosen["within_db"])
+        for first, count in zip(table["first_row"], table["n_rows"], strict=True)
+    ]
+)
 assert np.isfinite(statistics).all()
 pd.DataFrame(statistics, columns=statistic_names).groupby(table["emotion"])[
     [f"mean pitch_{chosen['pitch']}_hz", "mean band_energy_ratio_db", "mean spectral_centroid_hz"]
@@ -368,7 +377,22 @@ else:
 # The weight $\beta$ limits how much the latent says. Same fold, same seed; the UAR is of the latent alone, on validation.
 
 # %%
-training.compare_betas(workspace, statistics, fold, chosen, f"{shown}-0").round(3)
+train, watched = fold.places("train"), fold.places("validation")
+by_beta = {}
+for beta in sorted({chosen["beta"], *chosen["betas"]}):
+    other, changed = fold, chosen | {"beta": beta}
+    if beta != chosen["beta"]:
+        label = f"{shown}-0-beta_{beta}"
+        other = training.train_vae(workspace, statistics, table, fold.fold, changed, label)
+    means, emotion = other.outputs["mean"], table["emotion"]
+    prediction = SVC().fit(means[train], emotion.iloc[train]).predict(means[watched])
+    by_beta[beta] = {
+        "active units": active_units(means).sum(),
+        "KL (nats)": other.kl.sum(),
+        "error / variance": ((other.outputs["reconstruction"] - other.x)[watched] ** 2).mean(),
+        "UAR of the latent": unweighted_average_recall(emotion.iloc[watched], prediction),
+    }
+pd.DataFrame(by_beta).T.rename_axis("β").round(3)
 
 # %% [markdown]
 # KL, in nats, is how much the latent says about a clip. The number of active units falls later or not at all, because a

@@ -78,7 +78,12 @@ def show(figure, name, caption):
 
 
 # %%
-marked(embeddings.describe_encoders(loaded))
+architectures = {encoder.name: encoder.model.architecture for encoder in loaded}
+about = pd.DataFrame({"layers": {name: a.num_hidden_layers for name, a in architectures.items()}})
+about["width"] = [a.hidden_size for a in architectures.values()]
+about["parameters"] = [encoder.model.count_params() for encoder in loaded]
+about["normalises before a sublayer"] = [a.do_stable_layer_norm for a in architectures.values()]
+marked(about)
 
 # %% [markdown]
 # ## Embedding, once

@@ -13,7 +13,7 @@ from ser_utils.features.frames import frame_store
 from ser_utils.features.store import FeatureStore
 from ser_utils.systems.sigwavnet.waveforms import softmax_over_time, time_mask
 from ser_utils.systems.spectrogram_cnn import ClipInput, ConvolutionBlock, clip_inputs
-from ser_utils.training.folds import ClipBatches, FoldTask, fold_data, tasks_of
+from ser_utils.training.folds import FoldTask
 from ser_utils.workspace import Workspace
 
 KINDS = ("log_mel", "mfcc")
@@ -190,44 +190,3 @@ def models_of(
     models = {f"{name}_{kind}": (network, kind) for name, network in networks.items() for kind in stores}
     tasks = {name: task(name, *about) for name, about in models.items()}
     return tasks | {BY_SPEAKER: task(BY_SPEAKER, networks["deep_cnn"], "log_mel", scale="speaker")}
-
-
-def padding_shares(lengths: np.ndarray, batch_size: int, seed: int = 0) -> tuple[float, float]:
-    """How much padding clips of `lengths` (frames) need, as a share of their own frames.
-
-    Returns
-    -------
-    the share in batches dealt at random, and in batches of like lengths as they are trained on
-    """
-    dealt = np.random.default_rng(seed).permutation(len(lengths))
-    batches = ClipBatches([np.empty((n, 0)) for n in lengths], batch_size=batch_size, shuffle=True).batches
-    at_random = np.array_split(dealt, len(batches))
-    padded = [sum(len(rows) * lengths[rows].max() for rows in dealing) for dealing in (at_random, batches)]
-    return tuple(frames / lengths.sum() - 1 for frames in padded)
-
-
-def attention_examples(
-    result: dict[str, Any], model: FoldTask, folds: pd.DataFrame
-) -> list[tuple[np.ndarray, np.ndarray, str]]:
-    """One test clip per emotion that the first fold's network recognises, and where its attention lies.
-
-    Parameters
-    ----------
-    result : of `run_folds` for `model` on `folds`
-
-    Returns
-    -------
-    list of (frames (n_frames, n_features), weights (steps,), emotion)
-    """
-    task = tasks_of(model, folds, "")[0]
-    network, data = keras.saving.load_model(result["paths"][0], safe_mode=True), fold_data(task)
-    first, place = task.fold["fold"].iloc[0], pd.Index(data.table["utterance_id"])
-    tested = result["predictions"]
-    tested = tested[(tested["fold"] == first) & (tested["emotion"] == tested["prediction"])]
-    examples = []
-    for row in tested.drop_duplicates("emotion").itertuples():
-        i = place.get_loc(row.utterance_id)
-        scaled = ((data.clips[i] - data.scale[0][i]) / data.scale[1][i])[None].astype("float32")
-        weights = attention_over_time(network, scaled, np.array([scaled.shape[1]], "int32"))[0]
-        examples.append((data.clips[i], weights, row.emotion))
-    return examples

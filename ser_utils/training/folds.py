@@ -15,13 +15,7 @@ from keras import ops
 from ser_utils.corpora.loading import EMOTIONS
 from ser_utils.features.augmentation import mask_bands, mask_frames
 from ser_utils.features.store import FeatureStore, load_store
-from ser_utils.training.fit import (
-    best_epoch,
-    class_weights,
-    code_of,
-    compile_for_lengths,
-    fit_or_load,
-)
+from ser_utils.training.fit import best_epoch, class_weights, code_of, compile_for_lengths, fit_or_load
 from ser_utils.training.parallel import run_tasks
 from ser_utils.workspace import Workspace, content_key, read_json
 

@@ -239,20 +239,6 @@ def head_models(workspace: Workspace, embeddings: Embeddings, options: dict[str,
     return models
 
 
-def describe_encoders(encoders: list[Encoder]) -> pd.DataFrame:
-    """One row per encoder: layers, width, parameters, and where it normalises."""
-    rows = {}
-    for encoder in encoders:
-        a = encoder.model.architecture
-        rows[encoder.name] = {
-            "layers": a.num_hidden_layers,
-            "width": a.hidden_size,
-            "parameters": encoder.model.count_params(),
-            "normalises": "before a sublayer" if a.do_stable_layer_norm else "after a sublayer",
-        }
-    return pd.DataFrame(rows).T.rename_axis("encoder")
-
-
 def layer_weights(paths: list[Path]) -> np.ndarray:
     """The mixtures that trained `layer_weighting` heads learned, float (n_models, n_states)."""
     models = [keras.saving.load_model(path, safe_mode=True) for path in paths]

@@ -10,19 +10,10 @@ import pandas as pd
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
-from ser_utils.evaluation.metrics import unweighted_average_recall
-from ser_utils.features.spectral import (
-    PITCH_METHODS,
-    voice_feature_names,
-    voice_statistic_names,
-    voice_statistics,
-)
-from ser_utils.features.store import FeatureStore
 from ser_utils.systems.baselines import classifier_predictions
 from ser_utils.systems.vae.network import (
     KLWarmUp,
     VariationalAutoencoder,
-    active_units,
     classifier_inputs,
     kl_divergence,
 )
@@ -31,23 +22,6 @@ from ser_utils.workspace import Workspace, content_key
 
 # The share of silence, `within_db`, was chosen by the SVC's scores on RAVDESS's speaker folds
 LOOKED_AT = {"ravdess"}
-
-
-def utterance_statistics(store: FeatureStore, settings: dict[str, Any]) -> tuple[np.ndarray, list[str]]:
-    """One vector per utterance, of the frames of `voice_features`, with the pitch that the settings choose.
-
-    Returns
-    -------
-    float32 (n_utterances, n_statistics) in the store's order, and the names of the statistics
-    """
-    names = voice_feature_names(settings["n_mfcc"])
-    unused = {f"pitch_{method}_hz" for method in PITCH_METHODS if method != settings["pitch"]}
-    columns = [i for i, name in enumerate(names) if name not in unused]
-    statistics = [
-        voice_statistics(store.array[first : first + count, columns], within_db=settings["within_db"])
-        for first, count in zip(store.table["first_row"], store.table["n_rows"], strict=True)
-    ]
-    return np.stack(statistics), voice_statistic_names([names[i] for i in columns])
 
 
 def build_vae(n_features: int, settings: dict[str, Any], seed: int = 0) -> VariationalAutoencoder:
@@ -193,28 +167,3 @@ def classify(vaes: list[FoldVae], inputs: str) -> dict[str, Any]:
     }
     predictions = pd.concat(tables, ignore_index=True)
     return {"predictions": predictions, "seconds_to_train": seconds, "learned_from": learned_from, "svc": svc}
-
-
-def compare_betas(
-    workspace: Workspace, statistics: np.ndarray, vae: FoldVae, settings: dict[str, Any], label: str
-) -> pd.DataFrame:
-    """What the weight of the KL divergence does, on the fold of `vae`: one row per beta of the settings.
-
-    The UAR is of an SVC on the latent alone, on validation.
-    """
-    table, train, watched = {}, vae.places("train"), vae.places("validation")
-    for beta in sorted({settings["beta"], *settings["betas"]}):
-        other = vae
-        if beta != settings["beta"]:
-            changed = settings | {"beta": beta}
-            other = train_vae(workspace, statistics, vae.rows, vae.fold, changed, f"{label}-beta_{beta}")
-        latent, emotion = other.outputs["mean"], vae.rows["emotion"]
-        prediction = SVC().fit(latent[train], emotion.iloc[train]).predict(latent[watched])
-        error = (other.outputs["reconstruction"] - other.x)[watched]
-        table[beta] = {
-            "active units": int(active_units(latent).sum()),
-            "KL (nats)": other.kl.sum(),
-            "error / variance": (error**2).mean(),
-            "UAR of the latent": unweighted_average_recall(emotion.iloc[watched], prediction),
-        }
-    return pd.DataFrame(table).T.rename_axis("β")
