@@ -2,7 +2,7 @@
 # jupyter:
 #   graph:
 #     reads: ["02"]
-#     settings: [prototype_classifier]
+#     settings: [prototype, prototype_classifier]
 # ---
 
 # %% [markdown]

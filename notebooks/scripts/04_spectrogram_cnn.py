@@ -294,7 +294,7 @@ plt.show()
 
 # %%
 histories = spectrogram_cnn.published_histories(results, plan)
-spectrogram_cnn.beside_published(histories).round(3)
+spectrogram_cnn.compare_with_published(histories).round(3)
 
 # %% [markdown]
 # Five other draws of the split were trained on an accelerator, where their files ship with the results.
@@ -302,7 +302,7 @@ spectrogram_cnn.beside_published(histories).round(3)
 # %%
 elsewhere = REPOSITORY / "results" / workspace.name / "accelerator" / "04_histories.csv"
 if elsewhere.exists():
-    table = spectrogram_cnn.beside_published(pd.read_csv(elsewhere))
+    table = spectrogram_cnn.compare_with_published(pd.read_csv(elsewhere))
     table.to_csv(workspace.results / "04_published.csv", index=False, float_format="%.6f")
     table["of the best, chosen by test"] = table["best"] - table["neighbours"]
     display(table.round(3))

@@ -425,7 +425,7 @@ def published_histories(
     return histories.assign(epoch=histories["epoch"] + 1)
 
 
-def beside_published(histories: pd.DataFrame) -> pd.DataFrame:
+def compare_with_published(histories: pd.DataFrame) -> pd.DataFrame:
     """What the source reports beside what was measured, one row a training.
 
     Parameters

@@ -13,8 +13,8 @@ from ser_utils.systems.spectrogram_cnn import (
     PUBLISHED,
     ConvolutionBlock,
     SpectrogramTask,
-    beside_published,
     clip_cnn,
+    compare_with_published,
     count_clips,
     image_cnn,
     plan_study,
@@ -367,7 +367,7 @@ def test_a_training_is_shown_beside_the_published_one():
         )
         for draw, curve in curves.items()
     )
-    row = beside_published(histories).iloc[0]
+    row = compare_with_published(histories).iloc[0]
     assert (row["published"], row["published_epoch"], row["epochs_published"]) == (0.7438, 236, 300)
     assert row["draws"] == "0.600 0.500" and row["best"] == pytest.approx(0.55)
     assert row["last"] == pytest.approx((0.4 + 0.1) / 2) and row["neighbours"] == pytest.approx(
@@ -380,7 +380,7 @@ def test_the_table_that_ships_follows_from_its_histories_and_decisions():
     folder = REPOSITORY / "results" / "aesdd"
     histories = pd.read_csv(folder / "accelerator" / "04_histories.csv")
     shipped = pd.read_csv(folder / "04_published.csv")
-    pd.testing.assert_frame_equal(beside_published(histories), shipped, atol=1e-5, rtol=0)
+    pd.testing.assert_frame_equal(compare_with_published(histories), shipped, atol=1e-5, rtol=0)
     for (net, rate), training in histories.groupby(["net", "rate"]):
         decided = pd.read_parquet(folder / "accelerator" / f"04_{net}-{rate:g}.parquet")
         right = (decided["prediction"] == decided["emotion"]).groupby(decided["fold"]).mean()

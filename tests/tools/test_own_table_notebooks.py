@@ -5,12 +5,15 @@ from types import SimpleNamespace
 from unittest.mock import MagicMock
 
 import matplotlib
+import numpy as np
 import pandas as pd
 import pytest
 
-from ser_utils.evaluation.splits import leaks_beyond, segment_rows
+from ser_utils.evaluation.splits import audit_leakage, leaks_beyond
 from ser_utils.profiles import settings
+from ser_utils.systems import study
 from ser_utils.systems.prototype.analysis import compare_scorings
+from ser_utils.systems.vae import training as vae
 from ser_utils.workspace import Workspace
 from tools import notebooks
 
@@ -51,21 +54,19 @@ def own_table(n_speakers, corpus="mine"):
     return table.assign(pcm_sha256=table["utterance_id"], sample_rate_hz=16_000)
 
 
-def fold_cell(number, table, tmp_path):
-    chosen = settings(SYSTEMS[number], "quick")
-    if number == "07":
-        chosen = {system: settings(system, "quick") for system in ("sigwavnet", "cnn_n_gru")}
-    segments = segment_rows(table).drop(columns="corpus")
-    names = {"utterances": table, "table": table, "segments": segments, "chosen": chosen}
-    return run_cell(number, "make_all_folds(", workspace=Workspace(str(tmp_path), "quick"), **names)
+def folds_of(system, table, tmp_path):
+    """The folds of one system, as its notebook makes them."""
+    return study.make_system_folds(
+        Workspace(str(tmp_path), "quick"), table, system, settings(system, "quick")
+    )
 
 
 @pytest.mark.parametrize("n_speakers", [1, 4])
 @pytest.mark.parametrize("number", SYSTEMS)
 def test_folds_are_made_of_what_a_table_knows(number, n_speakers, tmp_path, monkeypatch, capsys):
+    assert "study.make_system_folds(" in "\n".join(code_of(number)[-1])
     monkeypatch.setattr(Workspace, "save_folds", lambda *_, **__: None)
-    left = fold_cell(number, own_table(n_speakers), tmp_path)
-    made = left["folds_of"]["sigwavnet"] if number == "07" else left["folds"]
+    made = folds_of(SYSTEMS[number], own_table(n_speakers), tmp_path)
     wanted = {"paper"} if number == "07" else {"paper", "utterance"}
     assert set(made) == wanted | ({"speaker"} if n_speakers > 1 else set())
     told = capsys.readouterr().out
@@ -83,9 +84,14 @@ def test_no_later_cell_counts_on_a_protocol_that_may_be_missing(number):
 
 def test_the_audit_of_ravdess_tells_that_a_setting_was_chosen_on_it(tmp_path, monkeypatch):
     monkeypatch.setattr(Workspace, "save_folds", lambda *_, **__: None)
+    statistics = np.random.default_rng(0).normal(size=(60, 6))
     for corpus, leaks in (("mine", ""), ("ravdess", "selection on test")):
-        left = fold_cell("06", own_table(4, corpus), tmp_path)
-        assert leaks_beyond(left["audits"]["speaker"], "speaker") == leaks
+        table = own_table(4, corpus)
+        split = folds_of("vae", table, tmp_path)["speaker"]
+        fold, workspace = split[split["fold"] == 0], Workspace(str(tmp_path / corpus), "smoke", root=tmp_path)
+        trained = vae.train_vae(workspace, statistics, table, fold, settings("vae", "smoke"), "a")
+        audit = audit_leakage(fold, table, fit=trained.fitted.learned_from)
+        assert leaks_beyond(audit, "speaker") == leaks
 
 
 def test_one_file_of_a_low_rate_does_not_change_the_rate_of_prototypes():
@@ -113,9 +119,10 @@ def test_scorings_are_set_beside_chance():
 
 
 def test_only_clips_that_a_wavelet_network_did_not_learn_from_are_called_test():
-    folds = pd.DataFrame({"utterance_id": ["a", "b"] * 2, "fold": [0, 0, 1, 1]})
-    folds["role"] = ["test", "train", "train", "test"]
-    tasks = [SimpleNamespace(fold=own) for _, own in folds.groupby("fold")]
-    plan = {("sigwavnet", "network", "speaker"): (folds, None, tasks)}
+    predictions = pd.DataFrame(
+        {"utterance_id": ["a", "b"], "fold": [0, 1]}
+    )  # each fold has a test part of its own
+    results = {("sigwavnet", "network", "speaker"): {"predictions": predictions}}
     utterances = pd.DataFrame({"utterance_id": ["b"], "emotion": ["anger"]})
-    assert run_cell("07", "tested = ", plan=plan, utterances=utterances, strictest="speaker")["inside"] == {}
+    left = run_cell("07", "tested = ", results=results, utterances=utterances, strictest="speaker")
+    assert left["inside"] == {}

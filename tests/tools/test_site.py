@@ -230,7 +230,7 @@ def test_the_workflow_publishes_what_make_builds():
     steps = [step for job in workflow["jobs"].values() for step in job["steps"]]
     targets = re.findall(r"^([a-z-]+):", (REPOSITORY / "Makefile").read_text(), re.M)
     called = [name for step in steps for name in re.findall(r"^make ([a-z-]+)", step.get("run", ""))]
-    assert called == ["setup", "reproduce", "site"] and set(called) <= set(targets)
+    assert called == ["setup-dev", "reproduce", "site"] and set(called) <= set(targets)
     published = next(step["with"]["path"] for step in steps if "upload-pages" in step.get("uses", ""))
     assert published == "build/site"
     assert workflow[True]["push"] == {"tags": ["v*"]}  # YAML reads "on" as true
