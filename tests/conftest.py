@@ -24,6 +24,7 @@ def data_dir():
     return Path(os.environ["SER_DATA_DIR"]).resolve()
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks
 def pytest_collection_modifyitems(items):
     """Side by side, a file's tests stay together, since they share trained models; the longest wait comes first."""
     items.sort(key=lambda item: "smoke" not in getattr(item, "fixturenames", ()))
