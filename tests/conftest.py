@@ -24,7 +24,7 @@ def data_dir():
     return Path(os.environ["SER_DATA_DIR"]).resolve()
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks
+@pytest.hookimpl(wrapper=True)  # runs before pytest-xdist reads the marks
 def pytest_collection_modifyitems(items):
     """Side by side, a file's tests stay together, since they share trained models; the longest wait comes first."""
     items.sort(key=lambda item: "smoke" not in getattr(item, "fixturenames", ()))
@@ -32,3 +32,4 @@ def pytest_collection_modifyitems(items):
         if not item.get_closest_marker("xdist_group"):
             name = "smoke" if "smoke" in getattr(item, "fixturenames", ()) else str(item.path)
             item.add_marker(pytest.mark.xdist_group(name))
+    return (yield)
