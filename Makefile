@@ -174,7 +174,7 @@ bench: setup-dev ## measure speed and memory, side by side with the literal vers
 # --- tests ---------------------------------------------------------------------------------------------
 
 # files of tests side by side; see tests/conftest.py
-PYTEST = $(BIN)/python -m pytest -q -n $(or $(JOBS),logical) --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
+PYTEST = $(BIN)/python -m pytest -q -n $(or $(JOBS),logical) --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 test: setup-dev ## unit tests, notebooks in profile smoke, real recordings where SER_DATA_DIR has them
 	@$(PYTEST) -m "not slow"

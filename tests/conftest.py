@@ -24,12 +24,6 @@ def data_dir():
     return Path(os.environ["SER_DATA_DIR"]).resolve()
 
 
-@pytest.hookimpl(wrapper=True)  # runs before pytest-xdist reads the marks
 def pytest_collection_modifyitems(items):
-    """Side by side, a file's tests stay together, since they share trained models; the longest wait comes first."""
-    items.sort(key=lambda item: "smoke" not in getattr(item, "fixturenames", ()))
-    for item in items:
-        if not item.get_closest_marker("xdist_group"):
-            name = "smoke" if "smoke" in getattr(item, "fixturenames", ()) else str(item.path)
-            item.add_marker(pytest.mark.xdist_group(name))
-    return (yield)
+    """The longest wait comes first: the notebooks of smoke, and the rest of their file."""
+    items.sort(key=lambda item: item.path.name != "test_notebooks.py")
