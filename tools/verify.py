@@ -310,7 +310,7 @@ def rescore(workspace: Workspace) -> list[str]:
         scores = gather_scores(restored)
         tables = derived_tables(restored, utterances, scores, epochs_of(made))
         tables["costs"] = gather_costs(restored).drop(columns="machine")
-    if (folder / "accelerator").exists():
+    if (folder / "accelerator" / "provenance.json").exists():  # of the waveform networks
         tables[accelerator.TABLE] = accelerator.summarise_published_sizes(folder / "accelerator", scores)
     wrong += compare_scores(readme.read_scores(folder / "scores.csv"), scores, tolerance=ROUNDING)
     for name, fresh in tables.items():
