@@ -22,7 +22,7 @@ from keras import ops
 from scipy.fft import dct
 from scipy.ndimage import zoom
 
-from ser_utils.corpora import EMOTIONS
+from ser_utils.corpora import emotions_in_order
 from ser_utils.training.folds import clip_scale
 from ser_utils.workspace import MissingResult, atomic_path, seal, sealed
 
@@ -207,8 +207,7 @@ def held_out(frames_of: dict[str, np.ndarray], emotion_of: dict[str, str], roles
     roles : name -> role in one fold
     """
     names = [name for name in frames_of if roles.get(name)]
-    present = {emotion_of[name] for name in names}
-    classes = [emotion for emotion in EMOTIONS if emotion in present]
+    classes = emotions_in_order(emotion_of[name] for name in names)
     of_training = [name for name in names if roles[name] == "train"]
     clips = [frames_of[name] for name in of_training]
     about = pd.DataFrame({"corpus": "", "speaker": ""}, index=range(len(clips)))

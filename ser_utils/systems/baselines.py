@@ -22,7 +22,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
-from ser_utils.corpora.loading import EMOTIONS
+from ser_utils.corpora import emotions_in_order
 from ser_utils.evaluation.metrics import unweighted_average_recall
 from ser_utils.evaluation.splits import audit_leakage, make_folds
 from ser_utils.features.audio import load_audio
@@ -202,8 +202,7 @@ def classifier_predictions(
     emotions : of the whole corpus; those that the classifier does not know get probability 0
     fold : one fold of a fold table
     """
-    present = set(emotions)
-    classes = [emotion for emotion in EMOTIONS if emotion in present]
+    classes = emotions_in_order(emotions)
     p = pd.DataFrame(probabilities(classifier, features), columns=classifier.classes_)
     p = p.reindex(columns=classes, fill_value=0.0).add_prefix("p_")
     told = rows[["utterance_id", "speaker", "emotion"]].reset_index(drop=True)

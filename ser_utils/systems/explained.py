@@ -9,7 +9,7 @@ import librosa
 import numpy as np
 import pandas as pd
 
-from ser_utils.corpora import EMOTIONS
+from ser_utils.corpora import emotions_in_order
 from ser_utils.corpora.demo import make_planted_corpus
 from ser_utils.corpora.loading import load_corpus
 from ser_utils.evaluation.results import protocols_for
@@ -170,7 +170,7 @@ def waveform_network(workspace: Workspace, utterances: pd.DataFrame, chosen: dic
     fold, role_of = next(iter(_roles(folds).items()))
     store = load_store(workspace.folder("features", "waveforms") / "sigwavnet")
     emotion_of = _emotion_of(utterances)
-    classes = [emotion for emotion in EMOTIONS if emotion in set(store.table["emotion"])]
+    classes = emotions_in_order(store.table["emotion"])
     tested = [
         Clip(name, np.array(store.of(name))[None], classes.index(emotion_of[name]))
         for name, role in role_of.items()

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from keras import ops
 
-from ser_utils.corpora.loading import EMOTIONS
+from ser_utils.corpora import emotions_in_order
 from ser_utils.features.augmentation import mask_bands, mask_frames
 from ser_utils.features.store import FeatureStore, load_store
 from ser_utils.training.fit import best_epoch, class_weights, code_of, compile_for_lengths, fit_or_load
@@ -235,8 +235,7 @@ class FoldData:
 
     @property
     def classes(self) -> list[str]:
-        present = set(self.table["emotion"])
-        return [emotion for emotion in EMOTIONS if emotion in present]
+        return emotions_in_order(self.table["emotion"])
 
     @property
     def watched(self) -> str:

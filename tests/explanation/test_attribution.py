@@ -7,20 +7,7 @@ from keras import ops
 from ser_utils.explanation import attribution as explain
 from ser_utils.features import spectral as features
 from ser_utils.systems.feature_network import attention_over_time, cnn_bilstm, deep_cnn
-
-
-def linear(weights):
-    return lambda x: ops.sum(x * ops.convert_to_tensor(weights), axis=(1, 2))
-
-
-@pytest.fixture
-def weights():
-    return np.random.default_rng(0).normal(size=(6, 5)).astype("float32")
-
-
-@pytest.fixture
-def x():
-    return np.random.default_rng(1).normal(size=(1, 6, 5)).astype("float32")
+from tests.explanation.conftest import linear
 
 
 @pytest.fixture(scope="module")

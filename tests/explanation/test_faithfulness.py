@@ -5,7 +5,6 @@ import librosa
 import numpy as np
 import pandas as pd
 import pytest
-from keras import ops
 from scipy.ndimage import gaussian_filter1d
 from sklearn.metrics import roc_auc_score
 
@@ -16,20 +15,7 @@ from ser_utils.systems.feature_network import deep_cnn
 from ser_utils.systems.sigwavnet.wavelet import SigWavNet
 from ser_utils.training.fit import set_seed
 from ser_utils.workspace import MissingResult
-
-
-def linear(weights):
-    return lambda x: ops.sum(x * ops.convert_to_tensor(weights), axis=(1, 2))
-
-
-@pytest.fixture
-def weights():
-    return np.random.default_rng(0).normal(size=(6, 5)).astype("float32")
-
-
-@pytest.fixture
-def x():
-    return np.random.default_rng(1).normal(size=(1, 6, 5)).astype("float32")
+from tests.explanation.conftest import linear
 
 
 @pytest.fixture(scope="module")
