@@ -157,7 +157,7 @@ if alone:
 
 # %%
 histories = {run.model: coders[run].history for run in plan if run.protocol == "utterance"}
-kept = {name: best_epoch(history) for name, history in histories.items()}
+kept = {name: best_epoch(h) if chosen["patience"] else len(h) for name, h in histories.items()}
 figure = networks.learning_curves(histories, values=("loss", "mae"), kept=kept)
 caption = "Autoencoder training under the utterance protocol; dots mark the epoch kept."
 style.save_figure(workspace, figure, "01_learning_curves", caption)

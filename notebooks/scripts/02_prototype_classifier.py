@@ -16,7 +16,7 @@
 # `prototype_neighbours`, and a PDF report per speaker.
 #
 # **Reproduces** the prototype paper's classifier, losses and training report. **Run time** on two cores, profile
-# `quick`: two minutes on the demo corpus, ten on EmoDB, twenty-five on RAVDESS.
+# `quick`: two minutes on the demo corpus, ten on EmoDB, thirty-five on RAVDESS.
 
 # %%
 import inspect
@@ -172,7 +172,7 @@ per_speaker[["n_utterances", "accuracy", "macro_f1", "uar"]].round(3)
 # ## Prototype scores: what training earned
 #
 # The score of a prototype is the largest share that an emotion has in what it says. The published training log ends at a
-# mean of 74 %. Twins are prototypes whose embedding correlates by more than .95 with another's.
+# mean of 74 %. Twins are prototypes that correlate by more than .95 with another, once their common mean is taken away.
 
 # %%
 earned = per_speaker.loc[

@@ -38,7 +38,9 @@ def reconstruction_table(data: PrototypeData, coders: dict[Run, Coder]) -> pd.Da
         facts = {"protocol": run.protocol, "model": run.model, "λ": settings["hfenn_weight"]}
         facts["start"] = "shared" if data.shared_run(run) else "alone"
         facts |= reconstruction_errors(*coder.reconstruct(data.store.array[tested]), scale.range_db)
-        facts |= {"epochs": len(coder.history), "best_epoch": best_epoch(coder.history)}
+        n_epochs = len(coder.history)
+        kept = best_epoch(coder.history) if settings["patience"] else n_epochs
+        facts |= {"epochs": n_epochs, "best_epoch": kept}
         facts |= {"seconds": coder.seconds, "low_db": scale.low, "high_db": scale.high}
         rows.append(facts | {"path": str(coder.path.relative_to(data.workspace.build))})
     return pd.DataFrame(rows)
