@@ -9,10 +9,6 @@ import warnings
 import librosa
 import numpy as np
 
-# ---------------------------------------------------------------------------------------------------------
-# On the waveform
-# ---------------------------------------------------------------------------------------------------------
-
 
 def add_noise(signal, rng, *, snr_db=(10.0, 30.0)):
     """Add white noise at a signal-to-noise ratio drawn from `snr_db` (dB, of the clip's mean power).
@@ -64,11 +60,6 @@ def _rms(signal):
 def _frames(signal):
     # librosa's 2048 samples, or what a shorter clip has
     return {"n_fft": min(2048, 1 << (max(len(signal), 64).bit_length() - 1))}
-
-
-# ---------------------------------------------------------------------------------------------------------
-# On the spectrogram
-# ---------------------------------------------------------------------------------------------------------
 
 
 def mask_bands(spectrogram, rng, *, width=(0, 8), floor=None):
@@ -137,11 +128,6 @@ def artificial_clip(signal, sample_rate, spectrogram_of, changes, *, seed, proba
 def _check(changes, known):
     if unknown := set(changes) - set(known):
         raise ValueError(f"changes must be among {', '.join(known)}. Received: {', '.join(sorted(unknown))}")
-
-
-# ---------------------------------------------------------------------------------------------------------
-# As published, faults included
-# ---------------------------------------------------------------------------------------------------------
 
 
 def published_noise(log_mel, rng):
