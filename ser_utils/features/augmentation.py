@@ -87,10 +87,6 @@ def _mask(spectrogram, rng, width, floor, axis):
     return masked
 
 
-# ---------------------------------------------------------------------------------------------------------
-# Copies of a clip
-# ---------------------------------------------------------------------------------------------------------
-
 WAVEFORM_CHANGES = {
     "noise": lambda signal, rate, rng: add_noise(signal, rng),
     "pitch shift": shift_pitch,
