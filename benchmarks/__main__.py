@@ -36,9 +36,7 @@ def run_part(name, quick):
     """Run one part in a process of its own, so that none finds what another left in memory. Returns its lines."""
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "TF_CPP_MIN_LOG_LEVEL": "3"}
     command = [sys.executable, "-m", f"benchmarks.{name}", *(["--quick"] if quick else [])]
-    with subprocess.Popen(
-        command, env=environment, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True
-    ) as running:
+    with subprocess.Popen(command, env=environment, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True) as running:
         lines = []
         for text in running.stdout:
             if text.startswith("{"):
@@ -53,10 +51,7 @@ def describe(line):
         return f"{line['what']}: {line['at']}"
     words = f"{line['what']}: {number(line['value'])} {line['unit']}".rstrip() + f" ({line['at']})"
     if not pd.isna(line.get("other")):
-        words += (
-            f"; {line['than']}: {number(line['other'])} {line['unit']}".rstrip()
-            + f", {number(line['ratio'])} ×"
-        )
+        words += f"; {line['than']}: {number(line['other'])} {line['unit']}".rstrip() + f", {number(line['ratio'])} ×"
     return words + (f"; wanted {wanted(line)}" if wanted(line) else "")
 
 
@@ -122,9 +117,7 @@ def read_measured(path):
 def main(arguments=None):
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.splitlines()[0])
     parser.add_argument("part", nargs="*", help=f"of {', '.join(PARTS)}; none: all")
-    parser.add_argument(
-        "--quick", action="store_true", help="small sizes: shows that it works, measures nothing"
-    )
+    parser.add_argument("--quick", action="store_true", help="small sizes: shows that it works, measures nothing")
     parser.add_argument("--into", default="", help="folder of measured.csv; README is left alone then")
     given = parser.parse_args(arguments)
     if unknown := [part for part in given.part if part not in PARTS]:

@@ -22,10 +22,7 @@ from ser_utils.systems.sigwavnet.training import build_network
 
 N_CLASSES = 7
 SEGMENTS_AN_UTTERANCE = 150  # of 3 s, every 20 ms
-EPOCHS = {
-    "autoencoder": 200,
-    "classifier": 8000,
-}  # early stopping ends most runs there; published runs 8,000 to 25,000
+EPOCHS = {"autoencoder": 200, "classifier": 8000}  # early stopping ends most runs there; published runs 8,000 to 25,000
 
 
 def accelerator():
@@ -59,10 +56,7 @@ def networks(quick):
     coder, deciding = settings("prototype", "paper"), settings("prototype_classifier", "paper")
     x = rng.random((n, 128, 20), np.float32)
     yield "autoencoder", build_autoencoder(128, 20, filters=coder["filters"]), x, x, coder["batch_size"]
-    x, y = (
-        rng.random((n, 2560), np.float32),
-        np.eye(N_CLASSES, dtype=np.float32)[rng.integers(0, N_CLASSES, n)],
-    )
+    x, y = (rng.random((n, 2560), np.float32), np.eye(N_CLASSES, dtype=np.float32)[rng.integers(0, N_CLASSES, n)])
     prototypes = N_CLASSES * deciding["prototypes_per_class"]
     yield (
         "classifier",

@@ -21,9 +21,7 @@ class Clone:
         self.path = folder / "clone"
         subprocess.run(["git", "clone", "--quiet", REPOSITORY, self.path], check=True)
         (folder / "home").mkdir()
-        kept = {
-            key: value for key, value in os.environ.items() if not key.startswith(("SER_", "VIRTUAL_ENV"))
-        }
+        kept = {key: value for key, value in os.environ.items() if not key.startswith(("SER_", "VIRTUAL_ENV"))}
         self.environment = kept | {"HOME": str(folder / "home")}
 
     def make(self, *arguments, watch=None):
@@ -74,9 +72,7 @@ def measure(quick):
 def notebooks(clone):
     """The first command after setup, and what each notebook costs."""
     first = []
-    seconds, cpu, memory = clone.make(
-        "reproduce", watch=lambda line, now: "figures:" in line and first.append(now)
-    )
+    seconds, cpu, memory = clone.make("reproduce", watch=lambda line, now: "figures:" in line and first.append(now))
     yield row("first figures and sounds, after setup", AT, first[0], "s", at_most=120)
     yield row("make reproduce, after setup", AT, seconds, "s", at_most=720)
     yield row("make reproduce, CPU time", AT, cpu / 60, "min", at_most=22)
@@ -99,15 +95,9 @@ def different_scores(clone):
 def tests(clone):
     """The tests, and all that the continuous check runs."""
     seconds = {goal: clone.make(goal)[0] for goal in ("setup-dev", "lint", "test", "test-faults")}
+    yield row("make test, after setup", "a fresh clone, no real recordings", seconds["test"], "s", at_most=480)
     yield row(
-        "make test, after setup", "a fresh clone, no real recordings", seconds["test"], "s", at_most=480
-    )
-    yield row(
-        "lint, tests and fault tests",
-        "a fresh clone, no real recordings",
-        sum(seconds.values()),
-        "s",
-        at_most=840,
+        "lint, tests and fault tests", "a fresh clone, no real recordings", sum(seconds.values()), "s", at_most=840
     )
 
 

@@ -48,9 +48,7 @@ def tasks(quick, folder):
     """Name, unit of size and {size: function} of each kind of work."""
     base = 256 if quick else 1024
     sizes = [base * times for times in TIMES]
-    many = split_segments(
-        speech_like(RATE_HZ, sizes[-1] * HOP_MS / 1000 + 0.2), RATE_HZ, segment_ms=100, hop_ms=HOP_MS
-    )
+    many = split_segments(speech_like(RATE_HZ, sizes[-1] * HOP_MS / 1000 + 0.2), RATE_HZ, segment_ms=100, hop_ms=HOP_MS)
     yield (
         "log-mel of segments",
         "segments",
@@ -59,10 +57,14 @@ def tasks(quick, folder):
 
     files = [n // 64 for n in sizes]
     table, again = recordings(folder, files[-1]), itertools.count()
-    yield "features from files to disk", "recordings of 2 s", {
-        n: lambda n=n: build_store(folder / f"store_{n}", table[:n], log_mels, key=str(next(again)), jobs=1)
-        for n in files
-    }  # fmt: skip
+    yield (
+        "features from files to disk",
+        "recordings of 2 s",
+        {
+            n: lambda n=n: build_store(folder / f"store_{n}", table[:n], log_mels, key=str(next(again)), jobs=1)
+            for n in files
+        },
+    )
 
     log_mel, labels = demo_voice(sizes[-1])
     x, y = (1 + log_mel / 80).astype(np.float32), np.eye(7, dtype=np.float32)[labels]
@@ -82,9 +84,11 @@ def tasks(quick, folder):
     segments = segment_lines(whole[-1])
     folds = {n: make_folds(segments[:n], "paper", system="prototype", seed=0) for n in whole}
     about = segments.drop_duplicates("utterance_id").drop(columns="start_ms")
-    yield "the audit of a split for leaks", "segments", {
-        n: functools.partial(audit_leakage, folds[n], about, fit={"scaler": "train"}) for n in whole
-    }  # fmt: skip
+    yield (
+        "the audit of a split for leaks",
+        "segments",
+        {n: functools.partial(audit_leakage, folds[n], about, fit={"scaler": "train"}) for n in whole},
+    )
 
 
 def segment_lines(n, in_one=100):
@@ -97,14 +101,7 @@ def segment_lines(n, in_one=100):
     }
     emotions = np.array(["anger", "happiness", "neutral", "sadness"])
     names = pd.Series(utterance).map("u{:06d}".format)
-    facts = {
-        "corpus": "made",
-        "gender": "",
-        "intensity": "",
-        "language": "",
-        "pcm_sha256": names,
-        "duration_s": 2.1,
-    }
+    facts = {"corpus": "made", "gender": "", "intensity": "", "language": "", "pcm_sha256": names, "duration_s": 2.1}
     return pd.DataFrame({"utterance_id": names, "start_ms": place * float(HOP_MS), **lines, **facts}).assign(
         emotion=emotions[lines["emotion"].astype(int)]
     )

@@ -43,22 +43,16 @@ def answer(model, *inputs):
 
 def prototype(profile):
     chosen, deciding = settings("prototype", profile), settings("prototype_classifier", profile)
-    shape = features.log_mel_segments(
-        np.ones((1, int(RATE_HZ * SEGMENT_MS / 1000)), np.float32), RATE_HZ
-    ).shape[1:]
+    shape = features.log_mel_segments(np.ones((1, int(RATE_HZ * SEGMENT_MS / 1000)), np.float32), RATE_HZ).shape[1:]
     encoder = build_autoencoder(*shape, filters=chosen["filters"]).encoder
     n = N_CLASSES * deciding["prototypes_per_class"]
-    classifier = build_prototype_classifier(
-        int(np.prod(encoder.output_shape[1:])), N_CLASSES, n, steps_per_epoch=1
-    )
+    classifier = build_prototype_classifier(int(np.prod(encoder.output_shape[1:])), N_CLASSES, n, steps_per_epoch=1)
 
     def emotion(path):
         signal, rate = load_audio(path)
         segments = features.split_segments(signal, rate, segment_ms=SEGMENT_MS, hop_ms=HOP_MS)
         embedding = encoder.predict_on_batch(1 + features.log_mel_segments(segments, rate) / 80)
-        return np.bincount(
-            classifier.predict_on_batch(embedding.reshape(len(embedding), -1)).argmax(axis=1)
-        ).argmax()
+        return np.bincount(classifier.predict_on_batch(embedding.reshape(len(embedding), -1)).argmax(axis=1)).argmax()
 
     yield "prototype", emotion
 
@@ -171,15 +165,7 @@ def measure(quick):
         path = Path(folder) / "one.wav"
         save_audio(path, speech_like(RATE_HZ, SECONDS), RATE_HZ)
         found = {}
-        for family in (
-            prototype,
-            spectrogram,
-            feature_networks,
-            vae,
-            waveforms,
-            speech_transformer,
-            classical,
-        ):
+        for family in (prototype, spectrogram, feature_networks, vae, waveforms, speech_transformer, classical):
             for name, emotion in family(profile):
                 emotion(path)  # compiles, fills caches
                 found[name] = functools.partial(emotion, path)

@@ -19,9 +19,21 @@ BUSY = os.getloadavg()[0] > os.cpu_count()
 clock = time.process_time if BUSY else time.perf_counter
 
 COLUMNS = (
-    "part", "what", "at", "value", "unit", "than", "other", "ratio", "at_least", "at_most", "reached", "load",
-    "machine", "date",
-)  # fmt: skip
+    "part",
+    "what",
+    "at",
+    "value",
+    "unit",
+    "than",
+    "other",
+    "ratio",
+    "at_least",
+    "at_most",
+    "reached",
+    "load",
+    "machine",
+    "date",
+)
 
 
 def in_turn(functions, *, repeats):
@@ -78,9 +90,7 @@ def machine():
 def tell(measure, description):
     """Run a part as a program: each line it yields is printed as JSON, with the load it was measured under."""
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument(
-        "--quick", action="store_true", help="small sizes: shows that it works, measures nothing"
-    )
+    parser.add_argument("--quick", action="store_true", help="small sizes: shows that it works, measures nothing")
     about = {"machine": machine(), "date": str(date.today())}
     for line in measure(parser.parse_args().quick):
         print(json.dumps(line | {"load": round(os.getloadavg()[0], 1)} | about), flush=True)

@@ -44,9 +44,13 @@ def make(root, *arguments):
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     start = time.perf_counter()
     run = subprocess.run(
-        ["make", "reproduce", "PROFILE=smoke", f"ROOT={root}", *arguments], cwd=REPOSITORY, text=True,
-        capture_output=True, check=False, env={k: v for k, v in os.environ.items() if k not in ("STRICT", "LABELS")},
-    )  # fmt: skip
+        ["make", "reproduce", "PROFILE=smoke", f"ROOT={root}", *arguments],
+        cwd=REPOSITORY,
+        text=True,
+        capture_output=True,
+        check=False,
+        env={k: v for k, v in os.environ.items() if k not in ("STRICT", "LABELS")},
+    )
     wall, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
     if run.returncode:
         raise SystemExit(run.stdout + run.stderr)
@@ -57,9 +61,7 @@ def measure(quick):
     with tempfile.TemporaryDirectory() as root:
         root = Path(root)
         megabytes = finish(root) / 1e6
-        done = [
-            seconds for seconds, said in (make(root) for _ in range(1 if quick else 5)) if "→" not in said
-        ]
+        done = [seconds for seconds, said in (make(root) for _ in range(1 if quick else 5)) if "→" not in said]
         if not done:
             raise SystemExit("a finished root was not taken for one: were sources changed meanwhile?")
         at = f"demo, profile smoke, {len(names())} notebooks of {megabytes:.0f} MB"

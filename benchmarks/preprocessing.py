@@ -55,9 +55,7 @@ def compare(sample_rate, seconds, repeats):
     if BUSY:
         yield nothing(f"log-mel, {cores} processes", "left out: other programs held the cores")
     else:
-        yield row(
-            f"log-mel, {cores} processes", at, shared, f"{seconds_unit('µ')} a segment", **same, at_least=25
-        )
+        yield row(f"log-mel, {cores} processes", at, shared, f"{seconds_unit('µ')} a segment", **same, at_least=25)
     yield row("log-mel, largest difference from the loop", at, difference, "dB", at_most=1e-4)
 
 

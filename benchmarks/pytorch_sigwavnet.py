@@ -48,9 +48,7 @@ class SigWavNet(nn.Module):
     def __init__(self, classes, levels, gru_units, gru_layers, channels, width=20):
         super().__init__()
         self.kernels = nn.ParameterList([nn.Parameter(torch.randn(width) / width) for _ in range(levels)])
-        self.thresholds = nn.ParameterList(
-            [nn.Parameter(torch.tensor([0.5, 0.5, 10.0])) for _ in range(levels)]
-        )
+        self.thresholds = nn.ParameterList([nn.Parameter(torch.tensor([0.5, 0.5, 10.0])) for _ in range(levels)])
         self.conv1ds = nn.ModuleList([Branch(channels, gru_units, gru_layers) for _ in range(levels + 1)])
         self.weights = nn.Parameter(torch.ones(levels + 1))
         self.conv1_3 = nn.Conv1d(levels + 1, classes, 5)
@@ -60,9 +58,7 @@ class SigWavNet(nn.Module):
         for kernel, (positive, negative, alpha) in zip(self.kernels, self.thresholds, strict=True):
             signs = torch.tensor([1.0, -1.0]).repeat(len(kernel) // 2)
             x = F.conv1d(signal, (kernel.flip(0) * signs)[None, None], stride=2)
-            details.append(
-                x * (torch.sigmoid(alpha * (x - positive)) + torch.sigmoid(-alpha * (x + negative)))
-            )
+            details.append(x * (torch.sigmoid(alpha * (x - positive)) + torch.sigmoid(-alpha * (x + negative))))
             signal = F.conv1d(signal, kernel[None, None], stride=2)
         vectors = [branch(band) for branch, band in zip(self.conv1ds, [*details, signal], strict=True)]
         stacked = torch.stack([vectors[-1], *vectors[:-1]], dim=1) * self.weights[:, None]
@@ -78,9 +74,7 @@ def difference_from_reference(path):
     layers = sum(name.startswith("conv1ds.0.gru1.weight_ih") for name in arrays) // 2
     units = arrays["conv1ds.0.gru1.weight_hh_l0"].shape[1]
     model = SigWavNet(classes, levels, units, layers, len(arrays["conv1ds.0.conv1.bias"]))
-    state = {
-        f"kernels.{level}": arrays[f"kernelsG_.{level}.kernel"].reshape(-1) for level in range(levels)
-    } | {
+    state = {f"kernels.{level}": arrays[f"kernelsG_.{level}.kernel"].reshape(-1) for level in range(levels)} | {
         f"thresholds.{level}": torch.cat(
             [arrays[f"HardThresholdAssymH.{level}.{name}"].reshape(1) for name in ("thrP", "thrN", "alpha")]
         )

@@ -34,12 +34,7 @@ def folds_to_train(folder, quick):
     table = load_corpus("demo", folder)
     grid = {key: chosen[key] for key in ("n_mels", "n_fft", "hop_length", "n_mfcc", "deltas", "trim_db")}
     store = frame_store(folder / "frames", table, grid | {"kind": "log_mel"}, sample_rate_hz=16000)
-    options = chosen | {
-        "one_cycle": True,
-        "resized_frames": 0,
-        "epochs": 2 if quick else 12,
-        "least_updates": 0,
-    }
+    options = chosen | {"one_cycle": True, "resized_frames": 0, "epochs": 2 if quick else 12, "least_updates": 0}
     folds = [fold for _, fold in make_folds(table, "speaker", system="feature_network").groupby("fold")]
     for number in range(3 if quick else N_TASKS):
         fold, seed = folds[number % len(folds)], number // len(folds)
@@ -118,9 +113,7 @@ def measure(quick):
             results, _, attempts = run(tasks, folder / "killed", "ray")
             killer.join()
         at = f"{len(tasks)} trainings on 3 nodes, one killed after {wait:.0f} s"
-        yield row(
-            "Ray, predictions other than on this machine alone", at, differing(results, local), "", at_most=0
-        )
+        yield row("Ray, predictions other than on this machine alone", at, differing(results, local), "", at_most=0)
         yield row("Ray, trainings begun again", at, attempts - len(tasks), "", at_most=1)
 
 

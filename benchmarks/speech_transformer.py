@@ -48,19 +48,13 @@ def measure(quick):
         watch.start()
         task = functools.partial(embed, clip, 16_000, encoder=encoder, top=2)
         spent, product = in_turn(
-            [task, lambda: ops.convert_to_numpy(ops.matmul(square, square))],
-            repeats=3 if seconds <= 20 else 1,
+            [task, lambda: ops.convert_to_numpy(ops.matmul(square, square))], repeats=3 if seconds <= 20 else 1
         )
         peak = watch.stop() / 1e9
         bound = operations(encoder.architecture, seconds) * product / (2 * PRODUCT**3)
         at = f"a clip of {seconds} s"
         yield row(
-            f"{name}, embedding",
-            at,
-            spent,
-            seconds_unit(),
-            other=bound,
-            than="its arithmetic as matrix products",
+            f"{name}, embedding", at, spent, seconds_unit(), other=bound, than="its arithmetic as matrix products"
         )
         yield row(f"{name}, sound embedded a second", at, seconds / spent, f"s a {seconds_unit()}")
         whole = peak if seconds <= LONGEST_S else whole

@@ -88,9 +88,7 @@ def our_autoencoder(x, watched, chosen, epochs, weights, folder):
     clock, path = Clock(), folder / "ours.keras"
 
     def build():
-        model = build_autoencoder(
-            *x.shape[1:], filters=chosen["filters"], hfenn_weight=chosen["hfenn_weight"]
-        )
+        model = build_autoencoder(*x.shape[1:], filters=chosen["filters"], hfenn_weight=chosen["hfenn_weight"])
         model.set_weights(weights)
         return model
 

@@ -42,9 +42,7 @@ def in_pytorch(**sizes):
         return None
     golden = REPOSITORY / "tests" / "golden" / "sigwavnet_per_layer.npz"
     script = REPOSITORY / "benchmarks" / "pytorch_sigwavnet.py"
-    done = subprocess.run(
-        [python, script, golden, json.dumps(sizes)], capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([python, script, golden, json.dumps(sizes)], capture_output=True, text=True, check=True)
     found = json.loads(done.stdout)
     if found["difference"] > 1e-4:
         raise SystemExit(f"PyTorch's SigWavNet is another network: off by {found['difference']:g}")
@@ -63,9 +61,12 @@ def measure(quick):
             than = {}
             if system == "sigwavnet":
                 sizes = {key: chosen[key] for key in SIZES} | {
-                    "samples": int(chosen["sample_rate_hz"] * heard), "batch_size": batch, "classes": CLASSES,
-                    "repeats": repeats, "clock": clock.__name__,
-                }  # fmt: skip
+                    "samples": int(chosen["sample_rate_hz"] * heard),
+                    "batch_size": batch,
+                    "classes": CLASSES,
+                    "repeats": repeats,
+                    "clock": clock.__name__,
+                }
                 if found := in_pytorch(**sizes):
                     than = {"other": found["seconds"], "than": f"the same in PyTorch {found['version']}"}
                 else:

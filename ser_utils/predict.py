@@ -18,9 +18,7 @@ from ser_utils.workspace import MissingResult, Workspace, WorkspaceError, sealed
 
 MODELS = ("deep_cnn_log_mel", "deep_cnn_mfcc", "cnn_bilstm_log_mel", "cnn_bilstm_mfcc")
 SHORTEST_S = 0.25
-PIECE_S = (
-    10.0  # longer recordings are heard in pieces: memory and time then grow with the length, not its square
-)
+PIECE_S = 10.0  # longer recordings are heard in pieces: memory and time then grow with the length, not its square
 WINDOW_S = 0.25  # of the explanation, where there is one piece
 MOST_WINDOWS = 40  # that a report shows
 FAR_LONGER = 2  # times the longest training clip
@@ -132,9 +130,7 @@ def predict_emotion(
     bounds, n_silent = _cut(signal, chosen)
     p, windows = _listen(networks, signal, bounds, chosen, "mfcc" if model.endswith("mfcc") else "log_mel")
     ranked = pd.Series(p / p.sum(), classes).sort_values(ascending=False)
-    remark = _describe_length(
-        len(signal) / rate, longest * chosen["hop_length"] / rate, len(bounds), n_silent
-    )
+    remark = _describe_length(len(signal) / rate, longest * chosen["hop_length"] / rate, len(bounds), n_silent)
     return Prediction(ranked, windows, _tested(tested, len(classes)), len(networks), len(bounds), remark)
 
 
@@ -195,9 +191,7 @@ def _describe_length(seconds, longest_s, n_pieces, n_silent):
             f"{longest_s:.1f} s): what they say of it is less certain than the test below suggests."
         )
     if n_pieces > 1:
-        said.append(
-            f"It was heard in {n_pieces} pieces; the probabilities are their mean, and hide what changes."
-        )
+        said.append(f"It was heard in {n_pieces} pieces; the probabilities are their mean, and hide what changes.")
     if n_silent:
         said.append(f"{n_silent} more pieces are silent and were left out.")
     return " ".join(said)
@@ -246,9 +240,7 @@ def _tested(predictions, n_classes):
     return score_predictions(predictions) | {"chance": 1 / n_classes}
 
 
-def report(
-    workspace: Workspace, name: str, signal: np.ndarray, sample_rate: int, model: str, remark: str = ""
-) -> str:
+def report(workspace: Workspace, name: str, signal: np.ndarray, sample_rate: int, model: str, remark: str = "") -> str:
     """Write the prediction as text for a reader.
 
     Parameters
@@ -269,10 +261,7 @@ def report(
             f"mean of {prediction.n_networks} network{'s' if prediction.n_networks > 1 else ''}",
             *filter(None, [prediction.remark]),
             "",
-            *(
-                f"  {emotion:<10}{p:6.1%}  {'█' * round(30 * p)}"
-                for emotion, p in prediction.probabilities.items()
-            ),
+            *(f"  {emotion:<10}{p:6.1%}  {'█' * round(30 * p)}" for emotion, p in prediction.probabilities.items()),
             "",
             f"What {best} rests on: its log-odds {means[prediction.n_pieces > 1]}",
             *_draw_windows(prediction.windows),

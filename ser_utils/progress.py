@@ -23,9 +23,7 @@ class StatusBar(plain_tqdm):
     loss that is watched.
     """
 
-    open_bars: dict[
-        int, "StatusBar"
-    ] = {}  # by identity: tqdm's bars are equal where they are drawn on one line
+    open_bars: dict[int, "StatusBar"] = {}  # by identity: tqdm's bars are equal where they are drawn on one line
 
     def __init__(self, *arguments: Any, **options: Any):
         super().__init__(*arguments, **options, file=io.StringIO())

@@ -133,8 +133,7 @@ def _rows_of_text(data: bytes) -> dict[int, list[str]]:
             # a line break in a cell is fine; a line that would be a row of its own shows a quote left open
             inside = lines[start + 1 : reader.line_num]
             if any(
-                line.count(separator) >= len((rows or [cells])[0]) - 1 and FILE_IN_LINE.search(line)
-                for line in inside
+                line.count(separator) >= len((rows or [cells])[0]) - 1 and FILE_IN_LINE.search(line) for line in inside
             ):
                 raise csv.Error
             rows.append(cells)
@@ -161,9 +160,7 @@ def _rows_of_workbook(data: bytes) -> dict[int, list[str]]:
         sheets = [_rows_of_sheet(ElementTree.fromstring(book.read(name)), strings) for name in names]
     sheets = [rows for rows in sheets if rows]
     if len(sheets) != 1:
-        raise ValueError(
-            f"one sheet with rows is wanted, {len(sheets)} are there. Save the one you mean as CSV"
-        )
+        raise ValueError(f"one sheet with rows is wanted, {len(sheets)} are there. Save the one you mean as CSV")
     return sheets[0]
 
 
@@ -175,9 +172,7 @@ def _rows_of_sheet(sheet, strings: list[str]) -> dict[int, list[str]]:
             place = _column_number(cell.get("r")) if cell.get("r") else max(cells, default=0) + 1
             kind, value = cell.get("t"), cell.findtext(f"{SHEET}v") or ""
             inline = cell.find(f"{SHEET}is") if kind == "inlineStr" else None
-            cells[place] = (
-                strings[int(value)] if kind == "s" else value if inline is None else _text_of(inline)
-            )
+            cells[place] = strings[int(value)] if kind == "s" else value if inline is None else _text_of(inline)
         rows[number] = [cells.get(place, "") for place in range(1, max(cells, default=0) + 1)]
     width = max(map(len, rows.values()), default=0)
     return {number: row + [""] * (width - len(row)) for number, row in rows.items() if any(row)}
@@ -190,9 +185,7 @@ def _column_number(name: str) -> int:
 
 def _text_of(element) -> str:
     """A text and its runs, without the readings that Japanese text may carry."""
-    return "".join(
-        text.text or "" for path in (f"{SHEET}t", f"{SHEET}r/{SHEET}t") for text in element.findall(path)
-    )
+    return "".join(text.text or "" for path in (f"{SHEET}t", f"{SHEET}r/{SHEET}t") for text in element.findall(path))
 
 
 def _rows_of_parquet(place: Path) -> dict[int, list[str]]:
@@ -234,13 +227,9 @@ def list_files(folder: Path) -> Listing:
     while links:
         start = links.pop(0)
         if (real := os.path.realpath(start)) in walked:
-            faults[os.path.relpath(start, folder)] = (
-                f"a link to a folder that is read already, as {walked[real]}"
-            )
+            faults[os.path.relpath(start, folder)] = f"a link to a folder that is read already, as {walked[real]}"
             continue
-        for place, folders, names in os.walk(
-            start, onerror=lambda error: faults.update(_fault(error, folder))
-        ):
+        for place, folders, names in os.walk(start, onerror=lambda error: faults.update(_fault(error, folder))):
             if (real := os.path.realpath(place)) in walked:
                 folders.clear()
                 continue

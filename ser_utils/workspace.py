@@ -112,9 +112,7 @@ SUMS = "SHA256SUMS"
 def write_checksums(folder: Path, *patterns: str) -> None:
     """Write the sha256 of the files that match `patterns` into SHA256SUMS; lines of other files stay as they are."""
     known = read_checksums(folder)
-    names = sorted(
-        {path.relative_to(folder).as_posix() for pattern in patterns for path in folder.glob(pattern)}
-    )
+    names = sorted({path.relative_to(folder).as_posix() for pattern in patterns for path in folder.glob(pattern)})
     known = {name: digest for name, digest in known.items() if (folder / name).exists()}
     known |= {name: file_digest(folder / name) for name in names}
     with atomic_path(folder / SUMS) as temporary:
@@ -318,9 +316,7 @@ class Workspace:
         """Whether a table is there and as it was written."""
         return sealed(self.build / f"{name}.parquet") is not None
 
-    def save_predictions(
-        self, table: pd.DataFrame, *, system: str, model: str, protocol: str, folds: str
-    ) -> Path:
+    def save_predictions(self, table: pd.DataFrame, *, system: str, model: str, protocol: str, folds: str) -> Path:
         """Write test predictions: utterance_id, start_ms, speaker, emotion, prediction, p_<emotion>…, fold.
 
         Raises
@@ -331,9 +327,7 @@ class Workspace:
         missing = [column for column in needed if column not in table]
         probabilities = [column for column in table if str(column).startswith("p_")]
         if missing or not probabilities:
-            raise ValueError(
-                f"Predictions need {', '.join(needed)} and p_<emotion> columns. Missing: {missing}"
-            )
+            raise ValueError(f"Predictions need {', '.join(needed)} and p_<emotion> columns. Missing: {missing}")
         table = table[[*needed[:-1], *probabilities, "fold"]]
         name = result_name(system, model, protocol, folds)
         self.saved.add(name)
@@ -347,9 +341,7 @@ class Workspace:
         """Write a leakage audit beside the predictions it belongs to."""
         return self.save_table(table, f"audits/{result_name(system, model, protocol, folds)}")
 
-    def save_costs(
-        self, costs: dict[str, float], *, system: str, model: str, protocol: str, folds: str
-    ) -> Path:
+    def save_costs(self, costs: dict[str, float], *, system: str, model: str, protocol: str, folds: str) -> Path:
         """Write what a result cost: parameters, seconds_to_train, ms_per_utterance."""
         path = self.build / "costs" / f"{result_name(system, model, protocol, folds)}.json"
         write_json(path, {key: float(value) for key, value in costs.items()})
@@ -413,9 +405,7 @@ class Workspace:
         for path in sorted(self.build.glob("models/*.keras")):
             if re.split("[-_]classifier-|-", path.name)[0] in systems and (facts := sealed(path)) is not None:
                 made = facts.get("made_by") or {"commit": "unknown"}
-                group = counted.setdefault(
-                    json.dumps(made, sort_keys=True), made | {"models": 0, "seconds": 0.0}
-                )
+                group = counted.setdefault(json.dumps(made, sort_keys=True), made | {"models": 0, "seconds": 0.0})
                 group["models"] += 1
                 group["seconds"] = round(group["seconds"] + facts.get("seconds", 0), 1)
         return list(counted.values())

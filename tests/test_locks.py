@@ -16,9 +16,7 @@ def test_who_comes_second_is_told_and_waits(tmp_path):
         "with locked(sys.argv[1]):\n    print('held', flush=True); sys.stdin.readline()"
     )
     command = [sys.executable, "-c", code, str(path)]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=REPOSITORY
-    ) as first:
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=REPOSITORY) as first:
         assert first.stdout.readline() == "held\n"
         told = []
 

@@ -39,8 +39,16 @@ def workspace(tmp_path_factory):
         for emotion in EMOTIONS:
             path = root / f"{speaker}{emotion}.wav"
             soundfile.write(path, _voice(100 if emotion == "anger" else 300, seed=number), RATE_HZ)
-            rows.append({"utterance_id": path.stem, "path": str(path), "speaker": speaker, "corpus": "emodb",
-                         "emotion": emotion, "pcm_sha256": path.stem})  # fmt: skip
+            rows.append(
+                {
+                    "utterance_id": path.stem,
+                    "path": str(path),
+                    "speaker": speaker,
+                    "corpus": "emodb",
+                    "emotion": emotion,
+                    "pcm_sha256": path.stem,
+                }
+            )
     table = pd.DataFrame(rows)
     chosen = settings("feature_network", "smoke")
     grid = {k: chosen[k] for k in ("n_mels", "n_fft", "hop_length", "n_mfcc", "deltas", "trim_db")}
@@ -62,7 +70,7 @@ def workspace(tmp_path_factory):
     )
     workspace.save_predictions(
         said, system="feature_network", model="deep_cnn_log_mel", protocol="speaker", folds="leave_one_speaker_out"
-    )  # fmt: skip
+    )
     return workspace
 
 
@@ -100,8 +108,10 @@ def test_folds_are_those_of_the_predictions(workspace):
     """An earlier fold table is still there, and comes first in the alphabet."""
     path = workspace.save_folds(
         pd.DataFrame({"utterance_id": ["x"], "fold": [7], "role": ["train"]}),
-        system="feature_network", protocol="speaker", folds="five",
-    )  # fmt: skip
+        system="feature_network",
+        protocol="speaker",
+        folds="five",
+    )
     found = predict.predict_emotion(workspace, _voice(200), RATE_HZ)
     path.unlink()
     assert found.n_networks == 2
@@ -219,7 +229,7 @@ def test_a_long_recording_is_heard_in_pieces_whose_mean_is_told(workspace, capfd
     p = [
         predict.predict_emotion(workspace, signal[round(row.start_s * RATE_HZ) : round(row.end_s * RATE_HZ)], RATE_HZ)
         for row in prediction.windows.itertuples()
-    ]  # fmt: skip
+    ]
     mean = np.mean([part.probabilities["anger"] for part in p])
     assert prediction.probabilities["anger"] == pytest.approx(mean, abs=5e-3)
 
@@ -263,15 +273,13 @@ def _click():
         (1e-7 * _voice(200), "silent"),
     ],
     ids=["a click", "a click off zero", "a fifth of a second", "zeros", "a constant", "a tiny scale"],
-)  # fmt: skip
+)
 def test_what_cannot_be_heard_is_not_judged(tmp_path, signal, words):
     soundfile.write(tmp_path / "mine.wav", signal, RATE_HZ, subtype="FLOAT")
     with pytest.raises(SystemExit, match=words):
         predict.main([str(tmp_path / "mine.wav"), "--root", str(tmp_path)])
     with pytest.raises(ValueError, match=words):
-        predict.predict_emotion(
-            Workspace("emodb", "smoke", 0, tmp_path), np.asarray(signal, "float32"), RATE_HZ
-        )
+        predict.predict_emotion(Workspace("emodb", "smoke", 0, tmp_path), np.asarray(signal, "float32"), RATE_HZ)
 
 
 def test_channels_that_cancel_each_other_are_not_judged(tmp_path):

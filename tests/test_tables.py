@@ -56,10 +56,7 @@ def test_gzip_parquet_and_workbooks_are_read_by_their_content(tmp_path):
         (b"PAR1", "cannot be read as a table"),
         (gzip.compress(b"path", mtime=0)[:-4], "cannot be read as a table"),
         (workbook([]), "one sheet with rows is wanted, 0 are there"),
-        (
-            workbook([[["path"], ["a"]], [["path"], ["b"]]]),
-            "one sheet .* 2 are there. Save the one you mean as CSV",
-        ),
+        (workbook([[["path"], ["a"]], [["path"], ["b"]]]), "one sheet .* 2 are there. Save the one you mean as CSV"),
         (workbook([[["path"]]])[:-30], "cannot be read as a table"),
         (b"path,speaker\na.wav,1,2\n", "row 2 has 3 cells, the heading has 2"),
         (b"path,speaker\na.wav,1\n\nb.wav\n", "row 4 has 1 cells, the heading has 2"),
@@ -94,22 +91,16 @@ def test_quotes_and_line_breaks_that_are_well_formed_are_read(tmp_path, separato
     quoted = ["plain", '"a, b; c\td"', '"two\nlines, of, it, all"', '"say ""hi"""']
     lines = [separator.join([f"{i}.wav", "1", "sad", text]) for i, text in enumerate(quoted)]
     table = read_table(written(tmp_path, HEAD.replace(",", separator) + "\n".join(lines)))
-    assert [row[3] for row in cells(table)] == [
-        "plain", "a, b; c\td", "two\nlines, of, it, all", 'say "hi"',
-    ]  # fmt: skip
+    assert [row[3] for row in cells(table)] == ["plain", "a, b; c\td", "two\nlines, of, it, all", 'say "hi"']
 
 
 def test_columns_are_known_under_other_tools_names_unless_they_disagree(tmp_path):
     table = read_table(written(tmp_path, "file,speaker_id,emotion,label\na.wav,1,sad,3\n"))
     assert table.column("path") == {2: "a.wav"} and table.column("speaker") == {2: "1"}
     assert table.column("emotion") == {2: "sad"} and table.column("gender") is None
-    table = read_table(
-        written(tmp_path, "path,file,emotion,Emotion \na.wav,/x/a.wav,sad,sad\nb.wav,,sad,angry\n")
-    )
+    table = read_table(written(tmp_path, "path,file,emotion,Emotion \na.wav,/x/a.wav,sad,sad\nb.wav,,sad,angry\n"))
     assert table.column("path") == {2: "a.wav", 3: "b.wav"}, "the first name goes before its synonyms"
-    with pytest.raises(
-        CorpusError, match=r"2 columns \(emotion, emotion\) give the emotion, .*row 3.* 'sad', 'angry'"
-    ):
+    with pytest.raises(CorpusError, match=r"2 columns \(emotion, emotion\) give the emotion, .*row 3.* 'sad', 'angry'"):
         table.column("emotion")
 
 
@@ -150,10 +141,7 @@ def test_the_files_behind_a_corpus_are_found_whatever_names_them(tmp_path):
         assert set(files_behind(tmp_path / name)) == recordings | {tmp_path / "emotions.csv", tmp_path / name}
     (tmp_path / "kaldi").mkdir()
     written(tmp_path / "kaldi", f"u1 {tmp_path}/wav/a.wav\n", "wav.scp")
-    assert set(files_behind(tmp_path / "kaldi")) == {
-        tmp_path / "kaldi" / "wav.scp",
-        tmp_path / "wav" / "a.wav",
-    }
+    assert set(files_behind(tmp_path / "kaldi")) == {tmp_path / "kaldi" / "wav.scp", tmp_path / "wav" / "a.wav"}
     assert files_behind(tmp_path / "none.csv") == [tmp_path / "none.csv", tmp_path / "emotions.csv"]
 
 
@@ -166,9 +154,7 @@ import sys; sys.path.insert(0, {str(REPOSITORY)!r})
 from pathlib import Path; from ser_utils import tables
 tables.ENVIRONMENT = Path({sys.executable if has_environment else "/nowhere"!r})
 print(*sorted(path.name for path in tables.files_behind(Path({str(tmp_path / "t.parquet")!r}))))"""
-    answer = subprocess.run(
-        [sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, check=True
-    )
+    answer = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, check=True)
     assert answer.stdout.split() == ["a.wav", "emotions.csv", "t.parquet"]
     (tmp_path / "t.parquet").write_bytes(b"PAR1 damaged")
     if has_environment:

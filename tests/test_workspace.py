@@ -6,15 +6,7 @@ import pandas as pd
 import pytest
 
 from ser_utils import profiles, workspace
-from ser_utils.workspace import (
-    MissingResult,
-    Workspace,
-    WorkspaceError,
-    atomic_path,
-    content_key,
-    read_json,
-    sealed,
-)
+from ser_utils.workspace import MissingResult, Workspace, WorkspaceError, atomic_path, content_key, read_json, sealed
 
 
 def test_a_failed_write_leaves_what_was_there(tmp_path):
@@ -140,17 +132,19 @@ def test_the_commit_is_that_of_the_beginning(tmp_path, monkeypatch):
 def test_a_notebook_lists_how_the_models_it_used_were_made(tmp_path):
     space = Workspace(root=tmp_path)
     made = {"commit": "earlier", "uncommitted_changes": False}
-    for name, facts in [("vae-a-0", {"made_by": made}), ("vae-a-1", {"made_by": made}), ("vae-b-0", {}),
-                        ("prototype_classifier-x", {"made_by": made}), ("sigwavnet-a-0", {"made_by": made})]:  # fmt: skip
+    for name, facts in [
+        ("vae-a-0", {"made_by": made}),
+        ("vae-a-1", {"made_by": made}),
+        ("vae-b-0", {}),
+        ("prototype_classifier-x", {"made_by": made}),
+        ("sigwavnet-a-0", {"made_by": made}),
+    ]:
         path = space.folder("models") / f"{name}.keras"
         path.touch()
         workspace.seal(path, seconds=2.0, **facts)
     space.saved.update({"vae-a-speaker-holdout", "prototype-x-paper-holdout"})
     entry = read_json(space.record("06", pd.DataFrame({"pcm_sha256": ["0"]}), {}))["notebooks"]["06"]
-    assert entry["models"] == [
-        made | {"models": 3, "seconds": 6.0},
-        {"commit": "unknown", "models": 1, "seconds": 2.0},
-    ]
+    assert entry["models"] == [made | {"models": 3, "seconds": 6.0}, {"commit": "unknown", "models": 1, "seconds": 2.0}]
 
 
 def test_a_record_renews_the_checksums_of_its_own_files_alone(tmp_path):
@@ -165,19 +159,14 @@ def test_a_record_renews_the_checksums_of_its_own_files_alone(tmp_path):
         (space.results / name).write_text("altered")
     space.record("06", recordings, {})
     after = workspace.read_checksums(space.results)
-    assert (
-        after["06_scores.csv"] != before["06_scores.csv"]
-        and after["08_scores.csv"] == before["08_scores.csv"]
-    )
+    assert after["06_scores.csv"] != before["06_scores.csv"] and after["08_scores.csv"] == before["08_scores.csv"]
 
 
 def test_entries_of_earlier_versions_keep_the_profile_the_file_told(tmp_path):
     path = tmp_path / "results" / "demo" / "provenance.json"
     path.parent.mkdir(parents=True)
     path.write_text(json.dumps({"profile": "quick", "seed": 0, "notebooks": {"11": {"n_utterances": 1}}}))
-    made = read_json(
-        Workspace(root=tmp_path, profile="paper").record("00", pd.DataFrame({"pcm_sha256": ["0"]}), {})
-    )
+    made = read_json(Workspace(root=tmp_path, profile="paper").record("00", pd.DataFrame({"pcm_sha256": ["0"]}), {}))
     assert (made["profile"], made["seed"]) == ("quick", 0)
     assert made["notebooks"]["11"] == {"n_utterances": 1, "profile": "quick", "seed": 0}
 
@@ -198,8 +187,11 @@ def test_predictions_need_their_columns(tmp_path):
     with pytest.raises(ValueError, match=r"Missing: \['prediction', 'fold'\]"):
         Workspace(root=tmp_path).save_predictions(
             pd.DataFrame(columns=["utterance_id", "start_ms", "speaker", "emotion"]),
-            system="prototype", model="per_speaker", protocol="utterance", folds="holdout",
-        )  # fmt: skip
+            system="prototype",
+            model="per_speaker",
+            protocol="utterance",
+            folds="holdout",
+        )
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root can write anywhere")
@@ -210,14 +202,7 @@ def test_a_read_only_folder_is_an_error_at_once(tmp_path):
 
 
 def test_results_of_earlier_settings_are_deleted_when_a_notebook_is_recorded(tmp_path):
-    row = {
-        "utterance_id": "a",
-        "start_ms": 0.0,
-        "speaker": "s",
-        "emotion": "fear",
-        "prediction": "fear",
-        "fold": 0,
-    }
+    row = {"utterance_id": "a", "start_ms": 0.0, "speaker": "s", "emotion": "fear", "prediction": "fear", "fold": 0}
     table = pd.DataFrame([row | {"p_fear": 1.0}])
 
     def save(space, system, *models):

@@ -19,10 +19,7 @@ import numpy as np
 
 PART_BYTES = 15 * 2**20  # of a file of weights
 RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)  # of the published range, tried before SigWavNet's trainings
-DRAWS = {
-    "ravdess": 6,
-    "emodb": 5,
-}  # of the published split; how many trainings there are says how many fit at once
+DRAWS = {"ravdess": 6, "emodb": 5}  # of the published split; how many trainings there are says how many fit at once
 AT_ONCE = {"sigwavnet": 11e6, "cnn_n_gru": 17e6}  # samples: some 50 and 10 GB
 
 
@@ -66,18 +63,21 @@ def _plan(table, system, seeds):
     for protocol, seed in [("speaker", 0), *(("paper", seed) for seed in seeds)]:
         folds = make_folds(table, protocol, system=system, seed=seed)
         for fold, rows in folds.groupby("fold"):
-            roles = {
-                role: [place[name] for name in part["utterance_id"]] for role, part in rows.groupby("role")
-            }
+            roles = {role: [place[name] for name in part["utterance_id"]] for role, part in rows.groupby("role")}
             plan.append({"protocol": protocol, "seed": seed, "fold": int(fold), "rows": roles, "rate": 1.0})
     return plan
 
 
 def _unit(corpus, system, model, settings, trainings, kept):
     return {
-        "name": f"{corpus}-{system}-{model}", "corpus": corpus, "system": system, "model": model,
-        "settings": settings, "trainings": trainings, "kept": kept,
-    }  # fmt: skip
+        "name": f"{corpus}-{system}-{model}",
+        "corpus": corpus,
+        "system": system,
+        "model": model,
+        "settings": settings,
+        "trainings": trainings,
+        "kept": kept,
+    }
 
 
 def _write_clips(folder, corpus, table, rate, longest_s=0.0):
@@ -96,9 +96,13 @@ def _write_clips(folder, corpus, table, rate, longest_s=0.0):
     labels = table["emotion"].map(classes.index).to_numpy()
     lengths = [len(clip) for clip in clips]
     np.savez_compressed(
-        folder / f"{name}.npz", gain=gain, labels=labels, lengths=lengths, classes=classes,
+        folder / f"{name}.npz",
+        gain=gain,
+        labels=labels,
+        lengths=lengths,
+        classes=classes,
         utterance_id=table["utterance_id"].to_numpy(str),
-    )  # fmt: skip
+    )
 
 
 def run(folder, results, *, names, minutes, epochs=0):
@@ -157,9 +161,13 @@ def _train(folder, unit, until, title):
     while True:
         together = SideBySide(
             lambda: make_network(unit["system"], len(facts["classes"]), unit["settings"]),
-            clips, facts["labels"], trainings, unit["settings"], shapes=unit["settings"].get("shapes", ()),
+            clips,
+            facts["labels"],
+            trainings,
+            unit["settings"],
+            shapes=unit["settings"].get("shapes", ()),
             at_once=at_once,
-        )  # fmt: skip
+        )
 
         def tell(line):
             print(f"{time.monotonic() - start:6.1f} s {title}, {line}", flush=True)
@@ -229,9 +237,7 @@ def unpack(folder, archives, root, **facts):
     for unit, arrays in _units_of(archives):
         by_corpus.setdefault(unit["corpus"], []).append((unit, arrays))
     for corpus, units in by_corpus.items():
-        wanted = [
-            unit["model"] for unit in packed if (unit["corpus"], unit["system"]) == (corpus, "cnn_n_gru")
-        ]
+        wanted = [unit["model"] for unit in packed if (unit["corpus"], unit["system"]) == (corpus, "cnn_n_gru")]
         _unpack_corpus(folder, units, wanted, Path(root) / "results" / corpus, facts)
 
 
@@ -249,9 +255,7 @@ def _unpack_corpus(folder, units, wanted, results, facts):
     from ser_utils.systems.sigwavnet.accelerator import TABLE, summarise_published_sizes
     from ser_utils.workspace import atomic_path, write_checksums, write_json
 
-    speakers = pd.read_parquet(results / "decisions" / "utterances.parquet").set_index("utterance_id")[
-        "speaker"
-    ]
+    speakers = pd.read_parquet(results / "decisions" / "utterances.parquet").set_index("utterance_id")["speaker"]
     models, histories = {}, []
     with atomic_path(results / "accelerator") as shipped:
         shipped.mkdir()
@@ -274,10 +278,13 @@ def _unpack_corpus(folder, units, wanted, results, facts):
 def _about(unit, history):
     epochs, planned = len(history), unit["settings"]["epochs"]
     return {
-        "epochs": epochs, "stopped_at_time_limit": epochs < planned, "parameters": unit["parameters"],
+        "epochs": epochs,
+        "stopped_at_time_limit": epochs < planned,
+        "parameters": unit["parameters"],
         "seconds": round(float(history["seconds"].sum()) * len(unit["trainings"]), 1),  # of all trainings together
-        "trainings": len(unit["trainings"]), "settings": unit["settings"],
-    }  # fmt: skip
+        "trainings": len(unit["trainings"]),
+        "settings": unit["settings"],
+    }
 
 
 def _histories(unit, arrays):
@@ -314,22 +321,15 @@ def _predictions(unit, arrays, known, speakers):
         table["prediction"] = known["classes"][said.argmax(axis=1)]
         table[[f"p_{emotion}" for emotion in known["classes"]]] = said
         tables.setdefault(training["protocol"], []).append(table.assign(fold=_fold(training)))
-    kinds = {
-        "paper": f"{len(tables.get('paper', []))}_draws",
-        "speaker": f"{len(tables.get('speaker', []))}_folds",
-    }
+    kinds = {"paper": f"{len(tables.get('paper', []))}_draws", "speaker": f"{len(tables.get('speaker', []))}_folds"}
     return {
-        result_name(unit["system"], unit["model"], protocol, kinds[protocol]): pd.concat(
-            parts, ignore_index=True
-        )
+        result_name(unit["system"], unit["model"], protocol, kinds[protocol]): pd.concat(parts, ignore_index=True)
         for protocol, parts in tables.items()
     }
 
 
 def main(arguments=None):
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     packing = commands.add_parser("pack")
     packing.add_argument("folder", type=Path)
@@ -344,9 +344,7 @@ def main(arguments=None):
     unpacking.add_argument("folder", type=Path)
     unpacking.add_argument("archives", type=Path, nargs="+")
     unpacking.add_argument("--root", type=Path, default=Path())
-    unpacking.add_argument(
-        "--facts", type=json.loads, default={}, help="what the archives do not tell, as JSON"
-    )
+    unpacking.add_argument("--facts", type=json.loads, default={}, help="what the archives do not tell, as JSON")
     given = parser.parse_args(arguments)
     if given.command == "pack":
         pack(given.folder, given.data_dir)

@@ -27,9 +27,7 @@ def speaker_groups(corpus: Corpus, folds: str) -> pd.DataFrame:
     table["utterance_id"] = table["speaker"] + " " + table["emotion"]
     split = make_folds(table, "speaker", folds=folds).merge(table, on="utterance_id")
     # a speaker with several roles is split by utterance and belongs to no group
-    roles = (
-        split.groupby(["fold", "speaker"])["role"].agg(["first", "nunique"]).query("nunique == 1")["first"]
-    )
+    roles = split.groupby(["fold", "speaker"])["role"].agg(["first", "nunique"]).query("nunique == 1")["first"]
     groups = roles.rename("role").reset_index().groupby(["fold", "role"])["speaker"].agg(" ".join)
     groups = groups.unstack(fill_value="").reindex(columns=["test", "validation"], fill_value="")
     return groups.reset_index().rename_axis(columns=None)

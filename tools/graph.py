@@ -64,9 +64,7 @@ def declared_by(notebook: Path) -> dict:
     declared = json.loads(notebook.read_text("utf-8"))["metadata"].get("graph", {})
     declared = {"reads": ["00"], "settings": [], "files": []} | declared
     if unknown := sorted(set(declared["files"]) - FILES.keys()):
-        raise ValueError(
-            f"{notebook.name}: files must be of {', '.join(FILES)}. Received: {', '.join(unknown)}"
-        )
+        raise ValueError(f"{notebook.name}: files must be of {', '.join(FILES)}. Received: {', '.join(unknown)}")
     return declared
 
 
@@ -142,18 +140,11 @@ def published_scores(profile: str, folder: Path) -> str:
 
 def all_systems(profile: str, folder: Path) -> str:
     """What every system declares of itself."""
-    return json.dumps(
-        {name: content.get("system") for name, content in profile_files().items()}, sort_keys=True
-    )
+    return json.dumps({name: content.get("system") for name, content in profile_files().items()}, sort_keys=True)
 
 
 # What a notebook may read beside its corpus, its settings and other notebooks, by the name in its metadata
-FILES = {
-    "search": searched_settings,
-    "weights": encoder_weights,
-    "published": published_scores,
-    "systems": all_systems,
-}
+FILES = {"search": searched_settings, "weights": encoder_weights, "published": published_scores, "systems": all_systems}
 
 
 @dataclass(frozen=True)

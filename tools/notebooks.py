@@ -264,9 +264,7 @@ def main(arguments: list[str] | None = None) -> None:
         running.add_argument(f"--{name}", default=default)
     for option in ("-p", "--where-known"):
         running.add_argument(option, nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
-    running.add_argument(
-        "--within", type=int, help="id of the process that runs several and holds their folder"
-    )
+    running.add_argument("--within", type=int, help="id of the process that runs several and holds their folder")
     given = parser.parse_args(arguments)
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not where a shell has it ignored
         signal.signal(signal.SIGINT, _interrupt)
@@ -291,13 +289,7 @@ def _run_as_asked(given):
     if given.within:
         leave_with(given.within)
     with contextlib.nullcontext() if given.within else one_at_a_time(workspace):
-        run(
-            full_name(given.number),
-            workspace,
-            parameters=given.p,
-            where_known=given.where_known,
-            key=given.key,
-        )
+        run(full_name(given.number), workspace, parameters=given.p, where_known=given.where_known, key=given.key)
 
 
 if __name__ == "__main__":

@@ -41,9 +41,7 @@ class Dataset:
         return sort_results(self.scores[self.scores["level"] == "utterance"])
 
     def extent(self) -> str:
-        return extent(
-            self.name, self.made["notebooks"][systems()["baseline"].notebook]["n_utterances"], self.scores
-        )
+        return extent(self.name, self.made["notebooks"][systems()["baseline"].notebook]["n_utterances"], self.scores)
 
     def cell(self, rows: pd.DataFrame) -> str:
         """UAR in percent of the row with the most utterances: with its interval, or with each speaker's own.
@@ -175,9 +173,7 @@ def _published(system, model, datasets) -> str:
     """What a system's source reports under its own split, on a dataset that is shown where it can be."""
     table = load_published().query("system == @system and protocol == 'paper'")
     table = table.assign(
-        elsewhere=~table["dataset"].isin(datasets),
-        other=table["model"] != model,
-        f1=table["metric"] == "macro_f1",
+        elsewhere=~table["dataset"].isin(datasets), other=table["model"] != model, f1=table["metric"] == "macro_f1"
     )
     if table.empty:
         return "–"
@@ -215,9 +211,7 @@ def _against_baseline(data) -> str:
         return f"{data.title}: {table['n_speakers'].max()} speakers are too few to say what beats the MFCC baseline."
     better, worse = (sure[sure["difference"] * sign > 0] for sign in (1, -1))
     said = [
-        f"{what} are {', '.join(_with_gap(row, data) for row in rows.itertuples())}"
-        if len(rows)
-        else f"none is {what}"
+        f"{what} are {', '.join(_with_gap(row, data) for row in rows.itertuples())}" if len(rows) else f"none is {what}"
         for what, rows in (("better", better.sort_values("difference")[::-1]), ("worse", worse))
     ]
     return (
@@ -326,22 +320,14 @@ def _of_results(datasets, note) -> str:
 
 def _published_table(table) -> str:
     """Published figures and ours, with what has to agree for the protocol to be the same, in Markdown."""
-    facts = {
-        "classes": "classes",
-        "clips": "clips",
-        "n_folds": "folds",
-        "parameters": "parameters",
-        "epochs": "epochs",
-    }
+    facts = {"classes": "classes", "clips": "clips", "n_folds": "folds", "parameters": "parameters", "epochs": "epochs"}
     heads = [f"{name}, theirs / ours" for name in facts.values()]
     names = ["system", "model", "split", "metric", "published", "ours", *heads, "same protocol"]
     lines = [f"| {' | '.join(names)} |", "|---|---|---|---|---:|---:|" + "---|" * (len(heads) + 1)]
     for row in table[table["ours"].notna()].to_dict("records"):
         pairs = [f"{_count(row[key])} / {_count(row[f'our {key}'])}" for key in facts]
         scores = f"{100 * float(row['published']):.1f} | {100 * row['ours']:.1f}"
-        about = (
-            f"| {row['system']} | {row['model']} | {row['protocol']} | {METRIC[row['metric']]} | {scores} |"
-        )
+        about = f"| {row['system']} | {row['model']} | {row['protocol']} | {METRIC[row['metric']]} | {scores} |"
         lines.append(f"{about} {' | '.join(pairs)} | {'yes' if str(row['agree']) == 'True' else 'no'} |")
     return "\n".join(lines) if len(lines) > 2 else "Nothing of what was published was run here."
 

@@ -20,9 +20,7 @@ from ser_utils.workspace import REPOSITORY, Workspace
 from tools.graph import Step, chain_length, outdated, read_by, readers, steps_of
 from tools.screen import INTERRUPTED, Screen, Task, near
 
-MEMORY_OF_A_NOTEBOOK = (
-    2.5e9  # bytes that a kernel and its workers need at most, on the corpora whose results ship
-)
+MEMORY_OF_A_NOTEBOOK = 2.5e9  # bytes that a kernel and its workers need at most, on the corpora whose results ship
 PAUSE_S = 0.2
 KINDS = ("figures", "prototypes", "results")  # what a run makes to be looked at
 

@@ -117,9 +117,7 @@ class SideBySide:
         moments = [jnp.asarray(variable.value) for variable in self.optimizer.variables]
         self.state = (weights[:n], weights[n:], stack([moments] * len(self.trainings)))
         self.best = jax.tree.map(jnp.copy, self.state[:2])  # a step takes the state's memory for its own
-        self.rate_at = [
-            variable.path.endswith("learning_rate") for variable in self.optimizer.variables
-        ].index(True)
+        self.rate_at = [variable.path.endswith("learning_rate") for variable in self.optimizer.variables].index(True)
         n_classes = self.labels.max() + 1
         alphas = [_class_weights(self.labels[each.rows["train"]], n_classes) for each in self.trainings]
         if not self.settings["class_weights"]:
@@ -198,8 +196,7 @@ class SideBySide:
         for i, own in enumerate(rows):
             steps[: len(own), i] = own
         said = [
-            self.ask_step(weights, batch.T, self.clips, self.fold_data)
-            for batch in np.split(steps, len(steps) // size)
+            self.ask_step(weights, batch.T, self.clips, self.fold_data) for batch in np.split(steps, len(steps) // size)
         ]
         said = np.concatenate([np.asarray(each) for each in said], axis=1)
         return [each[: len(own)] for each, own in zip(said, rows, strict=True)]
@@ -216,9 +213,7 @@ class SideBySide:
             return length, self.train_step.lower(*arguments, length=length).compile()
 
         with ThreadPoolExecutor() as threads:
-            asking = threads.submit(
-                lambda: self.ask_step.lower(self.best, rows, self.clips, self.fold_data).compile()
-            )
+            asking = threads.submit(lambda: self.ask_step.lower(self.best, rows, self.clips, self.fold_data).compile())
             self.compiled = dict(threads.map(of, map(int, self.shapes)))
             self.ask_step = asking.result()
 
@@ -232,9 +227,7 @@ class SideBySide:
         for place in order:
             rows = steps[place]
             length = next(shape for shape in self.shapes if shape >= self.lengths[rows[rows >= 0]].max())
-            self.state, answer = self.compiled[int(length)](
-                self.state, rows, rates, self.clips, self.fold_data
-            )
+            self.state, answer = self.compiled[int(length)](self.state, rows, rates, self.clips, self.fold_data)
             said.append(answer)
         said, rows = np.stack([np.asarray(answer) for answer in said], axis=1), steps[order].swapaxes(0, 1)
         validation = self.ask("validation", self.state[:2])

@@ -198,10 +198,7 @@ def closeness(committed: pd.DataFrame, fresh: pd.DataFrame) -> str:
     """Tell how near two score tables are, as a sentence."""
     keys = [*NAME, "level"]
     both = committed.merge(fresh, on=keys, suffixes=("", "_fresh"))
-    equal = [
-        all(row[c].equals(row[f"{c}_fresh"]) for c in SCORES if c not in keys)
-        for _, row in both.groupby(keys)
-    ]
+    equal = [all(row[c].equals(row[f"{c}_fresh"]) for c in SCORES if c not in keys) for _, row in both.groupby(keys)]
     text = f"Equal to the last digit: {sum(equal)} of {len(equal)} rows of scores"
     if all(equal):
         return f"{text}."
@@ -216,9 +213,7 @@ def other_setup(made: Mapping, again: Mapping) -> str:
 
     Only notebooks whose systems have scores count, and only those that both runs have.
     """
-    numbers = (
-        {system.notebook for system in systems().values()} & set(made["notebooks"]) & set(again["notebooks"])
-    )
+    numbers = {system.notebook for system in systems().values()} & set(made["notebooks"]) & set(again["notebooks"])
     for number in sorted(numbers):
         first, second = (record["notebooks"][number] for record in (made, again))
         for fact in ("machine", "python", "backend", "packages"):
@@ -248,10 +243,7 @@ def verify(workspace: Workspace, recomputed: str | Path | None = None) -> list[s
     made, wrong = read_json(folder / "provenance.json"), altered_files(folder)
     if recomputed is None:
         recomputed = workspace.root / "build" / "verify"
-        for target in (
-            "00",
-            systems()["baseline"].notebook,
-        ):  # the comparison and what it reads: all that has a score
+        for target in ("00", systems()["baseline"].notebook):  # the comparison and what it reads: all that has a score
             if _make(target, workspace, made, recomputed):
                 return [*wrong, "the second run failed, see above"]
             if other := _other_recordings(made, Path(recomputed) / "results" / workspace.name):
@@ -387,9 +379,7 @@ def main(arguments: list[str] | None = None) -> None:
         print(f"{restored.name}, profile {restored.profile}: now run notebook 11")
         return
     check = {"rescore": rescore, "figures": outdated_figures}
-    different = (
-        verify(workspace, given.recomputed) if given.command == "verify" else check[given.command](workspace)
-    )
+    different = verify(workspace, given.recomputed) if given.command == "verify" else check[given.command](workspace)
     print(*different, sep="\n")
     print("differs" if different else f"results/{given.dataset}: {given.command} finds them right")
     sys.exit(bool(different))

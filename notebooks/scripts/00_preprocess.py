@@ -83,9 +83,7 @@ plt.show()
 
 # %%
 figure = speech.overview(utterances)
-style.save_figure(
-    workspace, figure, "00_overview", f"Durations, emotions and sampling rates by corpus.{partial}"
-)
+style.save_figure(workspace, figure, "00_overview", f"Durations, emotions and sampling rates by corpus.{partial}")
 plt.show()
 
 # %%
@@ -109,9 +107,7 @@ def level(signal, rate):
     return 10 * np.log10(np.mean(signal**2, keepdims=True)[None])
 
 
-levels = build_store(
-    workspace.folder("features") / "loudness", utterances, level, key="rms dB", title="loudness"
-)
+levels = build_store(workspace.folder("features") / "loudness", utterances, level, key="rms dB", title="loudness")
 loudness = levels.table.assign(rms_db=levels.array[:, 0])
 figure = speech.by_emotion(loudness, "rms_db", "RMS level (dB re full scale)")
 style.save_figure(workspace, figure, "00_loudness", f"RMS level of the utterances by emotion.{partial}")
@@ -133,9 +129,7 @@ first = spoken.sort_values(["said_with", "sentence"], ascending=[False, True]).d
 examples = {row.emotion: load_audio(row.path, rate) for row in first.itertuples()}
 print(*(f"{row.emotion}: text {row.sentence or 'unknown'}" for row in first.itertuples()), sep=", ")
 figure = speech.one_per_emotion(examples)
-style.save_figure(
-    workspace, figure, "00_examples", "One utterance per emotion of one speaker: waveform, spectrogram."
-)
+style.save_figure(workspace, figure, "00_examples", "One utterance per emotion of one speaker: waveform, spectrogram.")
 plt.show()
 
 # %%
@@ -156,9 +150,7 @@ signal, _ = examples["anger"] if "anger" in examples else next(iter(examples.val
 segments = features.split_segments(signal, rate, segment_ms=SEGMENT_MS, hop_ms=HOP_MS)
 loudest = segments[np.argmax((segments**2).sum(axis=1))]
 figure = speech.power_and_mel(loudest, rate, features.MEL)
-style.save_figure(
-    workspace, figure, "00_steps", "From a 100 ms segment to its log-mel spectrogram, step by step."
-)
+style.save_figure(workspace, figure, "00_steps", "From a 100 ms segment to its log-mel spectrogram, step by step.")
 plt.show()
 
 # %% [markdown]
@@ -186,9 +178,7 @@ display(Audio(signal, rate=rate), Audio(cleaned, rate=rate))
 
 # %%
 def log_mels(signal, rate):
-    return features.log_mel_segments(
-        features.split_segments(signal, rate, segment_ms=SEGMENT_MS, hop_ms=HOP_MS), rate
-    )
+    return features.log_mel_segments(features.split_segments(signal, rate, segment_ms=SEGMENT_MS, hop_ms=HOP_MS), rate)
 
 
 key = f"log-mel {SEGMENT_MS} ms every {HOP_MS} ms, {features.MEL}"
@@ -198,9 +188,7 @@ store = build_store(workspace.folder("features") / "segments", utterances, log_m
 # %%
 by_segment = segment_table(store)
 assert len(by_segment) == len(store.array) and np.isfinite(store.array[:: len(store.array) // 500 + 1]).all()
-print(
-    f"{len(by_segment)} segments of {store.array.shape[1]} mel bands × {store.array.shape[2]} frames at {rate} Hz"
-)
+print(f"{len(by_segment)} segments of {store.array.shape[1]} mel bands × {store.array.shape[2]} frames at {rate} Hz")
 by_segment.groupby("emotion").size().rename("segments").to_frame().T
 
 # %% [markdown]
@@ -214,9 +202,7 @@ print(f"{100 * (sample.std(axis=(1, 2)) < 3).mean():.1f} % of the segments are d
 # %%
 shown = style.sort_by_emotion(clearest_segments(store, by_segment))
 figure = speech.log_mel_grid(store.array[shown["row"]], shown["emotion"].tolist(), rate)
-style.save_figure(
-    workspace, figure, "00_segments", "One 100 ms log-mel segment per emotion, as the networks see it."
-)
+style.save_figure(workspace, figure, "00_segments", "One 100 ms log-mel segment per emotion, as the networks see it.")
 plt.show()
 
 # %% [markdown]

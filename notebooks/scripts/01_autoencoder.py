@@ -83,9 +83,7 @@ pd.Series(leaks, name="leaks beyond its promise").to_frame()
 shape = data.store.array.shape[1:]
 model = build_autoencoder(*shape, filters=chosen["filters"], hfenn_weight=chosen["hfenn_weight"])
 figure = networks.architecture(model.encoder, model.decoder, names=["encoder", "decoder"])
-style.save_figure(
-    workspace, figure, "01_architecture", "Encoder and decoder of the autoencoder, drawn from the model."
-)
+style.save_figure(workspace, figure, "01_architecture", "Encoder and decoder of the autoencoder, drawn from the model.")
 plt.show()
 
 # %% [markdown]
@@ -120,8 +118,7 @@ errors = reconstruction_table(data, coders)
 published = [run for run in plan if run.protocol == "paper" and run.is_own]
 limits = {f"share {SEGMENT_MS - HOP_MS:g} ms": 1.5 * HOP_MS, "share anything": SEGMENT_MS}
 near = {
-    run.model: {name: data.learned_share(run, within_ms=limit) for name, limit in limits.items()}
-    for run in published
+    run.model: {name: data.learned_share(run, within_ms=limit) for name, limit in limits.items()} for run in published
 }
 pd.DataFrame(near).T.round(2)
 
@@ -231,22 +228,9 @@ for weight, row in change.iterrows():
 # ## Saved
 
 # %%
-columns = [
-    "protocol",
-    "model",
-    "mae",
-    "mae_db",
-    "epochs",
-    "best_epoch",
-    "seconds",
-    "low_db",
-    "high_db",
-    "path",
-]
+columns = ["protocol", "model", "mae", "mae_db", "epochs", "best_epoch", "seconds", "low_db", "high_db", "path"]
 workspace.save_table(autoencoders[columns], "autoencoders")
 shown = errors[errors["λ"] == chosen["hfenn_weight"]][columns].drop(columns=["seconds", "path"]).round(6)
 shown.to_csv(workspace.results / "01_autoencoders.csv", index=False)
 workspace.record("01", data.utterances, chosen)
-print(
-    f"{len(autoencoders)} autoencoders, trained in {autoencoders['seconds'].sum():.0f} s; 02 reads them next"
-)
+print(f"{len(autoencoders)} autoencoders, trained in {autoencoders['seconds'].sum():.0f} s; 02 reads them next")

@@ -45,10 +45,7 @@ speakers = ""  # ids parted by spaces; empty: those the paper shows, else the pr
 
 # %%
 workspace = Workspace(dataset, profile, seed, root)
-of_coder, of_classifier = (
-    settings("prototype", profile, dataset),
-    settings("prototype_classifier", profile, dataset),
-)
+of_coder, of_classifier = (settings("prototype", profile, dataset), settings("prototype_classifier", profile, dataset))
 style.set_style()
 settings_table("prototype_classifier")
 
@@ -100,10 +97,7 @@ print(inspect.getsource(PrototypeLayer.call))
 
 # %%
 variants = {"without a shared start": {"shared": 0}, "without the crowding term": {"crowding_weight": 0.0}}
-is_used = {
-    "shared": bool(data.taught_by) and of_coder["shared"],
-    "crowding_weight": of_classifier["crowding_weight"],
-}
+is_used = {"shared": bool(data.taught_by) and of_coder["shared"], "crowding_weight": of_classifier["crowding_weight"]}
 variants = {name: change for name, change in variants.items() if all(is_used[key] for key in change)}
 runs = PrototypeRuns.train(data, variants.values())
 protocol = runs.shown_protocol  # from here on, pictures are of this one
@@ -175,9 +169,7 @@ per_speaker[["n_utterances", "accuracy", "macro_f1", "uar"]].round(3)
 # mean of 74 %. Twins are prototypes that correlate by more than .95 with another, once their common mean is taken away.
 
 # %%
-earned = per_speaker.loc[
-    "segment", ["start_score", "prototype_score", "start_twins", "prototype_twins", "uar"]
-]
+earned = per_speaker.loc["segment", ["start_score", "prototype_score", "start_twins", "prototype_twins", "uar"]]
 earned.round(3)
 
 # %%
@@ -197,9 +189,7 @@ print(
 
 # %%
 changed = {name: runs.own("utterance", **change) for name, change in variants.items()}
-unchanged = {
-    m: trained for m, trained in runs.own("utterance").items() if any(m in own for own in changed.values())
-}
+unchanged = {m: trained for m, trained in runs.own("utterance").items() if any(m in own for own in changed.values())}
 compared = {name: own for name, own in ({"as it is": unchanged} | changed).items() if own}
 rows = [row for name, own in compared.items() for row in score_models(own.values(), model=name)]
 columns = ["accuracy", "macro_f1", "uar", "prototype_score", "prototype_twins"]

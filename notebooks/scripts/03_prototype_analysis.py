@@ -81,9 +81,7 @@ analysis.compare_scorings(voice.fc_weights, voice.classes, SCORING_METHODS, **li
 # prototypes drawn blindly would share. What follows uses `scoring`.
 
 # %%
-above = {
-    v.speaker: v.table[v.table["score"] >= chosen["threshold"]].groupby("emotion").size() for v in voices
-}
+above = {v.speaker: v.table[v.table["score"] >= chosen["threshold"]].groupby("emotion").size() for v in voices}
 pd.DataFrame(above).T.fillna(0).astype(int)
 
 # %% [markdown]
@@ -174,9 +172,7 @@ for row in tones[tones["speaker"] == voice.speaker].itertuples():
 # spread that prototypes keep.
 
 # %%
-data = open_data(
-    workspace, settings("prototype", profile, dataset), speakers=" ".join(v.speaker for v in voices)
-)
+data = open_data(workspace, settings("prototype", profile, dataset), speakers=" ".join(v.speaker for v in voices))
 profiles = reports.profile_classes(data, index[published], log_mels[published], rate)
 reports.agreement_table(profiles).round(2)
 
@@ -210,9 +206,7 @@ for name, profile in profiles.items():
 # %%
 long = analysis.long_bands(index[published], analysis.strongest_bands(log_mels[published], rate))
 groups = {name: long["gender"] == name for name in ("female", "male") if (long["gender"] == name).any()}
-figure = prototypes.strongest_boxes(
-    long, groups or {"all": long["gender"].notna()}, fmax=analysis.LOW_BAND_HZ
-)
+figure = prototypes.strongest_boxes(long, groups or {"all": long["gender"].notna()}, fmax=analysis.LOW_BAND_HZ)
 style.save_figure(workspace, figure, "03_strongest_bands", "Strongest bands of prototypes up to 2 kHz.")
 plt.show()
 

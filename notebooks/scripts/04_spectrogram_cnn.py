@@ -50,9 +50,7 @@ settings_table("spectrogram_cnn")
 utterances = workspace.load_table("utterances")
 example = utterances.iloc[(utterances["duration_s"] - utterances["duration_s"].median()).abs().argmin()]
 signal, rate = load_audio(example["path"], chosen["sample_rate_hz"] or None)
-print(
-    f"{len(utterances)} utterances; the example is {example['utterance_id']} ({example['emotion']}), {rate} Hz"
-)
+print(f"{len(utterances)} utterances; the example is {example['utterance_id']} ({example['emotion']}), {rate} Hz")
 display(Audio(signal, rate=rate))
 
 # %% [markdown]
@@ -89,9 +87,7 @@ kept_by = pd.DataFrame(
             "first_second": np.mean(reduce_noise(clip, rate, noise_s=1.0) ** 2) / np.mean(clip**2),
             "whole": np.mean(reduce_noise(clip, rate) ** 2) / np.mean(clip**2),
         }
-        for clip in (
-            load_audio(path, rate)[0] for path in utterances["path"].iloc[:: len(utterances) // 12 + 1]
-        )
+        for clip in (load_audio(path, rate)[0] for path in utterances["path"].iloc[:: len(utterances) // 12 + 1])
     ]
 )
 (10 * np.log10(kept_by)).describe().loc[["mean", "min", "max"]].round(1)
@@ -201,13 +197,9 @@ plt.show()
 
 # %%
 rng = np.random.default_rng(seed)
-published = {"as it is": clip} | {
-    name: change(clip, rng) for name, change in augmentation.PUBLISHED_CHANGES.items()
-}
+published = {"as it is": clip} | {name: change(clip, rng) for name, change in augmentation.PUBLISHED_CHANGES.items()}
 figure = spectrograms.versions(published, rate, hop_length=grid["hop_length"], columns=5)
-style.save_figure(
-    workspace, figure, "04_artificial_published", "The source's four changes, done to the spectrogram."
-)
+style.save_figure(workspace, figure, "04_artificial_published", "The source's four changes, done to the spectrogram.")
 plt.show()
 
 # %% [markdown]
@@ -216,8 +208,7 @@ plt.show()
 
 # %%
 sounds = {
-    name: change(signal, rate, np.random.default_rng(seed))
-    for name, change in augmentation.WAVEFORM_CHANGES.items()
+    name: change(signal, rate, np.random.default_rng(seed)) for name, change in augmentation.WAVEFORM_CHANGES.items()
 }
 pictures = {"as it is": clip} | {name: clip_frames(sound, rate, **frames) for name, sound in sounds.items()}
 pictures |= {name: change(clip, rng) for name, change in augmentation.SPECTROGRAM_CHANGES.items()}
@@ -237,9 +228,7 @@ for name, sound in sounds.items():
 four = tuple(augmentation.PUBLISHED_CHANGES)
 making = common | {"copies": chosen["copies"], "seed": seed}
 copies = {
-    "published": artificial_stores(
-        features / "published", utterances, frames, published=True, changes=four, **making
-    ),
+    "published": artificial_stores(features / "published", utterances, frames, published=True, changes=four, **making),
     "artificial": artificial_stores(features / "artificial", utterances, frames, changes=four, **making),
 }
 training_clips = folds["utterance"].query("role == 'train'")["utterance_id"]
@@ -261,9 +250,7 @@ for change in chosen["single_changes"]:
 plan = spectrogram_cnn.plan_study(workspace, store, chosen, list(folds), copies)
 n_heard = spectrogram_cnn.count_clips(plan, folds)
 minutes = n_heard / 60_000  # at 1 ms a clip
-print(
-    f"{len(plan)} models hear {n_heard:,} clips in all epochs. A clip takes 1 ms (resized, small) to 10 ms "
-)
+print(f"{len(plan)} models hear {n_heard:,} clips in all epochs. A clip takes 1 ms (resized, small) to 10 ms ")
 print(f"(44.1 kHz, one at a time): {minutes:.1f} to {10 * minutes:.0f} minutes of CPU time")
 
 # %%
@@ -276,9 +263,7 @@ scores.pivot(index="model", columns="protocol", values="uar")[list(folds)].round
 # %%
 chance = 1 / n_classes
 figure = spectrograms.scores(scores, chance=chance)
-caption = (
-    "UAR of the spectrogram CNNs, 95 % intervals over speakers; paper leaks and chooses its epoch on test."
-)
+caption = "UAR of the spectrogram CNNs, 95 % intervals over speakers; paper leaks and chooses its epoch on test."
 style.save_figure(workspace, figure, "04_scores", caption)
 plt.show()
 
@@ -355,13 +340,9 @@ n_clips, rows = (folds["paper"]["role"] == "train").sum(), []
 for name in ("clip_4_layers", "clip_bucketed", "image_4_layers"):
     result = results[name, "paper"]
     seconds = result["histories"][0]["seconds"].iloc[1:].median()  # the first epoch compiles
-    rows.append(
-        {"model": name, "ms per training clip": 1000 * seconds / n_clips, "weights": result["parameters"]}
-    )
+    rows.append({"model": name, "ms per training clip": 1000 * seconds / n_clips, "weights": result["parameters"]})
 cost = pd.DataFrame(rows).set_index("model")
-cost.assign(
-    times_bucketed=cost["ms per training clip"] / cost.loc["clip_bucketed", "ms per training clip"]
-).round(2)
+cost.assign(times_bucketed=cost["ms per training clip"] / cost.loc["clip_bucketed", "ms per training clip"]).round(2)
 
 # %% [markdown]
 # Time of an epoch after the first, per clip, while all cores are at work.
@@ -371,8 +352,11 @@ cost.assign(
 # Each net at each of its learning rates. The dot marks the epoch that the test part chooses.
 
 # %%
-curves = {model: result["histories"][0] for (model, protocol), result in results.items()
-          if protocol == "paper" and model not in spectrogram_cnn.LIKE}  # fmt: skip
+curves = {
+    model: result["histories"][0]
+    for (model, protocol), result in results.items()
+    if protocol == "paper" and model not in spectrogram_cnn.LIKE
+}
 for kind in ("clip", "image"):
     shown = {name: history for name, history in curves.items() if name.startswith(kind)}
     kept = {name: best_epoch(history, "val_accuracy", "max") for name, history in shown.items()}

@@ -78,9 +78,7 @@ batches = ClipBatches(empty, batch_size=chosen["batch_size"], shuffle=True).batc
 dealt = np.array_split(np.random.default_rng(seed).permutation(len(lengths)), len(batches))
 padded = [sum(len(rows) * lengths[rows].max() for rows in dealing) for dealing in (dealt, batches)]
 at_random, alike = np.array(padded) / lengths.sum() - 1
-print(
-    f"padding, as a share of the speech: {at_random:.0%} in random batches, {alike:.0%} in batches of like lengths"
-)
+print(f"padding, as a share of the speech: {at_random:.0%} in random batches, {alike:.0%} in batches of like lengths")
 
 # %% [markdown]
 # ## The folds
@@ -104,8 +102,7 @@ study.describe_folds(folds, utterances).round(2)
 
 # %%
 drawn = [
-    build(utterances["emotion"].nunique(), chosen["n_mels"])
-    for build in feature_network.networks_of(chosen).values()
+    build(utterances["emotion"].nunique(), chosen["n_mels"]) for build in feature_network.networks_of(chosen).values()
 ]
 figure = networks.architecture(*drawn, names=["deep CNN", "CNN–BiLSTM"])
 style.save_figure(workspace, figure, "05_architecture", "Both networks for log-mel, drawn from the models.")
@@ -122,13 +119,7 @@ plt.show()
 # %%
 models = feature_network.models_of(workspace, stores, chosen)
 results = study.train_models(
-    workspace,
-    utterances,
-    folds,
-    models,
-    main=strictest,
-    elsewhere=chosen["everywhere"],
-    title="feature_network",
+    workspace, utterances, folds, models, main=strictest, elsewhere=chosen["everywhere"], title="feature_network"
 )
 print(f"{len(results)} models, {sum(len(result['paths']) for result in results.values())} networks")
 

@@ -87,9 +87,7 @@ print(f"{len(store.array)} frames × {store.array.shape[1]} features of {len(tab
 example = table[table["emotion"] == style.in_order(table["emotion"])[0]].iloc[0]
 signal, _ = load_audio(example["path"], rate)
 figure = vae.frame_features(signal, store.of(example["utterance_id"]), rate, chosen["hop_length"])
-style.save_figure(
-    workspace, figure, "06_features", f"Frame-wise features of one utterance ({example['emotion']})."
-)
+style.save_figure(workspace, figure, "06_features", f"Frame-wise features of one utterance ({example['emotion']}).")
 plt.show()
 
 # %% [markdown]
@@ -196,9 +194,7 @@ test = fold.places("test")
 error = (fold.outputs["reconstruction"] - fold.x)[test]
 returned = 1 - (error**2).mean(axis=0) / fold.x[test].var(axis=0).clip(1e-6)
 absolute = abs(error).mean(axis=0) * fold.scaler.scale_
-errors = pd.DataFrame(
-    {"feature": statistic_names, "variance_returned": returned, "mean_absolute_error": absolute}
-)
+errors = pd.DataFrame({"feature": statistic_names, "variance_returned": returned, "mean_absolute_error": absolute})
 errors.to_csv(workspace.results / "06_reconstruction.csv", index=False, float_format="%.5f")
 errors.iloc[chosen["n_mfcc"] : chosen["n_mfcc"] + 3].round(2)
 
@@ -212,10 +208,7 @@ plt.show()
 examples = fold.rows.iloc[test].drop_duplicates("emotion")
 examples = style.sort_by_emotion(examples)
 figure = vae.reconstruction_examples(
-    fold.x[examples.index],
-    fold.outputs["reconstruction"][examples.index],
-    statistic_names,
-    examples["emotion"],
+    fold.x[examples.index], fold.outputs["reconstruction"][examples.index], statistic_names, examples["emotion"]
 )
 caption = "Features of one test clip per emotion (bars), returned (dots)."
 style.save_figure(workspace, figure, "06_reconstructions", caption)
@@ -286,9 +279,7 @@ pitch_hz = pitch_hz.clip(chosen["fmin"], chosen["fmax"])
 
 # %%
 envelopes_db = librosa.power_to_db(librosa.feature.inverse.mfcc_to_mel(mfcc.T), top_db=None).T
-figure = vae.interpolation(
-    envelopes_db, librosa.mel_frequencies(130, fmax=8000)[1:-1], pitch_hz, shares, ends
-)
+figure = vae.interpolation(envelopes_db, librosa.mel_frequencies(130, fmax=8000)[1:-1], pitch_hz, shares, ends)
 style.save_figure(workspace, figure, "06_interpolation", f"Decoded on the way from {ends[0]} to {ends[1]}.")
 plt.show()
 tones = [features.sustained_voice(mean, f0, rate) for mean, f0 in zip(mfcc, pitch_hz, strict=True)]
@@ -353,9 +344,7 @@ plt.show()
 
 # %%
 wrong = predictions.query("emotion != prediction")[["emotion", "prediction"]]
-pairs = pd.Series([" / ".join(sorted(pair)) for pair in wrong.to_numpy()], dtype=object).value_counts(
-    normalize=True
-)
+pairs = pd.Series([" / ".join(sorted(pair)) for pair in wrong.to_numpy()], dtype=object).value_counts(normalize=True)
 pairs.head(5).round(3).rename("share of the errors").to_frame()
 
 # %% [markdown]
@@ -365,9 +354,7 @@ pairs.head(5).round(3).rename("share of the errors").to_frame()
 # %%
 if {"calm", "neutral"} <= set(present):
     rank = list(pairs.index).index("calm / neutral") + 1 if "calm / neutral" in pairs else "none"
-    print(
-        f"calm / neutral: {pairs.get('calm / neutral', 0.0):.1%} of the errors, rank {rank} of {len(pairs)}"
-    )
+    print(f"calm / neutral: {pairs.get('calm / neutral', 0.0):.1%} of the errors, rank {rank} of {len(pairs)}")
 else:
     print(f"This corpus has {', '.join(present)}: not both of calm and neutral, so it cannot answer this.")
 
@@ -424,9 +411,7 @@ clip_ms = 1000 * float(np.median([len(clip) for clip in clips])) / rate
 pitch = {key: chosen[key] for key in ("fmin", "fmax", "hop_length")} | {"frame_length": chosen["n_fft"]}
 track = functools.partial(features.pitch_track, **pitch)
 with threadpool_limits(1):
-    times = [
-        [median_ms(functools.partial(step, clip, rate), 2) for step in (extract, track)] for clip in clips
-    ]
+    times = [[median_ms(functools.partial(step, clip, rate), 2) for step in (extract, track)] for clip in clips]
 features_ms, pyin_ms = np.median(times, axis=0)
 print(
     f"features of a clip of {clip_ms / 1000:.1f} s: {features_ms:.0f} ms on one core, {pyin_ms / features_ms:.0%} of it pYIN"
@@ -470,9 +455,7 @@ phone.map("{:.3g}".format)
 for (inputs, protocol), result in results.items():
     costs = phone.loc[inputs, ["parameters", "ms_per_utterance"]].to_dict()
     costs["seconds_to_train"] = result["seconds_to_train"]
-    workspace.save_costs(
-        costs, system="vae", model=inputs, protocol=protocol, folds=folds[protocol].attrs["folds"]
-    )
+    workspace.save_costs(costs, system="vae", model=inputs, protocol=protocol, folds=folds[protocol].attrs["folds"])
 
 # %% [markdown]
 # The network costs next to nothing; almost all the time is pYIN's. With the original's highest candidate instead
@@ -484,6 +467,4 @@ for (inputs, protocol), result in results.items():
 # %%
 scores.to_csv(workspace.results / "06_scores.csv", index=False, float_format="%.6f")
 workspace.record("06", utterances, chosen)
-print(
-    f"{len(scores)} classifiers on {sum(map(len, vaes.values()))} VAEs; notebook 11 reads their predictions next"
-)
+print(f"{len(scores)} classifiers on {sum(map(len, vaes.values()))} VAEs; notebook 11 reads their predictions next")

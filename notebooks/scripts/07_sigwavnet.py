@@ -103,14 +103,14 @@ for system in SYSTEMS:
 # %%
 for key, result in results.items():
     epochs = sum(len(history) for history in result["histories"])
-    print(f"{' '.join(key)}: {result['parameters']:,} weights, {result['seconds_to_train'] / epochs:.1f} s an epoch, "
-          f"{result['ms_per_utterance']:.0f} ms a clip")  # fmt: skip
+    print(
+        f"{' '.join(key)}: {result['parameters']:,} weights, {result['seconds_to_train'] / epochs:.1f} s an epoch, "
+        f"{result['ms_per_utterance']:.0f} ms a clip"
+    )
 
 # %%
 histories = {" ".join(key): result["histories"][0] for key, result in results.items()}
-kept = {
-    name: best_epoch(history, **monitoring(chosen[name.split()[0]])) for name, history in histories.items()
-}
+kept = {name: best_epoch(history, **monitoring(chosen[name.split()[0]])) for name, history in histories.items()}
 figure = networks.learning_curves(histories, values=("loss", "uar"), kept=kept)
 style.save_figure(workspace, figure, "07_training", "Learning curves of each network's first fold.")
 plt.show()
@@ -152,9 +152,7 @@ present = style.in_order(truth)
 columns = precision_recall_fscore_support(truth, prediction, labels=present, zero_division=0)[:3]
 by_class = pd.DataFrame(dict(zip(("precision", "recall", "f1"), columns, strict=True)), index=present)
 figure = wavelets.class_scores(by_class)
-style.save_figure(
-    workspace, figure, "07_classes", f"Precision, recall and F1 of SigWavNet under protocol {strictest}."
-)
+style.save_figure(workspace, figure, "07_classes", f"Precision, recall and F1 of SigWavNet under protocol {strictest}.")
 plt.show()
 
 # %% [markdown]
@@ -164,8 +162,10 @@ plt.show()
 # %%
 highest = predictions.filter(regex="^p_").max(axis=1)
 limit = 1 / (1 + (len(present) - 1) * np.exp(-0.495))
-print(f"highest probability of a clip: {highest.min():.3f} to {highest.max():.3f}; chance {1 / len(present):.3f}, "
-      f"the most that is possible {limit:.3f}")  # fmt: skip
+print(
+    f"highest probability of a clip: {highest.min():.3f} to {highest.max():.3f}; chance {1 / len(present):.3f}, "
+    f"the most that is possible {limit:.3f}"
+)
 
 # %% [markdown]
 # ## CNN-n-GRU at its published sizes
@@ -181,8 +181,10 @@ if trained_elsewhere:
     made = read_json(shipped / "accelerator" / "provenance.json")
     print(f"{made['device']}, Keras {made['packages']['keras']} on JAX {made['packages']['jax']}")
     for name, facts in made["models"].items():
-        print(f"{name}: {facts['epochs']} of {facts['settings']['epochs']} epochs, {facts['seconds']:.0f} s for "
-              f"{facts['trainings']} trainings")  # fmt: skip
+        print(
+            f"{name}: {facts['epochs']} of {facts['settings']['epochs']} epochs, {facts['seconds']:.0f} s for "
+            f"{facts['trainings']} trainings"
+        )
     print("not reached in that time:", ", ".join(made["not_reached"]))
 else:
     print(f"Nothing of {workspace.name} was trained on an accelerator: EmoDB and RAVDESS were.")
@@ -211,9 +213,7 @@ for row in sizes.itertuples():
 if trained_elsewhere:
     epochs = accelerator.read_histories(shipped / "accelerator").query("protocol == 'paper'")
     means = epochs.groupby(["model", "epoch"]).mean(numeric_only=True).reset_index()
-    curves = {
-        f"n = {n}": means[means["model"] == f"n_{n}"].reset_index(drop=True) for n in sorted(set(sizes["n"]))
-    }
+    curves = {f"n = {n}": means[means["model"] == f"n_{n}"].reset_index(drop=True) for n in sorted(set(sizes["n"]))}
     figure = networks.learning_curves(curves, values=("loss", "uar"))
     caption = "CNN-n-GRU at its published sizes: mean learning curves over draws of the published split."
     style.save_figure(workspace, figure, "07_published_sizes", caption)
@@ -259,8 +259,10 @@ table if model.transform.constraint == "PerFilter" else table[["distortion", "lo
 def look(utterance_id):
     waveform = np.asarray(stores["sigwavnet"].of(utterance_id))
     inside = model.look_inside(waveform[None])
-    flat = {name: [np.asarray(band)[0, :, 0] for band in inside[name]] for name in
-            ("details", "thresholded", "spatial", "temporal")}  # fmt: skip
+    flat = {
+        name: [np.asarray(band)[0, :, 0] for band in inside[name]]
+        for name in ("details", "thresholded", "spatial", "temporal")
+    }
     return waveform, flat | {"approximation": np.asarray(inside["approximation"])[0, :, 0]}
 
 
@@ -270,9 +272,7 @@ shown = utterances[utterances["utterance_id"].isin(tested)].drop_duplicates("emo
 inside = {row.emotion: look(row.utterance_id) for row in shown.itertuples()}
 
 # %%
-details = [
-    np.concatenate(level) for level in zip(*(parts["details"] for _, parts in inside.values()), strict=True)
-]
+details = [np.concatenate(level) for level in zip(*(parts["details"] for _, parts in inside.values()), strict=True)]
 figure = wavelets.thresholds(model.thresholds, details)
 style.save_figure(workspace, figure, "07_thresholds", "Learned asymmetric thresholds over the coefficients.")
 plt.show()
@@ -286,9 +286,7 @@ examples = {
     for emotion, (waveform, parts) in inside.items()
 }
 figure = wavelets.bands(examples, rate)
-style.save_figure(
-    workspace, figure, "07_bands", "Bands of one test utterance per emotion, after thresholding."
-)
+style.save_figure(workspace, figure, "07_bands", "Bands of one test utterance per emotion, after thresholding.")
 plt.show()
 
 # %% [markdown]

@@ -114,9 +114,7 @@ for name, kept in embedded.items():
 # %%
 emotions = utterances["emotion"].to_numpy()
 z = {name: embeddings.against_own_voice(kept) for name, kept in embedded.items()}
-figure = transformer.layer_heat_map(
-    {name: embeddings.standing_out(scores, emotions) for name, scores in z.items()}
-)
+figure = transformer.layer_heat_map({name: embeddings.standing_out(scores, emotions) for name, scores in z.items()})
 caption = "Variance of each hidden state that one emotion against all others explains, voices taken out."
 show(figure, "layers", caption)
 
@@ -219,9 +217,7 @@ for name in embedded:
 # compared because every hidden state was standardised.
 
 # %%
-mixtures = {
-    name: embeddings.layer_weights(results[f"{name}_layer_weighting", main]["paths"]) for name in embedded
-}
+mixtures = {name: embeddings.layer_weights(results[f"{name}_layer_weighting", main]["paths"]) for name in embedded}
 show(transformer.layer_mixtures(mixtures), "mixtures", f"Weight of each hidden state, protocol {main}.")
 
 # %% [markdown]

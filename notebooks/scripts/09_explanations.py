@@ -64,8 +64,17 @@ settings_table("explanation")
 
 # %%
 networks = explained.open_networks(workspace, utterances, chosen)
-pd.DataFrame([{"network": network.name, "fold": network.fold, "clips explained": len(network.clips),
-               "weights": network.subject.model.count_params()} for network in networks])  # fmt: skip
+pd.DataFrame(
+    [
+        {
+            "network": network.name,
+            "fold": network.fold,
+            "clips explained": len(network.clips),
+            "weights": network.subject.model.count_params(),
+        }
+        for network in networks
+    ]
+)
 
 # %% [markdown]
 # ## "This 100 ms sounds like that prototype"
@@ -132,9 +141,7 @@ of_network = {network.name: (network, of_clips) for network, of_clips in zip(net
 # %%
 for name, short in (("CNN, log-mel", "log_mel"), ("CNN, MFCC", "mfcc")):
     network, of_clips = of_network[name]
-    figure = explanations.maps_over(
-        network.clips[0].x[0], {m: v[0] for m, v in of_clips[0].items() if m != "random"}
-    )
+    figure = explanations.maps_over(network.clips[0].x[0], {m: v[0] for m, v in of_clips[0].items() if m != "random"})
     caption = f"One held-out recording as the {name} network sees it, and what each method says decides."
     style.save_figure(workspace, figure, f"09_maps_{short}", caption)
     plt.show()
@@ -155,15 +162,23 @@ axis_of = {"log-mel": "mel band", "MFCC": "coefficient, energy on top", "MFCC, a
 
 def by_class(summary):
     """Feature type -> emotion -> `summary` of its maps."""
-    return {kind: {emotion: summary(list(rows.loc[rows["emotion"] == emotion, "map"]))
-                   for emotion in style.in_order(rows["emotion"])}
-            for kind, rows in signed.groupby("kind", sort=False)}  # fmt: skip
+    return {
+        kind: {
+            emotion: summary(list(rows.loc[rows["emotion"] == emotion, "map"]))
+            for emotion in style.in_order(rows["emotion"])
+        }
+        for kind, rows in signed.groupby("kind", sort=False)
+    }
 
 
 # %%
 figure = explanations.class_means(by_class(attribution.mean_map), row_labels=axis_of)
-style.save_figure(workspace, figure, "09_class_means",
-                  "Integrated gradients of log-mel and MFCC networks, mean over recordings of an emotion, speakers never heard.")  # fmt: skip
+style.save_figure(
+    workspace,
+    figure,
+    "09_class_means",
+    "Integrated gradients of log-mel and MFCC networks, mean over recordings of an emotion, speakers never heard.",
+)
 plt.show()
 
 # %%
@@ -211,8 +226,10 @@ rows = []
 for clip, of_clip in zip(network.clips, of_clips, strict=True):
     for method in ("integrated_gradients", "occlusion", "energy", "random"):
         sounds, frame_rate = parts_of(clip, of_clip[method])
-        answers = {what: explained.probability_of(network, sound, frame_rate, clip.label, **framing)
-                   for what, sound in sounds.items()}  # fmt: skip
+        answers = {
+            what: explained.probability_of(network, sound, frame_rate, clip.label, **framing)
+            for what, sound in sounds.items()
+        }
         rows.append({"fifth chosen by": method} | answers)
 pd.DataFrame(rows).groupby("fifth chosen by", sort=False).mean().round(3)
 
@@ -222,13 +239,15 @@ pd.DataFrame(rows).groupby("fifth chosen by", sort=False).mean().round(3)
 
 # %%
 sounds, frame_rate = parts_of(network.clips[0], of_clips[0]["integrated_gradients"])
-powers = {
-    what: librosa.feature.melspectrogram(y=sound, sr=frame_rate, **grid) for what, sound in sounds.items()
-}
+powers = {what: librosa.feature.melspectrogram(y=sound, sr=frame_rate, **grid) for what, sound in sounds.items()}
 levels = {what: librosa.power_to_db(power, ref=powers["whole"].max()) for what, power in powers.items()}
 figure = explanations.part_and_rest_levels(levels, frame_rate, hop_length=grid["hop_length"])
-style.save_figure(workspace, figure, "09_part_and_rest",
-                  "A recording, the fifth of it that integrated gradients point at, and the rest.")  # fmt: skip
+style.save_figure(
+    workspace,
+    figure,
+    "09_part_and_rest",
+    "A recording, the fifth of it that integrated gradients point at, and the rest.",
+)
 plt.show()
 for what, sound in sounds.items():
     print(what)
@@ -241,24 +260,21 @@ for what, sound in sounds.items():
 # the other methods are summed over the dimensions.
 
 # %%
-heads = {network.name: (network, of_clips) for network, of_clips in zip(networks, maps, strict=True)
-         if network.name.endswith("head")}  # fmt: skip
+heads = {
+    network.name: (network, of_clips)
+    for network, of_clips in zip(networks, maps, strict=True)
+    if network.name.endswith("head")
+}
 for name, (network, of_clips) in heads.items():
     clip = network.clips[0]
     signal, frame_rate = load_audio(paths[clip.utterance], 16000)
     curves = {m: of_clips[0][m][0].sum(axis=1) for m in ("grad_cam", "integrated_gradients", "occlusion")}
     picture = log_mel(signal, frame_rate, n_mels=64, n_fft=1024, hop_length=256)
-    figure = explanations.over_time(
-        picture, {name: curves}, seconds=len(signal) / frame_rate, title=clip.utterance
-    )
-    style.save_figure(
-        workspace, figure, f"09_{name.split('_')[0]}_over_time", f"What the {name} listens to over time."
-    )
+    figure = explanations.over_time(picture, {name: curves}, seconds=len(signal) / frame_rate, title=clip.utterance)
+    style.save_figure(workspace, figure, f"09_{name.split('_')[0]}_over_time", f"What the {name} listens to over time.")
     plt.show()
 if not heads:
-    print(
-        "HuBERT and wav2vec 2.0 need their published weights: make weights, then make 08 09. Nothing is shown here."
-    )
+    print("HuBERT and wav2vec 2.0 need their published weights: make weights, then make 08 09. Nothing is shown here.")
 
 # %% [markdown]
 # Below, the network that hears samples.
@@ -267,12 +283,12 @@ if not heads:
 network, of_clips = of_network[explained.WAVEFORM]
 clip = network.clips[0]
 length_s = clip.x.shape[1] / settings("sigwavnet", profile)["sample_rate_hz"]
-curves = {method: attribution.over_windows(of_clips[0][method][0], round(20 * length_s))
-          for method in ("integrated_gradients", "occlusion", "smooth_grad")}  # fmt: skip
+curves = {
+    method: attribution.over_windows(of_clips[0][method][0], round(20 * length_s))
+    for method in ("integrated_gradients", "occlusion", "smooth_grad")
+}
 figure = explanations.over_time(clip.x[0], {network.name: curves}, seconds=length_s, title=clip.utterance)
-style.save_figure(
-    workspace, figure, "09_waveform", "What the waveform network listens to, in windows of 50 ms."
-)
+style.save_figure(workspace, figure, "09_waveform", "What the waveform network listens to, in windows of 50 ms.")
 plt.show()
 
 # %% [markdown]

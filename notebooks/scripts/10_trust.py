@@ -69,9 +69,7 @@ settings_table("explanation")
 # %%
 opened = explained.open_prototypes(workspace, utterances, chosen["prototype_models"])
 shown, first = next(iter(opened.items()))
-near = workspace.load_table("prototype_neighbours", made_by="02").query(
-    "protocol == 'utterance' and model == @shown"
-)
+near = workspace.load_table("prototype_neighbours", made_by="02").query("protocol == 'utterance' and model == @shown")
 best = select_prototypes(prototype_scores(first.classifier.fc_weights.round(2)), first.classes, top=1)
 best = style.sort_by_emotion(best).merge(near, on="prototype")
 best["place"] = (best["nearest_start_ms"] // HOP_MS).astype(int)
@@ -80,12 +78,14 @@ segments, rate = load_store(workspace.folder("features") / "segments"), common_r
 # %%
 decoded = first.coder.decode(first.classifier.prototypes[best["prototype"]])
 real = np.stack([segments.of(row.nearest_utterance_id)[row.place] for row in best.itertuples()])
-titles = [
-    f"{row.emotion}\n{row.score:.0f} %, {row.nearest_similarity:.2f} alike" for row in best.itertuples()
-]
+titles = [f"{row.emotion}\n{row.score:.0f} %, {row.nearest_similarity:.2f} alike" for row in best.itertuples()]
 figure = explanations.neighbours(decoded, real, titles, rate)
-style.save_figure(workspace, figure, "10_prototype_neighbours",
-                  f"The strongest prototype of each emotion, {shown}, decoded, and the real segment nearest to it.")  # fmt: skip
+style.save_figure(
+    workspace,
+    figure,
+    "10_prototype_neighbours",
+    f"The strongest prototype of each emotion, {shown}, decoded, and the real segment nearest to it.",
+)
 plt.show()
 
 # %% [markdown]
@@ -96,9 +96,7 @@ sounds = prototype_sounds(decoded, rate, length=round(rate * SEGMENT_MS / 1000),
 for row, sound in zip(best.itertuples(), sounds, strict=True):
     signal, _ = load_audio(paths[row.nearest_utterance_id], rate)
     nearest = split_segments(signal, rate, segment_ms=SEGMENT_MS, hop_ms=HOP_MS)[row.place]
-    print(
-        f"{row.emotion}: prototype {row.prototype}, then {row.nearest_utterance_id}, {row.nearest_start_ms} ms"
-    )
+    print(f"{row.emotion}: prototype {row.prototype}, then {row.nearest_utterance_id}, {row.nearest_start_ms} ms")
     display(prototypes.one_then_other(sound, nearest, rate))
 
 # %% [markdown]
@@ -124,13 +122,14 @@ of_prototypes.round(3)
 # %%
 curves = {name: prototypes.removals(model, seed=seed) for name, model in opened.items()}
 figure = explanations.prototype_removal(curves, chance=1 / utterances["emotion"].nunique())
-style.save_figure(workspace, figure, "10_prototype_removal",
-                  "UAR on held-out segments as prototypes are removed, by score and at random; dotted: chance.")  # fmt: skip
+style.save_figure(
+    workspace,
+    figure,
+    "10_prototype_removal",
+    "UAR on held-out segments as prototypes are removed, by score and at random; dotted: chance.",
+)
 plt.show()
-areas = {
-    name: {f"area_{order}": np.mean(uar) for order, (_, uar) in orders.items()}
-    for name, orders in curves.items()
-}
+areas = {name: {f"area_{order}": np.mean(uar) for order, (_, uar) in orders.items()} for name, orders in curves.items()}
 of_prototypes = of_prototypes.join(pd.DataFrame(areas).T)
 
 # %% [markdown]
@@ -146,8 +145,9 @@ of_prototypes = of_prototypes.join(pd.DataFrame(areas).T)
 agreed = prototypes.found_again(workspace, shown, first, seed=seed)
 of_prototypes.loc[shown, [f"seeds_{name}" for name in agreed]] = list(agreed.values())
 workspace.save_table(of_prototypes.reset_index(names="model"), "prototype_checks")
-of_prototypes.to_csv(workspace.results / "10_prototypes.csv", index_label="model", float_format="%.6f",
-                     lineterminator="\n")  # fmt: skip
+of_prototypes.to_csv(
+    workspace.results / "10_prototypes.csv", index_label="model", float_format="%.6f", lineterminator="\n"
+)
 pd.Series(agreed).round(2)
 
 # %% [markdown]
@@ -176,8 +176,12 @@ planted_maps, _ = attribution.all_maps([planted], seed=seed)
 clip = planted.clips[0]
 pictures = {method: values[0] for method, values in planted_maps[0][0].items() if method != "random"}
 figure = explanations.maps_over(clip.x[0], pictures, region=region_of(clip.utterance, clip.x.shape[1]))
-style.save_figure(workspace, figure, "10_planted_maps",
-                  "One planted recording and what each method says of it; the cue that decides is outlined.")  # fmt: skip
+style.save_figure(
+    workspace,
+    figure,
+    "10_planted_maps",
+    "One planted recording and what each method says of it; the cue that decides is outlined.",
+)
 plt.show()
 
 # %% [markdown]
@@ -186,11 +190,13 @@ plt.show()
 
 # %%
 found = faithfulness.summarise_cues(faithfulness.found_cues([planted], planted_maps, region_of), **bootstrap)
-figure = explanations.score_bars(
-    found, "localisation", "low", "high", chance=0.5, label="localisation (ROC AUC)"
+figure = explanations.score_bars(found, "localisation", "low", "high", chance=0.5, label="localisation (ROC AUC)")
+style.save_figure(
+    workspace,
+    figure,
+    "10_localisation",
+    f"How well each method finds the planted cue, {len(planted.clips)} held-out recordings; bars: 95 %.",
 )
-style.save_figure(workspace, figure, "10_localisation",
-                  f"How well each method finds the planted cue, {len(planted.clips)} held-out recordings; bars: 95 %.")  # fmt: skip
 plt.show()
 found.sort_values("localisation", ascending=False).round(3)
 
@@ -218,14 +224,22 @@ networks = [planted, *networks]
 
 # %%
 likeness = pd.concat(
-    [faithfulness.likeness_when_shuffled(network, of_network, few=chosen["sanity_clips"],
-                                         most_layers=chosen["shuffled_layers"], seed=seed)
-     for network, of_network in zip(networks, maps, strict=True)], ignore_index=True,
-)  # fmt: skip
+    [
+        faithfulness.likeness_when_shuffled(
+            network, of_network, few=chosen["sanity_clips"], most_layers=chosen["shuffled_layers"], seed=seed
+        )
+        for network, of_network in zip(networks, maps, strict=True)
+    ],
+    ignore_index=True,
+)
 for value, title in (("spearman", "rank correlation"), ("ssim", "SSIM")):
     figure = explanations.cascade(likeness[likeness["model"] != explained.WAVEFORM], value=value)
-    style.save_figure(workspace, figure, f"10_randomised_{value}",
-                      f"Likeness ({title}) of maps to the trained network's as layers are shuffled.")  # fmt: skip
+    style.save_figure(
+        workspace,
+        figure,
+        f"10_randomised_{value}",
+        f"Likeness ({title}) of maps to the trained network's as layers are shuffled.",
+    )
     plt.show()
 
 # %% [markdown]
@@ -241,8 +255,14 @@ for number, (network, of_network) in enumerate(zip(networks, maps, strict=True))
     if network.material is None or network.name in learned:
         continue
     path = workspace.folder("models") / f"shuffled_labels-{number}.keras"
-    fitted = faithfulness.fit_shuffled_labels(path, network.subject.model, network.material, seed=seed,
-                                              epochs=chosen["shuffled_epochs"], most_clips=chosen["shuffled_clips"])  # fmt: skip
+    fitted = faithfulness.fit_shuffled_labels(
+        path,
+        network.subject.model,
+        network.material,
+        seed=seed,
+        epochs=chosen["shuffled_epochs"],
+        most_clips=chosen["shuffled_clips"],
+    )
     learned[network.name] = fitted.history["accuracy"].iloc[-1]
     print(f"{network.name}: {learned[network.name]:.0%} learned by heart in {len(fitted.history)} passes")
     if learned[network.name] >= faithfulness.LEARNED:
@@ -262,8 +282,13 @@ shuffled.astype({"spearman": float}).pivot_table(index="method", columns="model"
 # are (`null`).
 
 # %%
-stable = pd.concat([faithfulness.stability(network, of_network, seed=seed)
-                    for network, of_network in zip(networks, maps, strict=True) if not network.is_slow])  # fmt: skip
+stable = pd.concat(
+    [
+        faithfulness.stability(network, of_network, seed=seed)
+        for network, of_network in zip(networks, maps, strict=True)
+        if not network.is_slow
+    ]
+)
 stable.groupby(["method", "model"], sort=False)[["stability", "null"]].mean().unstack("model").round(2)
 
 # %% [markdown]
@@ -279,13 +304,19 @@ stable.groupby(["method", "model"], sort=False)[["stability", "null"]].mean().un
 removed = faithfulness.removals_of(networks, maps)
 for kind in ("deletion", "insertion"):
     figure = explanations.removal_curves(removed[removed["fill"] == "absence"], kind)
-    style.save_figure(workspace, figure, f"10_{kind}",
-                      f"Score of the class under {kind}, most important points first; absence fills; mean over recordings.")  # fmt: skip
+    style.save_figure(
+        workspace,
+        figure,
+        f"10_{kind}",
+        f"Score of the class under {kind}, most important points first; absence fills; mean over recordings.",
+    )
     plt.show()
 
 # %%
-summary = pd.concat({name: faithfulness.summarise_removals(rows, **bootstrap)
-                     for name, rows in removed.groupby("model", sort=False)}, names=["model", "method"])  # fmt: skip
+summary = pd.concat(
+    {name: faithfulness.summarise_removals(rows, **bootstrap) for name, rows in removed.groupby("model", sort=False)},
+    names=["model", "method"],
+)
 by_fill = removed.groupby(["model", "method", "fill"], sort=False)[
     ["deletion", "deletion_p", "insertion", "insertion_p"]
 ]
@@ -295,8 +326,16 @@ by_fill.mean().unstack("fill").round(2)
 # Areas under the curves, in log-odds and, with `_p`, as the probability that RISE uses.
 
 # %%
-shown = ["clips", "deletion_less_random_low", "deletion_less_random_high", "deletion_less_energy_high",
-         "insertion_less_random_low", "comprehensiveness", "sufficiency", "sparseness"]  # fmt: skip
+shown = [
+    "clips",
+    "deletion_less_random_low",
+    "deletion_less_random_high",
+    "deletion_less_energy_high",
+    "insertion_less_random_low",
+    "comprehensiveness",
+    "sufficiency",
+    "sparseness",
+]
 summary[shown].round(2)
 
 # %% [markdown]
@@ -327,12 +366,16 @@ faithfulness.RULES
 
 # %%
 checks = summary.copy()
-for table, column, name in ((likeness[likeness["decides"]], "likeness", "likeness_randomised"),
-                            (shuffled, "likeness", "likeness_shuffled"), (stable, "stability", "stability")):  # fmt: skip
+for table, column, name in (
+    (likeness[likeness["decides"]], "likeness", "likeness_randomised"),
+    (shuffled, "likeness", "likeness_shuffled"),
+    (stable, "stability", "stability"),
+):
     of_clips = faithfulness.of_enough_clips(table.rename(columns={column: name}), name)
     checks = checks.join(of_clips.astype(float))
-less_null = stable.assign(clip=stable.groupby(["model", "method"]).cumcount(),
-                          stability_less_null=stable["stability"] - stable["null"])  # fmt: skip
+less_null = stable.assign(
+    clip=stable.groupby(["model", "method"]).cumcount(), stability_less_null=stable["stability"] - stable["null"]
+)
 ends = less_null.groupby(["model", "method"], sort=False)["stability_less_null"].agg(
     lambda values: faithfulness.interval(values, **bootstrap)[1]
 )
@@ -342,14 +385,16 @@ verdicts = faithfulness.verdicts(checks, found)
 # %%
 figure = explanations.verdict_table(verdicts)
 counts = (
-    checks[["clips", "likeness_randomised_n", "likeness_shuffled_n", "stability_n"]]
-    .groupby("model", sort=False)
-    .max()
+    checks[["clips", "likeness_randomised_n", "likeness_shuffled_n", "stability_n"]].groupby("model", sort=False).max()
 )
 resting = counts.fillna(0).astype(int).astype(str).agg(" / ".join, axis=1)
-style.save_figure(workspace, figure, "10_verdicts",
-                  "Verdict of each method on each network, and how many of all checks it passes. Recordings it rests on, "
-                  f"explained / shuffled weights / shuffled labels / noise: {'; '.join(resting.index + ' ' + resting)}.")  # fmt: skip
+style.save_figure(
+    workspace,
+    figure,
+    "10_verdicts",
+    "Verdict of each method on each network, and how many of all checks it passes. Recordings it rests on, "
+    f"explained / shuffled weights / shuffled labels / noise: {'; '.join(resting.index + ' ' + resting)}.",
+)
 plt.show()
 
 # %%
@@ -360,9 +405,11 @@ per_method.sort_values(list(faithfulness.VERDICTS[:2]), ascending=False)
 # %%
 made = verdicts[faithfulness.RULES["check"]]
 n_made = int(made.notna().to_numpy().sum())
-print(f"{n_made} checks were made, {int(made.isna().to_numpy().sum())} were not. At the 5 % level, about "
-      f"{round(0.025 * n_made)} of those that hold an interval against 0 pass by chance alone: no adjustment is made, "
-      "so a single check passed says little, and the verdict asks for all of them.")  # fmt: skip
+print(
+    f"{n_made} checks were made, {int(made.isna().to_numpy().sum())} were not. At the 5 % level, about "
+    f"{round(0.025 * n_made)} of those that hold an interval against 0 pass by chance alone: no adjustment is made, "
+    "so a single check passed says little, and the verdict asks for all of them."
+)
 
 # %% [markdown]
 # `energy` and `random` know nothing of the network. By definition they do not follow its weights, which rules them out. What
@@ -371,17 +418,18 @@ print(f"{n_made} checks were made, {int(made.isna().to_numpy().sum())} were not.
 # %%
 for method in attribution.BASELINES:
     rows = made.xs(method, level="method")
-    passes = [f"{check} ({rows[check].eq(True).sum()} of {rows[check].notna().sum()} networks)"
-              for check in rows if rows[check].eq(True).any()]  # fmt: skip
+    passes = [
+        f"{check} ({rows[check].eq(True).sum()} of {rows[check].notna().sum()} networks)"
+        for check in rows
+        if rows[check].eq(True).any()
+    ]
     print(f"{method} passes: {', '.join(passes) or 'nothing'}")
 
 # %% [markdown]
 # What fails, and what was not shown, in words:
 
 # %%
-words = verdicts["failed"].where(
-    verdicts["missing"] == "", verdicts["failed"] + " | not shown: " + verdicts["missing"]
-)
+words = verdicts["failed"].where(verdicts["missing"] == "", verdicts["failed"] + " | not shown: " + verdicts["missing"])
 words.unstack("model").fillna("")
 
 # %% [markdown]
@@ -394,9 +442,7 @@ table.to_csv(workspace.results / "10_verdicts.csv", index=False, float_format="%
 workspace.record("10", utterances, chosen)
 believed = per_method.drop(index=list(attribution.BASELINES))[["trust", "with care"]].sum(axis=1)
 mostly = believed.idxmax().replace("_", " ") if believed.any() else "none"
-print(
-    f"{len(table)} verdicts in 10_verdicts.csv. Trusted, or trusted with care, on the most networks: {mostly}."
-)
+print(f"{len(table)} verdicts in 10_verdicts.csv. Trusted, or trusted with care, on the most networks: {mostly}.")
 
 # %% [markdown]
 # **What we learned** stands in the table of verdicts: a method earns belief on one kind of network at a time. Nothing

@@ -60,11 +60,7 @@ settings_table("comparison")
 models = [*chosen["models"], *(chosen["opensmile_models"] if baselines.has_opensmile() else [])]
 others = results.list_predictions(workspace).query("system not in ('baseline', 'opensmile')")
 # a profile that thins may train some folds of many, "1_of_…": the baselines run on whole sets of folds
-used = {
-    (row.protocol, row.folds)
-    for row in others.itertuples()
-    if row.protocol != "paper" and "_of_" not in row.folds
-}
+used = {(row.protocol, row.folds) for row in others.itertuples() if row.protocol != "paper" and "_of_" not in row.folds}
 wanted = results.protocols_for(utterances) | used
 for model in models:
     for protocol, folds in sorted(wanted, key=str):
@@ -90,9 +86,7 @@ missing = results.missing_systems(scores)
 print("Not run yet (notebook):", ", ".join(missing) if missing else "none")
 if "speech_transformer (08)" in missing:
     print("Encoders of random weights have no place in a table: speech_transformer needs `make weights`.")
-scores[
-    ["system", "model", "protocol", "folds", "level", "uar", "uar_low", "uar_high", "accuracy", "macro_f1"]
-].round(3)
+scores[["system", "model", "protocol", "folds", "level", "uar", "uar_low", "uar_high", "accuracy", "macro_f1"]].round(3)
 
 # %%
 n_speakers = utterances["speaker"].nunique()
@@ -120,9 +114,7 @@ print(caveat)
 # which is not the same as clean.
 
 # %%
-scores.groupby(["protocol", "system"], sort=False)["leaks"].agg(
-    lambda kinds: " | ".join(sorted(set(kinds)))
-).unstack(0)
+scores.groupby(["protocol", "system"], sort=False)["leaks"].agg(lambda kinds: " | ".join(sorted(set(kinds)))).unstack(0)
 
 # %% [markdown]
 # ## How far each score falls
@@ -185,12 +177,8 @@ beaten.sort_values("difference", ascending=False).round(4)
 # %%
 gap = results.square(pairs, "difference", list(decided))
 marks = results.square(pairs, "p_holm", list(decided), sign=1).map(lambda p: "*" if p < 0.05 else "")
-figure = comparison.matrix(
-    gap, label="UAR of row minus column", low=-0.6, high=0.6, diverging=True, marks=marks
-)
-caption = (
-    f"Differences of UAR, protocol {strictest}; * p < 0.05 by permutation over speakers, Holm-corrected for "
-)
+figure = comparison.matrix(gap, label="UAR of row minus column", low=-0.6, high=0.6, diverging=True, marks=marks)
+caption = f"Differences of UAR, protocol {strictest}; * p < 0.05 by permutation over speakers, Holm-corrected for "
 style.save_figure(workspace, figure, "11_significance", f"{caption}{len(pairs)} pairs.{caveat}")
 plt.show()
 
@@ -221,9 +209,7 @@ else:
 
 # %%
 figure = comparison.calibration(decided)
-style.save_figure(
-    workspace, figure, "11_calibration", f"Confidence against share right, protocol {strictest}."
-)
+style.save_figure(workspace, figure, "11_calibration", f"Confidence against share right, protocol {strictest}.")
 plt.show()
 tables["11_calibration"].set_index("label").round(3).T
 
@@ -240,9 +226,7 @@ noisy = {}
 for model in [m for m in chosen["noise_models"] if m in models]:
     for snr_db in [None, *chosen["snr_db"]]:
         added = baselines.load_features(workspace.folder("features"), utterances, model, snr_db=snr_db)
-        heard, _ = baselines.cross_validate(
-            features[model], utterances, folds, model=model, test_features=added
-        )
+        heard, _ = baselines.cross_validate(features[model], utterances, folds, model=model, test_features=added)
         level = "clean" if snr_db is None else snr_db  # 0 dB is a level, too
         noisy[model, level] = metrics.unweighted_average_recall(heard["emotion"], heard["prediction"])
 noise = pd.Series(noisy).unstack()[["clean", *chosen["snr_db"]]]
@@ -260,8 +244,7 @@ noise.round(3)
 
 # %%
 uar = {
-    label: metrics.unweighted_average_recall(table["emotion"], table["prediction"])
-    for label, table in decided.items()
+    label: metrics.unweighted_average_recall(table["emotion"], table["prediction"]) for label, table in decided.items()
 }
 best = max(uar, key=uar.get)
 truth, answer = decided[best]["emotion"], decided[best]["prediction"]
@@ -306,9 +289,7 @@ plt.show()
 
 # %%
 independent = float(np.prod(wrong.mean()))
-print(
-    f"All {wrong.shape[1]} wrong on {wrong.all(axis=1).mean():.1%} of clips; {independent:.1%} if independent."
-)
+print(f"All {wrong.shape[1]} wrong on {wrong.all(axis=1).mean():.1%} of clips; {independent:.1%} if independent.")
 tables["11_hardest"].head(10)
 
 # %% [markdown]

@@ -66,9 +66,7 @@ def _columns_of(place, header, name, about, table):
         raise CorpusError(f"{place / 'db.yaml'}: table {name!r} has no columns.")
     raters = _mapping(place, "raters", header.get("raters"))
     declared = _mapping(place, f"columns of table {name!r}", about["columns"])
-    facts_of = {
-        str(key).lower(): _mapping(place, f"column {key!r}", facts) for key, facts in declared.items()
-    }
+    facts_of = {str(key).lower(): _mapping(place, f"column {key!r}", facts) for key, facts in declared.items()}
     files = table.column("file")
     for key in table.columns:
         facts = facts_of.get(key, {})

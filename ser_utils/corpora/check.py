@@ -215,9 +215,7 @@ def find_regularities(files: pd.DataFrame) -> list[str]:
     if quiet := int((files["rms"] < QUIET).sum()):
         said.append(f"{quiet} of {len(files)} files are very quiet (below -60 dB of full scale).")
     if clipped := int((files["clipped"] > MINUTE_SHARE).sum()):
-        said.append(
-            f"{clipped} of {len(files)} files are clipped (over 0.1 % of their samples at full scale)."
-        )
+        said.append(f"{clipped} of {len(files)} files are clipped (over 0.1 % of their samples at full scale).")
     for fact, unit in (("sample_rate_hz", " Hz"), ("channels", " channel(s)")):
         counts = files[fact].value_counts()
         if len(counts) > 1:
@@ -253,9 +251,7 @@ def find_traps(report: CorpusReport) -> list[str]:
         if (n := utterances["speaker"].nunique()) < 5:
             said.append(f"{corpus} has {n} speakers here: a speaker-independent score rests on {n} voices.")
         if lacking := sorted(set(counts.index) - set(utterances["emotion"])):
-            said.append(
-                f"{corpus} has no {', '.join(lacking)}: there, the room tells what the emotion is not."
-            )
+            said.append(f"{corpus} has no {', '.join(lacking)}: there, the room tells what the emotion is not.")
     said += _find_loudness_by_corpus(files.merge(table[["utterance_id", "corpus"]], on="utterance_id"))
     left_out = files["path"].isin(report.problems["path"])
     said += describe_remarks(files)
@@ -287,9 +283,7 @@ def _check_between(reports):
     files = pd.concat([part.assign(path=name + "/" + part["path"], corpus=name) for name, part in parts])
     shared = files.groupby("pcm_sha256")["corpus"].transform("nunique") > 1
     return CorpusCheck(
-        "Between them",
-        duplicated=find_duplicates(files[shared]),
-        warnings=_find_loudness_by_corpus(files),
+        "Between them", duplicated=find_duplicates(files[shared]), warnings=_find_loudness_by_corpus(files)
     )
 
 
@@ -322,9 +316,7 @@ def _describe_duplicate(row):
 
 def main(arguments: list[str] | None = None) -> int:
     """Print what was found; returns 0 if everything is usable, else 1."""
-    parser = argparse.ArgumentParser(
-        prog="python -m ser_utils.corpora.check", description=__doc__.splitlines()[0]
-    )
+    parser = argparse.ArgumentParser(prog="python -m ser_utils.corpora.check", description=__doc__.splitlines()[0])
     parser.add_argument("name", help="a corpus, several joined by +, or the path of your own")
     parser.add_argument("--data-dir", type=Path, help="where corpora are (default: SER_DATA_DIR, or data/)")
     parser.add_argument("--all", action="store_true", help="show every file, not the first ten of each list")

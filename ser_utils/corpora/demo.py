@@ -153,9 +153,7 @@ def synthesise_utterance(speaker: str, emotion: str, sentence: str, *, seed: int
     ------
     ValueError : for an unknown key
     """
-    choices = dict(
-        speaker=(speaker, SPEAKERS), emotion=(emotion, EXPRESSIONS), sentence=(sentence, SENTENCES)
-    )
+    choices = dict(speaker=(speaker, SPEAKERS), emotion=(emotion, EXPRESSIONS), sentence=(sentence, SENTENCES))
     for name, (value, known) in choices.items():
         if value not in known:
             raise ValueError(f"Unknown {name}; accepted: {', '.join(known)}. Received: {name}={value!r}")
@@ -209,8 +207,7 @@ def _portray(emotion, voice, rng):
     drawn = np.clip(drawn, table.min(axis=0) - scale / 3, table.max(axis=0) + scale / 3)
     drawn = Expression(EXPRESSIONS[emotion].code, *drawn)
     return replace(
-        drawn,
-        **{name: getattr(drawn, name) + getattr(voice, name) for name in ("rate", "tilt_db", "breath_db")},
+        drawn, **{name: getattr(drawn, name) + getattr(voice, name) for name in ("rate", "tilt_db", "breath_db")}
     )
 
 

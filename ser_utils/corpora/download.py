@@ -115,9 +115,7 @@ def _fetch(url, part, progress):
             raise ConnectionError("the rest cannot be had; starting anew") from error
         raise
     with answer:
-        resumed = answer.status == 206 and answer.headers.get("Content-Range", "").startswith(
-            f"bytes {have}-"
-        )
+        resumed = answer.status == 206 and answer.headers.get("Content-Range", "").startswith(f"bytes {have}-")
         if answer.status == 206 and not resumed:
             part.unlink()
             raise ConnectionError("the server sent another part than was asked for")
@@ -125,9 +123,7 @@ def _fetch(url, part, progress):
         length = answer.headers.get("Content-Length")
         wanted = have + int(length) if length else None
         _want_room(part.parent, wanted - have if wanted else 0)
-        bar = tqdm(
-            total=wanted, initial=have, unit="B", unit_scale=True, desc=part.name[:-5], disable=not progress
-        )
+        bar = tqdm(total=wanted, initial=have, unit="B", unit_scale=True, desc=part.name[:-5], disable=not progress)
         with bar, open(part, "ab" if resumed else "wb") as target:
             if not resumed:  # only after the old bytes are gone: they are not of this version
                 write_json(_notes(part), {"url": url, "version": _version(answer.headers)})
@@ -199,9 +195,7 @@ def extract_zip(archive: str | Path, folder: str | Path) -> None:
     # RuntimeError: a password is wanted, or the method is unknown; OSError: see below
     except (zipfile.BadZipFile, EOFError, RuntimeError, zlib.error, OSError) as error:
         if getattr(error, "errno", None) == errno.ENOSPC:
-            raise DownloadError(
-                f"The disk of {folder} is too full to unpack {archive}: {error.strerror}."
-            ) from error
+            raise DownloadError(f"The disk of {folder} is too full to unpack {archive}: {error.strerror}.") from error
         # a place before the file's beginning is an invalid argument, damaged bzip2 an error without number
         if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
             raise
@@ -305,14 +299,8 @@ def _refuse_altered(corpus, folder, url):
         if published.get(utterance) and file_digest(folder / path) != published[utterance]:
             altered.append(path)
     if altered or not n_known:
-        what = (
-            f"{len(altered)} files are not as published ({', '.join(altered[:3])}, …)"
-            if altered
-            else "none of it"
-        )
-        raise BadArchive(
-            f"{url}: {what} of {n_known} recordings of {corpus.title}. Nothing was put in place."
-        )
+        what = f"{len(altered)} files are not as published ({', '.join(altered[:3])}, …)" if altered else "none of it"
+        raise BadArchive(f"{url}: {what} of {n_known} recordings of {corpus.title}. Nothing was put in place.")
 
 
 def _download_files(corpus, source, data_dir, progress):
@@ -350,9 +338,7 @@ def _download_files(corpus, source, data_dir, progress):
 
 def main(arguments: list[str] | None = None) -> int:
     """Download what NAME stands for; returns 0 if it is there then, else 1."""
-    parser = argparse.ArgumentParser(
-        prog="python -m ser_utils.corpora.download", description=__doc__.splitlines()[0]
-    )
+    parser = argparse.ArgumentParser(prog="python -m ser_utils.corpora.download", description=__doc__.splitlines()[0])
     parser.add_argument("name", help="a corpus, or several joined by +")
     parser.add_argument("--data-dir", type=Path, help="where it is put (default: SER_DATA_DIR, or data/)")
     options = parser.parse_args(arguments)

@@ -53,9 +53,7 @@ def read_folders(place: Path, paths: list[str], words: Container[str]) -> pd.Dat
     rows = []
     for path, folders in folders_of.items():
         layout = layouts[len(folders)]
-        speaker = (
-            folders[layout.speaker] if layout.speaker is not None else UNKNOWN if named else only_speaker
-        )
+        speaker = folders[layout.speaker] if layout.speaker is not None else UNKNOWN if named else only_speaker
         rows.append({"path": path, "speaker": speaker, "emotion": folders[layout.emotion]})
     return pd.DataFrame(rows)
 
@@ -74,9 +72,7 @@ def _find_layouts(place, folders_of, words):
     by_depth = {}
     for path, folders in folders_of.items():
         by_depth.setdefault(len(folders), {})[path] = folders
-    layouts = {
-        depth: _find_layout(place, group, words, len(by_depth) > 1) for depth, group in by_depth.items()
-    }
+    layouts = {depth: _find_layout(place, group, words, len(by_depth) > 1) for depth, group in by_depth.items()}
     first_of = {}
     for depth, layout in layouts.items():
         if layout.speaker is not None:

@@ -11,15 +11,7 @@ from ser_utils.corpora.facts import CORPORA, EMOTIONS, Corpus, CorpusError, Gram
 from ser_utils.corpora.own import is_own, read_own
 from ser_utils.corpora.people import UNKNOWN, speaker_key
 from ser_utils.corpora.recordings import SHORTEST_S, read_recordings
-from ser_utils.corpora.sources import (
-    NO_ROW,
-    LeftOut,
-    Source,
-    find_meant,
-    find_recordings,
-    is_unread,
-    unread_files,
-)
+from ser_utils.corpora.sources import NO_ROW, LeftOut, Source, find_meant, find_recordings, is_unread, unread_files
 from ser_utils.features.audio import UNREADABLE
 from ser_utils.tables import CLOSED
 
@@ -145,11 +137,7 @@ def inspect_corpus(
     if n_others := int((report.table["sample_rate_hz"] != rate).sum()):
         notes.append(f"{n_others} of {len(report.table)} files are resampled to {rate} Hz")
     report = replace(report, announcement="; ".join(filter(None, [report.announcement, *notes])))
-    report.table.attrs = {
-        "announcement": report.announcement,
-        "left_out": len(report.problems),
-        "sample_rate_hz": rate,
-    }
+    report.table.attrs = {"announcement": report.announcement, "left_out": len(report.problems), "sample_rate_hz": rate}
     return report
 
 
@@ -300,9 +288,7 @@ def _refuse_mostly_unusable(report):
     n_files = len(report.table) + len(unusable)
     if len(unusable) > n_files / 10:
         corpus, first = report.corpora[0], unusable.head(10)
-        examples = "".join(
-            f"\n  {path}: {why}" for path, why in zip(first["path"], first["reason"], strict=True)
-        )
+        examples = "".join(f"\n  {path}: {why}" for path, why in zip(first["path"], first["reason"], strict=True))
         raise CorpusError(
             f"{corpus.title} in {report.folders[0]}: {len(unusable)} of {n_files} files are unusable, more than a "
             f"tenth.{examples}\n"
@@ -348,14 +334,10 @@ def _join(reports, labels):
     present = [set(part["emotion"]) for part in tables]
     kept = set.intersection(*present) if labels == "shared" else set.union(*present)
     if len(kept) < 2:
-        raise CorpusError(
-            f"{'+'.join(names)}: fewer than two emotions are in all of them. LABELS=all keeps all."
-        )
+        raise CorpusError(f"{'+'.join(names)}: fewer than two emotions are in all of them. LABELS=all keeps all.")
     said = [f"{name}: {report.announcement}" for name, report in named if report.announcement]
     listed = ", ".join(emotion for emotion in EMOTIONS if emotion in kept)
-    said.append(
-        f"the {len(kept)} emotions that {'all' if labels == 'shared' else 'any'} of them have: {listed}"
-    )
+    said.append(f"the {len(kept)} emotions that {'all' if labels == 'shared' else 'any'} of them have: {listed}")
     problems = [_named_after(name, report.problems) for name, report in named]
     dropped = table[~table["emotion"].isin(kept)]
     if len(dropped):

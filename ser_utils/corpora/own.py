@@ -60,9 +60,7 @@ def read_own(name: str) -> Source:
     """
     place = Path(name).expanduser().absolute()
     if not place.exists():
-        raise CorpusError(
-            f"{name} is not there. A dataset is a corpus's name, or the path of a table or folder."
-        )
+        raise CorpusError(f"{name} is not there. A dataset is a corpus's name, or the path of a table or folder.")
     folder = place if place.is_dir() else place.parent
     own_words = _read_words(folder)
     words = EMOTION_OF_WORD | own_words
@@ -119,17 +117,13 @@ def _rows_of_table(place):
     columns = {meaning: table.column(meaning) for meaning in ("path", *FACTS, "start", "end")}
     if missing := [meaning for meaning in ("path", "speaker", "emotion") if columns[meaning] is None]:
         hint = (
-            f" Its database is read as a whole: DATASET={place.parent}."
-            if (place.parent / "db.yaml").exists()
-            else ""
+            f" Its database is read as a whole: DATASET={place.parent}." if (place.parent / "db.yaml").exists() else ""
         )
         raise CorpusError(
             f"{place} needs columns path, speaker, emotion. Missing: {', '.join(missing)}; "
             f"received {', '.join(table.columns)}.{hint}"
         )
-    rows = pd.DataFrame(
-        {meaning: cells for meaning, cells in columns.items() if cells}, index=list(table.rows)
-    )
+    rows = pd.DataFrame({meaning: cells for meaning, cells in columns.items() if cells}, index=list(table.rows))
     for row, start, end in rows.reindex(columns=["start", "end"], fill_value="").itertuples():
         if not WHOLE_FILE.fullmatch(start) or not is_missing(end):
             raise CorpusError(
@@ -139,24 +133,16 @@ def _rows_of_table(place):
 
 
 def _rows_of_kaldi(place):
-    emotions = next(
-        (values for name in ("utt2emo", "utt2emotion") if (values := read_kaldi(place, name))), None
-    )
+    emotions = next((values for name in ("utt2emo", "utt2emotion") if (values := read_kaldi(place, name))), None)
     speakers, paths = read_kaldi(place, "utt2spk"), read_kaldi(place, "wav.scp")
     if emotions is None or not speakers:
-        raise CorpusError(
-            f"{place} needs wav.scp, utt2spk and utt2emo, each with an utterance and its fact in a line."
-        )
+        raise CorpusError(f"{place} needs wav.scp, utt2spk and utt2emo, each with an utterance and its fact in a line.")
     if (place / "segments").exists():
         raise CorpusError(f"{place / 'segments'} cuts recordings into parts; only whole files are read.")
     if command := next((path for path in paths.values() if path.endswith("|")), None):
-        raise CorpusError(
-            f"{place / 'wav.scp'}: {command!r} is a command, which is not run. Name a recording instead."
-        )
+        raise CorpusError(f"{place / 'wav.scp'}: {command!r} is a command, which is not run. Name a recording instead.")
     rows = (
-        pd.DataFrame({"path": paths, "speaker": speakers, "emotion": emotions})
-        .rename_axis("utterance_id")
-        .fillna("")
+        pd.DataFrame({"path": paths, "speaker": speakers, "emotion": emotions}).rename_axis("utterance_id").fillna("")
     )
     gender_of, text_of = read_kaldi(place, "spk2gender"), read_kaldi(place, "text")
     rows["gender"] = [gender_of.get(speaker, "") for speaker in rows["speaker"]]
@@ -207,9 +193,7 @@ def _with_names(rows, *, numbered=True):
     if not numbered or isinstance(rows.index, pd.RangeIndex):
         rows.index = range(2, len(rows) + 2)  # as a spreadsheet counts them: the heading is row 1
     rows["path"] = [PurePosixPath(path).as_posix() if path else "" for path in rows["path"]]
-    rows["named"] = [
-        f"row {row} ({path!r})" if numbered else repr(path) for row, path in rows["path"].items()
-    ]
+    rows["named"] = [f"row {row} ({path!r})" if numbered else repr(path) for row, path in rows["path"].items()]
     gender = rows["gender"].str.lower()
     rows["gender"] = ["" if is_missing(word) else GENDER_OF_WORD.get(word, word) for word in gender]
     rows["speaker"] = rows["speaker"].mask(rows["speaker"].str.lower() == UNKNOWN, UNKNOWN)
@@ -237,9 +221,7 @@ def _read_words(folder):
     for row, (word, emotion, *_) in table.rows.items():
         word, emotion = word.strip().lower(), emotion.strip()
         if word in emotion_of_word:
-            raise CorpusError(
-                f"{path}: rows {row_of[word]} and {row} both say what {word!r} means. Keep one of them."
-            )
+            raise CorpusError(f"{path}: rows {row_of[word]} and {row} both say what {word!r} means. Keep one of them.")
         emotion_of_word[word], row_of[word] = emotion, row
     if wrong := sorted(set(emotion_of_word.values()) - {*EMOTIONS, ""}):
         raise CorpusError(f"{path}: unknown emotion {', '.join(wrong)}. Accepted: {', '.join(EMOTIONS)}.")

@@ -9,9 +9,7 @@ from ser_utils.tables import CorpusError
 
 UNKNOWN = "unknown"  # the speaker, where nothing says who speaks
 PLACEHOLDERS = frozenset("nan none null na n/a n.a. nat ? ?? - -- <na> #n/a".split())
-SPLITS = frozenset(
-    "train training test testing val valid validation dev development devel eval evaluation".split()
-)
+SPLITS = frozenset("train training test testing val valid validation dev development devel eval evaluation".split())
 GENDER_OF_WORD = {
     word: gender
     for gender, words in {"female": "f w woman women girl", "male": "m man men boy"}.items()
@@ -78,9 +76,7 @@ def _two_genders(rows):
     for speaker, group in rows[rows["gender"] != ""].groupby("speaker", sort=False):
         firsts = group.drop_duplicates("gender")
         if len(firsts) > 1:
-            ways = [
-                f"{gender} in {row}" for gender, row in zip(firsts["gender"], firsts["named"], strict=True)
-            ]
+            ways = [f"{gender} in {row}" for gender, row in zip(firsts["gender"], firsts["named"], strict=True)]
             yield f"column gender: speaker {speaker!r} is {' and '.join(ways)}. Two people need two ids."
 
 

@@ -144,9 +144,7 @@ def describe_remarks(files: pd.DataFrame, longest: int = 3) -> list[str]:
     for _, group in remarked.groupby(kinds, sort=False):
         named = [f"{row.path} ({row.remark})" for row in group.head(longest).itertuples()]
         more = f" and {len(group) - longest} more" if len(group) > longest else ""
-        sentences.append(
-            f"{len(group)} of {len(files)} files are read with a remark: {', '.join(named)}{more}."
-        )
+        sentences.append(f"{len(group)} of {len(files)} files are read with a remark: {', '.join(named)}{more}.")
     return sentences
 
 

@@ -178,9 +178,7 @@ def score_seeds(runs: Sequence[pd.DataFrame]) -> dict[str, Any]:
     dict of n_seeds, uar_mean, uar_sd, uar_low, uar_high. The interval's variance is the jackknife's over speakers, of
     the mean over seeds, plus the variance of that mean over seeds; its degrees of freedom are Satterthwaite's (1946).
     """
-    counts = _confusions(
-        pd.concat(runs, keys=range(len(runs)), names=["run"]).reset_index("run"), ["run", "speaker"]
-    )
+    counts = _confusions(pd.concat(runs, keys=range(len(runs)), names=["run"]).reset_index("run"), ["run", "speaker"])
     pooled, (n_seeds, n_speakers) = counts.sum(axis=1), counts.shape[:2]
     uar, left_out = _mean_recall(pooled), _mean_recall(pooled[:, None] - counts).mean(axis=0)
     mean, spread = float(uar.mean()), float(uar.std(ddof=1))
@@ -189,13 +187,7 @@ def score_seeds(runs: Sequence[pd.DataFrame]) -> dict[str, Any]:
     if n_speakers >= FEWEST_SPEAKERS and parts.sum() > 0:
         freedom = parts.sum() ** 2 / (parts**2 / [n_speakers - 1, n_seeds - 1]).sum()
         low, high = _logit_interval(mean, np.sqrt(parts.sum()), freedom)
-    return {
-        "n_seeds": n_seeds,
-        "uar_mean": mean,
-        "uar_sd": spread,
-        "uar_low": float(low),
-        "uar_high": float(high),
-    }
+    return {"n_seeds": n_seeds, "uar_mean": mean, "uar_sd": spread, "uar_low": float(low), "uar_high": float(high)}
 
 
 def score_predictions(predictions: pd.DataFrame) -> dict[str, Any]:

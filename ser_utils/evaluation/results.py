@@ -26,13 +26,7 @@ SCORES = tuple(
 )
 COSTS = ("parameters", "seconds_to_train", "ms_per_utterance")
 NOT_AUDITED = "not audited"
-SETUP = [
-    "classes",
-    "clips",
-    "n_folds",
-    "parameters",
-    "epochs",
-]  # what has to agree for one protocol to be the same
+SETUP = ["classes", "clips", "n_folds", "parameters", "epochs"]  # what has to agree for one protocol to be the same
 DIFFERENCE = "n_utterances n_speakers difference low high p".split()
 
 
@@ -68,9 +62,7 @@ def sort_results(table: pd.DataFrame) -> pd.DataFrame:
     """Put the rows of results in the order tables show them: by system, model, protocol, folds, level."""
     rank = {"system": list(systems()), "protocol": list(PROTOCOLS)}
     keys = [column for column in (*NAME, "level") if column in table]
-    return table.sort_values(
-        keys, key=lambda c: c.map(rank[c.name].index) if c.name in rank else c, ignore_index=True
-    )
+    return table.sort_values(keys, key=lambda c: c.map(rank[c.name].index) if c.name in rank else c, ignore_index=True)
 
 
 def stands_for_its_system(system: str, model: str) -> bool:
@@ -97,9 +89,7 @@ def missing_systems(scores: pd.DataFrame) -> list[str]:
     return [f"{name} ({system.notebook})" for name, system in systems().items() if name not in there]
 
 
-def load_predictions(
-    workspace: Workspace, system: str, model: str, protocol: str, folds: str
-) -> pd.DataFrame:
+def load_predictions(workspace: Workspace, system: str, model: str, protocol: str, folds: str) -> pd.DataFrame:
     """Read one predictions file; raises MissingResult if it is absent or damaged."""
     name = f"predictions/{result_name(system, model, protocol, folds)}"
     return workspace.load_table(name, made_by=systems()[system].notebook)
@@ -386,19 +376,14 @@ def beside_published(scores: pd.DataFrame, setups: pd.DataFrame) -> pd.DataFrame
 
 
 def _pair(figure, result) -> dict[str, Any]:
-    pair = figure | {
-        "published": figure["value"],
-        "ours": np.nan if result is None else result[figure["metric"]],
-    }
+    pair = figure | {"published": figure["value"], "ours": np.nan if result is None else result[figure["metric"]]}
     if result is None:
         return pair
     agree = []
     for key in SETUP:
         pair[f"our {key}"] = result[key]
         near = 0.01 * result[key] if key == "parameters" else 0
-        agree.append(
-            figure[key] == "–" or (figure[key] != "" and abs(float(figure[key]) - result[key]) <= near)
-        )
+        agree.append(figure[key] == "–" or (figure[key] != "" and abs(float(figure[key]) - result[key]) <= near))
     return pair | {"agree": all(agree)}
 
 

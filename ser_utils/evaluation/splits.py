@@ -21,12 +21,7 @@ EMOBOX_RAVDESS = ("01 11 20 21", "04 10 12 14", "08 09 19 23", "03 05 07 24", "0
 VALIDATION_SHARE_OF_SPEAKERS = 0.15
 
 # What train and test may share without breaking the protocol's word. `paper` gives none, so all is listed.
-ALLOWED = {
-    "paper": (),
-    "utterance": ("speakers", "sentences"),
-    "sentence": ("speakers",),
-    "speaker": ("sentences",),
-}
+ALLOWED = {"paper": (), "utterance": ("speakers", "sentences"), "sentence": ("speakers",), "speaker": ("sentences",)}
 FITTED = {
     "scaler": "scaler statistics on test",
     "encoder": "encoder fitted on test",
@@ -201,9 +196,7 @@ def _paper_folds(table, system, folds, seed):
     declared = systems().get(system)
     if declared is None:
         accepted = ", ".join(systems())
-        raise ValueError(
-            f"Protocol 'paper' needs a system. Accepted: {accepted}. Received: system={system!r}"
-        )
+        raise ValueError(f"Protocol 'paper' needs a system. Accepted: {accepted}. Received: system={system!r}")
     if folds not in (None, declared.folds):
         raise ValueError(f"{system} was published with folds={declared.folds!r}. Received: folds={folds!r}")
     deal = _segment_folds if declared.within_speaker else _published_folds
@@ -244,9 +237,7 @@ def _segment_folds(table, system: System, seed):
     return segments[["utterance_id", "start_ms"]].assign(fold=0, role=role)
 
 
-def segment_rows(
-    table: pd.DataFrame, *, segment_ms: float = SEGMENT_MS, hop_ms: float = HOP_MS
-) -> pd.DataFrame:
+def segment_rows(table: pd.DataFrame, *, segment_ms: float = SEGMENT_MS, hop_ms: float = HOP_MS) -> pd.DataFrame:
     """Repeat each utterance's row once per segment; an incomplete tail is dropped.
 
     Parameters
@@ -419,9 +410,7 @@ def _drop_untrained(split, rows, within_speaker, notes):
     speaker_of = split["utterance_id"].map(rows.set_index("utterance_id")["speaker_key"])
     for speaker in sorted(speaker_of.unique()):
         if not {"train", "test"} <= set(split.loc[speaker_of == speaker, "role"]):
-            notes.append(
-                f"speaker {speaker.split('/', 1)[1]} is left out: too few clips to train and test on"
-            )
+            notes.append(f"speaker {speaker.split('/', 1)[1]} is left out: too few clips to train and test on")
             split = split[speaker_of.loc[split.index] != speaker]
     if split.empty:
         raise ValueError("No speaker has enough clips to train and test on.")
@@ -475,9 +464,7 @@ def make_all_folds(
     return possible, impossible
 
 
-def audit_leakage(
-    folds: pd.DataFrame, table: pd.DataFrame, *, fit: dict[str, Any] | None = None
-) -> pd.DataFrame:
+def audit_leakage(folds: pd.DataFrame, table: pd.DataFrame, *, fit: dict[str, Any] | None = None) -> pd.DataFrame:
     """Count what the test part of each fold shares with what was fitted, tuned or chosen on.
 
     Parameters
@@ -558,9 +545,7 @@ def _test_rows_given(rows, given, fold):
     if isinstance(given, pd.DataFrame):
         given = given[given["fold"] == fold] if "fold" in given else given
         whole = given["start_ms"].isna().all() if "start_ms" in given else True
-        given = (
-            given["utterance_id"] if whole else given[["utterance_id", "start_ms"]].itertuples(False, None)
-        )
+        given = given["utterance_id"] if whole else given[["utterance_id", "start_ms"]].itertuples(False, None)
     given = {given} if isinstance(given, str) else set(() if given is None else given)
     test = rows[rows["role"] == "test"]
     if given <= {"train", "validation", "test", "all"}:

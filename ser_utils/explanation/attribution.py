@@ -104,24 +104,19 @@ class Subject:
         score, others, absence = self.score(label, x), self.others(x), self.absence(x)
         size = np.shape(x)[1:]
         patch, stride = (
-            [n if p < 0 else p for n, p in zip(size, sizes, strict=True)]
-            for sizes in (self.patch, self.stride)
+            [n if p < 0 else p for n, p in zip(size, sizes, strict=True)] for sizes in (self.patch, self.stride)
         )
         named = {
             "gradient": lambda: np.abs(gradient(score, x)),
             "gradient_times_input": lambda: gradient_times_input(score, x, absence),
             "smooth_grad": lambda: np.abs(smooth_grad(score, x, seed=seed)),
-            "integrated_gradients": lambda: integrated_gradients(
-                score, x, absence, most_steps=self.most_steps
-            ),
+            "integrated_gradients": lambda: integrated_gradients(score, x, absence, most_steps=self.most_steps),
             "occlusion": lambda: occlusion(score, x, patch=patch, stride=stride, fill=absence),
         }
         if self.layer:
             named["grad_cam"] = lambda: stretch(grad_cam(self.model, self.layer, label, x, *others), size)
         if self.attention:
-            named["attention"] = lambda: stretch(
-                attention_weights(self.model, self.attention, x, *others), size
-            )
+            named["attention"] = lambda: stretch(attention_weights(self.model, self.attention, x, *others), size)
         return named
 
     def maps(self, x: np.ndarray, label: int, *, seed: int = 0) -> dict[str, np.ndarray]:
@@ -213,11 +208,7 @@ def held_out(frames_of: dict[str, np.ndarray], emotion_of: dict[str, str], roles
     about = pd.DataFrame({"corpus": "", "speaker": ""}, index=range(len(clips)))
     mean, spread = (values[0] for values in clip_scale(clips, about, "training", np.ones(len(clips), bool)))
     tested = [
-        Clip(
-            name,
-            ((frames_of[name] - mean) / spread)[None].astype(np.float32),
-            classes.index(emotion_of[name]),
-        )
+        Clip(name, ((frames_of[name] - mean) / spread)[None].astype(np.float32), classes.index(emotion_of[name]))
         for name in names
         if roles[name] == "test"
     ]
@@ -285,9 +276,7 @@ def save_maps(folder: Path, networks: Sequence[Explained], maps: Sequence[Sequen
         names = np.array([clip.utterance for clip in network.clips])
         path = folder / f"{place}.npz"
         with atomic_path(path) as temporary:
-            np.savez_compressed(
-                temporary, names=names, labels=[clip.label for clip in network.clips], **arrays
-            )
+            np.savez_compressed(temporary, names=names, labels=[clip.label for clip in network.clips], **arrays)
         seal(path, model=network.name, fold=int(network.fold))
 
 
@@ -363,9 +352,7 @@ def gradient_times_input(score: Score, x: np.ndarray, baseline: np.ndarray) -> n
     return gradient(score, x) * (np.asarray(x) - baseline)
 
 
-def smooth_grad(
-    score: Score, x: np.ndarray, *, n: int = 24, noise: float = 0.15, seed: int = 0
-) -> np.ndarray:
+def smooth_grad(score: Score, x: np.ndarray, *, n: int = 24, noise: float = 0.15, seed: int = 0) -> np.ndarray:
     """Mean gradient over n noisy copies of one input x (1, ...).
 
     noise : standard deviation as a share of the input's range
@@ -379,13 +366,7 @@ def smooth_grad(
 
 
 def path_gradient(
-    score: Score,
-    x: np.ndarray,
-    baseline: np.ndarray,
-    *,
-    steps: int = 50,
-    within: float = 0.01,
-    most_steps: int = 400,
+    score: Score, x: np.ndarray, baseline: np.ndarray, *, steps: int = 50, within: float = 0.01, most_steps: int = 400
 ) -> np.ndarray:
     """Mean gradient on the straight way from a baseline to x: the midpoint rule, finer where the score turns.
 
@@ -444,9 +425,7 @@ def completeness_gap(score: Score, x: np.ndarray, baseline: np.ndarray, attribut
     return abs(float(attribution.sum()) - change) / max(abs(change), EPSILON)
 
 
-def occlusion(
-    score: Score, x: np.ndarray, *, patch: Sequence[int], stride: Sequence[int], fill: Any
-) -> np.ndarray:
+def occlusion(score: Score, x: np.ndarray, *, patch: Sequence[int], stride: Sequence[int], fill: Any) -> np.ndarray:
     """Fall of the score when a patch is replaced; overlapping patches are averaged.
 
     Parameters
@@ -586,9 +565,7 @@ def part_and_rest(
     two float32 (n_samples,) whose sum is the signal: phases are the recording's own
     """
     wanted = attribution >= np.quantile(attribution, 1 - share)
-    filters = librosa.filters.mel(
-        sr=sample_rate, n_fft=n_fft, n_mels=wanted.shape[1], fmax=min(fmax, sample_rate / 2)
-    )
+    filters = librosa.filters.mel(sr=sample_rate, n_fft=n_fft, n_mels=wanted.shape[1], fmax=min(fmax, sample_rate / 2))
     # a bin between two bands belongs to each by its filter's weight; outside all bands it is rest
     belongs = (filters / np.maximum(filters.sum(axis=0), 1e-12)).T @ wanted.T
     spectrum = librosa.stft(np.asarray(signal, np.float32), n_fft=n_fft, hop_length=hop_length)

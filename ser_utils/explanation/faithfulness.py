@@ -166,9 +166,7 @@ def each_map(networks: Sequence[Explained], maps: Sequence[Sequence[Mapping[str,
                 yield clip, method, values
 
 
-def removal_scores(
-    subject: Subject, clip: Clip, maps: Mapping[str, np.ndarray], other: np.ndarray
-) -> pd.DataFrame:
+def removal_scores(subject: Subject, clip: Clip, maps: Mapping[str, np.ndarray], other: np.ndarray) -> pd.DataFrame:
     """Deletion and insertion of one clip by every map, with both fills: absence, and other speech at the clip's level.
 
     Absence is also where occlusion and integrated gradients start from, which may favour them; other speech is not.
@@ -263,11 +261,7 @@ def with_noise(subject: Subject, x: np.ndarray, *, noise: float, seed: int = 0) 
 
 
 def sanity(
-    subjects: Mapping[str, Subject],
-    clips: Sequence[Clip],
-    maps: Sequence[Mapping[str, np.ndarray]],
-    *,
-    seed: int = 0,
+    subjects: Mapping[str, Subject], clips: Sequence[Clip], maps: Sequence[Mapping[str, np.ndarray]], *, seed: int = 0
 ) -> pd.DataFrame:
     """Likeness of maps to the trained model's when the model is another one (Adebayo et al. 2018).
 
@@ -292,9 +286,7 @@ def sanity(
     return pd.DataFrame(rows, columns=["name", "method", "spearman", "likeness", "ssim"])
 
 
-def interval(
-    values: Sequence[float], *, n_resamples: int = 1000, seed: int = 0
-) -> tuple[float, float, float]:
+def interval(values: Sequence[float], *, n_resamples: int = 1000, seed: int = 0) -> tuple[float, float, float]:
     """Mean over clips with the ends of its 95 % bootstrap interval, NaN of fewer than FEWEST."""
     values = np.asarray(values, float)
     if len(values) < FEWEST:
@@ -389,9 +381,7 @@ def verdicts(table: pd.DataFrame, planted: pd.DataFrame | None = None) -> pd.Dat
     missing = [[name for name, met in row if met is None] for row in named]
     words = [_verdict(*lists) for lists in zip(failed, missing, strict=True)]
     return checks.assign(
-        failed=[", ".join(names) for names in failed],
-        missing=[", ".join(names) for names in missing],
-        verdict=words,
+        failed=[", ".join(names) for names in failed], missing=[", ".join(names) for names in missing], verdict=words
     )
 
 
@@ -468,9 +458,7 @@ def weighted_layers(model: keras.Model) -> list[str]:
     return [layer.name for layer in model.layers if layer.weights][::-1]
 
 
-def randomisations(
-    subject: Subject, *, most: int | None = None, seed: int = 0
-) -> dict[str, dict[str, Subject]]:
+def randomisations(subject: Subject, *, most: int | None = None, seed: int = 0) -> dict[str, dict[str, Subject]]:
     """A subject with its weights shuffled, in two ways.
 
     Parameters
@@ -555,9 +543,7 @@ def fit_shuffled_labels(
     drawn = rng.permutation(len(material.labels))[: most_clips or None]
     clips, dealt = [material.training[i] for i in drawn], rng.permutation(material.labels[drawn])
     targets = np.eye(model.output_shape[-1], dtype="float32")[dealt]
-    scale = [
-        np.broadcast_to(values, (len(clips), len(values))) for values in (material.mean, material.spread)
-    ]
+    scale = [np.broadcast_to(values, (len(clips), len(values))) for values in (material.mean, material.spread)]
     batches = ClipBatches(clips, targets, scale=tuple(scale), batch_size=batch_size, shuffle=True, seed=seed)
 
     def build():

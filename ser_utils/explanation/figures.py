@@ -23,12 +23,7 @@ METHOD_COLOUR = {
     "energy": "#999999",
     "random": "#cccccc",
 }
-VERDICT_COLOUR = {
-    "trust": "#117733",
-    "with care": "#e69f00",
-    "not shown": "#bbbbbb",
-    "do not trust": "#d55e00",
-}
+VERDICT_COLOUR = {"trust": "#117733", "with care": "#e69f00", "not shown": "#bbbbbb", "do not trust": "#d55e00"}
 PICTURE = {"origin": "lower", "aspect": "auto"}
 
 
@@ -45,11 +40,7 @@ def method_legend(figure: Figure, methods: Sequence[str]) -> None:
 
 
 def maps_over(
-    features: np.ndarray,
-    maps: Mapping[str, np.ndarray],
-    *,
-    region: np.ndarray | None = None,
-    hop_s: float = 0.016,
+    features: np.ndarray, maps: Mapping[str, np.ndarray], *, region: np.ndarray | None = None, hop_s: float = 0.016
 ) -> Figure:
     """Draw one input and the maps several methods drew of it.
 
@@ -76,9 +67,7 @@ def maps_over(
     return figure
 
 
-def class_means(
-    maps: Mapping[str, Mapping[str, np.ndarray]], *, row_labels: Mapping[str, str] | None = None
-) -> Figure:
+def class_means(maps: Mapping[str, Mapping[str, np.ndarray]], *, row_labels: Mapping[str, str] | None = None) -> Figure:
     """Draw the mean attribution of each class, one row of panels per feature type, on one scale a row.
 
     Parameters
@@ -140,11 +129,7 @@ def part_and_rest_levels(levels: Mapping[str, np.ndarray], sample_rate: int, *, 
 
 
 def over_time(
-    recording: np.ndarray,
-    curves: Mapping[str, Mapping[str, np.ndarray]],
-    *,
-    seconds: float,
-    title: str = "",
+    recording: np.ndarray, curves: Mapping[str, Mapping[str, np.ndarray]], *, seconds: float, title: str = ""
 ) -> Figure:
     """Draw what several methods say of each moment under the recording they speak of, one panel per network.
 
@@ -159,9 +144,7 @@ def over_time(
         grid[0].plot(np.linspace(0, seconds, len(recording)), recording, color="0.4", linewidth=0.4)
         grid[0].set_ylabel("amplitude")
     else:
-        grid[0].imshow(
-            recording, extent=(0, seconds, 0, len(recording)), cmap=SEQUENTIAL, vmin=-70, **PICTURE
-        )
+        grid[0].imshow(recording, extent=(0, seconds, 0, len(recording)), cmap=SEQUENTIAL, vmin=-70, **PICTURE)
         grid[0].set(ylabel="mel band")
         grid[0].grid(False)
     grid[0].set_title(title)
@@ -179,12 +162,7 @@ def over_time(
 
 
 def neighbours(
-    prototypes: np.ndarray,
-    segments: np.ndarray,
-    titles: Sequence[str],
-    sample_rate: int,
-    *,
-    columns: int = 10,
+    prototypes: np.ndarray, segments: np.ndarray, titles: Sequence[str], sample_rate: int, *, columns: int = 10
 ) -> Figure:
     """Draw prototypes above the real segments nearest to them, both dB (n, n_mels, n_frames)."""
     n = min(len(titles), columns)
@@ -201,9 +179,7 @@ def neighbours(
     return figure
 
 
-def prototype_removal(
-    curves: Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray]]], *, chance: float
-) -> Figure:
+def prototype_removal(curves: Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray]]], *, chance: float) -> Figure:
     """Draw UAR as prototypes go, one panel per model.
 
     curves : model -> order -> (shares, scores), scores (steps + 1,) or several draws (n, steps + 1)

@@ -99,9 +99,7 @@ def examine(stream: BinaryIO, size: int) -> tuple[str, bytes | None]:
             raise ValueError(f"not audio, or damaged ({size} bytes): {meaning}")
     start = 0
     if head[:3] == b"ID3":
-        start = 10 + sum(
-            (byte & 127) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True)
-        )
+        start = 10 + sum((byte & 127) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))
     magic = _read_at(stream, start, 4)
     if magic in LAYOUTS:
         return _examine_chunks(stream, start, size, magic)
@@ -123,10 +121,7 @@ def _judge(promised, there, size):
     """How many bytes of sound to read, and a remark; raises ValueError for what is truncated."""
     missing = promised - there
     if promised < 0 or (there and missing > 0 and promised >= min(STREAM, PLACEHOLDER * there)):
-        return (
-            there,
-            f"its header does not tell its length: the {there} bytes of sound that are there are read",
-        )
+        return (there, f"its header does not tell its length: the {there} bytes of sound that are there are read")
     if missing > FEW_BYTES:
         raise ValueError(f"truncated: {missing} of {size + missing} bytes are missing")
     if missing > 0:
@@ -179,9 +174,7 @@ def _examine_chunks(stream, start, size, magic):
     if len(sounds) > 1:
         remark = "; ".join(filter(None, [f"its {len(sounds)} blocks of sound are joined", remark]))
     is_true = is_padded and len(sounds) == 1 and last.length == promised
-    if (
-        is_true or size >= 2**32
-    ):  # a RIFF does not hold more; libsndfile then reads what it takes for the sound
+    if is_true or size >= 2**32:  # a RIFF does not hold more; libsndfile then reads what it takes for the sound
         return remark, None
     return remark, _rewrite(stream, start, magic, chunks, sounds)
 

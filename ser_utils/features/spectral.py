@@ -189,9 +189,7 @@ def mel_to_audio(
     """
     log_mel = np.asarray(log_mel)
     if log_mel.ndim < 2 or log_mel.shape[-2] != MEL.n_mels:
-        raise ValueError(
-            f"log_mel must have shape (..., {MEL.n_mels}, n_frames). Received: shape={log_mel.shape}"
-        )
+        raise ValueError(f"log_mel must have shape (..., {MEL.n_mels}, n_frames). Received: shape={log_mel.shape}")
     if length is None:
         length = MEL.hop_length * (log_mel.shape[-1] - 1)
     log_mel = log_mel[..., : 1 + length // MEL.hop_length]
@@ -374,9 +372,7 @@ def band_energy_ratio(
     return (10 * np.log10(below / above)).astype(np.float32)
 
 
-def spectral_centroid(
-    signal: np.ndarray, sample_rate: int, *, n_fft: int = 2048, hop_length: int = 512
-) -> np.ndarray:
+def spectral_centroid(signal: np.ndarray, sample_rate: int, *, n_fft: int = 2048, hop_length: int = 512) -> np.ndarray:
     """Average the frequencies of each frame's spectrum, weighted by magnitude: Σ f·|S(f)| / Σ |S(f)|.
 
     Parameters

@@ -23,10 +23,7 @@ def architecture(*models: keras.Model, names: Sequence[str] | None = None) -> Fi
     names : one heading per model; None takes their own names
     """
     names = names or [model.name for model in models]
-    columns = [
-        [layer for layer in model.layers if not isinstance(layer, keras.layers.InputLayer)]
-        for model in models
-    ]
+    columns = [[layer for layer in model.layers if not isinstance(layer, keras.layers.InputLayer)] for model in models]
     tallest = max(map(len, columns))
     figure, axes = plt.subplots(figsize=(COLUMN * len(models), 0.55 * (tallest + 2)))
     for number, (model, layers, name) in enumerate(zip(models, columns, names, strict=True)):
@@ -73,10 +70,7 @@ def _shape(shape):
 
 
 def learning_curves(
-    histories: Mapping[str, pd.DataFrame],
-    *,
-    values: Sequence[str] = ("loss",),
-    kept: Mapping[str, int] | None = None,
+    histories: Mapping[str, pd.DataFrame], *, values: Sequence[str] = ("loss",), kept: Mapping[str, int] | None = None
 ) -> Figure:
     """Draw curves over epochs: training thin; validation, or what is watched in its place, thick.
 

@@ -14,9 +14,7 @@ Clips = Sequence[np.ndarray]
 HIGHEST_HZ = 8000  # upper end of the highest band
 
 
-def from_sound_to_log_mel(
-    signal: np.ndarray, sample_rate: int, *, n_mels: int, n_fft: int, hop_length: int
-) -> Figure:
+def from_sound_to_log_mel(signal: np.ndarray, sample_rate: int, *, n_mels: int, n_fft: int, hop_length: int) -> Figure:
     """Draw one utterance in five steps: samples, |STFT|, power in dB, mel filters, log-mel.
 
     Parameters
@@ -51,9 +49,7 @@ def from_sound_to_log_mel(
     return figure
 
 
-def versions(
-    spectrograms: Mapping[str, np.ndarray], sample_rate: int, *, hop_length: int, columns: int = 4
-) -> Figure:
+def versions(spectrograms: Mapping[str, np.ndarray], sample_rate: int, *, hop_length: int, columns: int = 4) -> Figure:
     """Draw versions of one utterance side by side, on one dB scale.
 
     Parameters
@@ -75,13 +71,7 @@ def versions(
 
 
 def attention(
-    log_mels: Clips,
-    weights: Clips,
-    titles: Sequence[str],
-    sample_rate: int,
-    *,
-    hop_length: int,
-    step_frames: int,
+    log_mels: Clips, weights: Clips, titles: Sequence[str], sample_rate: int, *, hop_length: int, step_frames: int
 ) -> Figure:
     """Draw the log-mel of some clips, and below each how much every step of it counted.
 

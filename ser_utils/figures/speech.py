@@ -179,9 +179,7 @@ def before_and_after(
     return figure
 
 
-def log_mel_grid(
-    spectrograms: np.ndarray, titles: Sequence[str], sample_rate: int, *, columns: int = 8
-) -> Figure:
+def log_mel_grid(spectrograms: np.ndarray, titles: Sequence[str], sample_rate: int, *, columns: int = 8) -> Figure:
     """Draw log-mel spectrograms in a grid on one dB scale.
 
     Parameters

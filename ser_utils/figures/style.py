@@ -115,11 +115,7 @@ def _numbers(figure):
     for artist in figure.findobj():
         if isinstance(artist, Text):
             yield artist.get_text()
-        shown = [
-            read()
-            for name in ("get_xydata", "get_array", "get_offsets")
-            if (read := getattr(artist, name, None))
-        ]
+        shown = [read() for name in ("get_xydata", "get_array", "get_offsets") if (read := getattr(artist, name, None))]
         shown += [artist.get_bbox().get_points()] if isinstance(artist, Rectangle) else []
         for numbers in shown:
             if numbers is not None:
@@ -206,9 +202,7 @@ def panels(
     options : of `plt.subplots`
     """
     rows, columns = -(-n // columns), min(n, columns)
-    figure, grid = plt.subplots(
-        rows, columns, figsize=(width * columns, height * rows), squeeze=False, **options
-    )
+    figure, grid = plt.subplots(rows, columns, figsize=(width * columns, height * rows), squeeze=False, **options)
     for spare in grid.flat[n:]:
         spare.set_visible(False)
     return figure, list(grid.flat[:n])

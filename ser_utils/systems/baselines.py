@@ -240,9 +240,7 @@ def cross_validate(
         times = [time.perf_counter()]
         classifier = _fit(features[known], table["emotion"].to_numpy()[known], model)
         times.append(time.perf_counter())
-        parts.append(
-            classifier_predictions(classifier, tested[test], table.iloc[test], table["emotion"], fold)
-        )
+        parts.append(classifier_predictions(classifier, tested[test], table.iloc[test], table["emotion"], fold))
         seconds += np.diff([*times, time.perf_counter()])
         sizes.append(n_parameters(classifier))
     predictions = pd.concat(parts, ignore_index=True)
@@ -261,9 +259,7 @@ def _fit(features, label, model):
     return build_classifier(model, min(label), inner_folds=inner_folds).fit(features, label)
 
 
-def evaluate(
-    workspace: Workspace, table: pd.DataFrame, model: str, protocol: str, folds: str | None = None
-) -> str:
+def evaluate(workspace: Workspace, table: pd.DataFrame, model: str, protocol: str, folds: str | None = None) -> str:
     """Predict, audit and measure one baseline under one protocol, unless exactly that was done before.
 
     Writes predictions, folds, audit and costs through the workspace. Returns the name of the folds.
@@ -289,9 +285,7 @@ def evaluate(
 def finished(workspace: Workspace, key: str, name: dict[str, str]) -> bool:
     """Whether predictions of that name were made from exactly what `key` stands for."""
     predictions = f"predictions/{'-'.join(name.values())}"
-    return (
-        workspace.has_table(predictions) and workspace.load_table(predictions).attrs.get("made_from") == key
-    )
+    return workspace.has_table(predictions) and workspace.load_table(predictions).attrs.get("made_from") == key
 
 
 def ms_to_extract(table: pd.DataFrame, model: str, *, clips: int = 5) -> float:
@@ -308,10 +302,7 @@ def ms_to_extract(table: pd.DataFrame, model: str, *, clips: int = 5) -> float:
 
 
 def across_domains(
-    features: np.ndarray,
-    table: pd.DataFrame,
-    domain: Sequence[str],
-    within: Callable[[pd.DataFrame], pd.DataFrame],
+    features: np.ndarray, table: pd.DataFrame, domain: Sequence[str], within: Callable[[pd.DataFrame], pd.DataFrame]
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Train on each domain, test on each: how far a model carries.
 
@@ -340,7 +331,5 @@ def across_domains(
             uar.loc[source, target] = unweighted_average_recall(label[test], prediction)
         elif source == target and rows["speaker"].nunique() > 1:
             predictions, _ = cross_validate(features[train], rows, within(rows))
-            uar.loc[source, target] = unweighted_average_recall(
-                predictions["emotion"], predictions["prediction"]
-            )
+            uar.loc[source, target] = unweighted_average_recall(predictions["emotion"], predictions["prediction"])
     return uar, common.astype(int)

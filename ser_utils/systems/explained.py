@@ -101,14 +101,10 @@ def _explained(name, subject, material, most, **about):
     return Explained(name, subject, clips, material=material, **about)
 
 
-def feature_networks(
-    workspace: Workspace, utterances: pd.DataFrame, chosen: dict[str, Any]
-) -> list[Explained]:
+def feature_networks(workspace: Workspace, utterances: pd.DataFrame, chosen: dict[str, Any]) -> list[Explained]:
     """The log-mel and MFCC networks of 05, on speakers they never heard."""
     workspace.load_table("feature_network_scores", made_by="05")
-    roles = _roles(
-        make_folds(utterances, "speaker", system="feature_network", seed=workspace.seed), chosen["folds"]
-    )
+    roles = _roles(make_folds(utterances, "speaker", system="feature_network", seed=workspace.seed), chosen["folds"])
     folder, emotion_of = workspace.folder("features", "feature_network"), _emotion_of(utterances)
     frames = {kind: _of_store(load_store(folder / kind)) for kind in ("log_mel", "mfcc")}
     networks, most = [], -(-chosen["real_clips"] // len(roles))
@@ -135,9 +131,7 @@ def heads(workspace: Workspace, utterances: pd.DataFrame, chosen: dict[str, Any]
     of_speech = settings("speech_transformer", workspace.profile)
     possible = dict(sorted(protocols_for(utterances), key=str))  # as 08 has it
     protocol = of_speech["main_protocol"] if of_speech["main_protocol"] in possible else "utterance"
-    folds = make_folds(
-        utterances, protocol, system="speech_transformer", folds=possible[protocol], seed=workspace.seed
-    )
+    folds = make_folds(utterances, protocol, system="speech_transformer", folds=possible[protocol], seed=workspace.seed)
     options = {"top": of_speech["top_layers"], "longest_s": of_speech["longest_s"]}
     of_embeddings = {"patch": (5, -1), "stride": (2, -1), "layer": "own_rows_2"}  # 100 ms at a time
     networks, emotion_of, most = [], _emotion_of(utterances), -(-chosen["real_clips"] // chosen["folds"])
@@ -148,9 +142,7 @@ def heads(workspace: Workspace, utterances: pd.DataFrame, chosen: dict[str, Any]
         embedded = build_embeddings(workspace.folder("features"), utterances, encoder, **options)
         rows = dict(zip(embedded.store.table["utterance_id"], embedded.clips("cnn"), strict=True))
         for fold, role_of in _roles(folds).items():
-            path = (
-                workspace.folder("models") / f"speech_transformer-{encoder.name}_cnn-{protocol}-{fold}.keras"
-            )
+            path = workspace.folder("models") / f"speech_transformer-{encoder.name}_cnn-{protocol}-{fold}.keras"
             material = held_out(rows, emotion_of, role_of)
             subject = FrameSubject(
                 keras.saving.load_model(path, compile=False),
@@ -233,9 +225,7 @@ def planted_network(workspace: Workspace, chosen: dict[str, Any]) -> tuple[Expla
     folds = make_folds(table, "utterance", seed=workspace.seed)
     network = functools.partial(deep_cnn, filters=(12, 24, 32, 48), dropout=0.2)
     options = PLANTED_OPTIONS | {"epochs": chosen["epochs"]}
-    task = FoldTask(
-        "planted", network, store.folder, folds, options, workspace.folder("models"), workspace.seed
-    )
+    task = FoldTask("planted", network, store.folder, folds, options, workspace.folder("models"), workspace.seed)
     trained = train_fold(task)
     material = held_out(_of_store(store), _emotion_of(table), next(iter(_roles(folds).values())))
     model = keras.saving.load_model(trained["path"], safe_mode=True)

@@ -87,9 +87,7 @@ class MaskedBiLSTM(layers.Layer):
         return super().get_config() | {"units": self.units}
 
 
-def deep_cnn(
-    n_classes: int, n_features: int, *, filters: Sequence[int] = FILTERS, dropout: float = 0.3
-) -> keras.Model:
+def deep_cnn(n_classes: int, n_features: int, *, filters: Sequence[int] = FILTERS, dropout: float = 0.3) -> keras.Model:
     """Four convolution blocks, attentive statistics over time, one dense layer.
 
     Parameters
@@ -108,12 +106,7 @@ def deep_cnn(
 
 
 def cnn_bilstm(
-    n_classes: int,
-    n_features: int,
-    *,
-    filters: Sequence[int] = FILTERS,
-    units: int = 64,
-    dropout: float = 0.3,
+    n_classes: int, n_features: int, *, filters: Sequence[int] = FILTERS, units: int = 64, dropout: float = 0.3
 ) -> keras.Model:
     """The same blocks, a BiLSTM over what they leave of time, attention, one dense layer; see `deep_cnn`."""
     features, n_frames = clip_inputs(n_features)
@@ -154,15 +147,11 @@ def attention_over_time(model: keras.Model, features: np.ndarray, n_frames: np.n
     return ops.convert_to_numpy(weights([features, n_frames]))
 
 
-def frame_stores(
-    workspace: Workspace, table: pd.DataFrame, settings: dict[str, Any]
-) -> dict[str, FeatureStore]:
+def frame_stores(workspace: Workspace, table: pd.DataFrame, settings: dict[str, Any]) -> dict[str, FeatureStore]:
     """Frames of every utterance of `table`, of both KINDS."""
     grid = {key: settings[key] for key in ("n_mels", "n_fft", "hop_length", "n_mfcc", "deltas", "trim_db")}
     folder, rate = workspace.folder("features", "feature_network"), settings["sample_rate_hz"]
-    return {
-        kind: frame_store(folder / kind, table, grid | {"kind": kind}, sample_rate_hz=rate) for kind in KINDS
-    }
+    return {kind: frame_store(folder / kind, table, grid | {"kind": kind}, sample_rate_hz=rate) for kind in KINDS}
 
 
 def networks_of(settings: dict[str, Any]) -> dict[str, Callable[[int, int], keras.Model]]:
@@ -174,16 +163,12 @@ def networks_of(settings: dict[str, Any]) -> dict[str, Callable[[int, int], kera
     }
 
 
-def models_of(
-    workspace: Workspace, stores: dict[str, FeatureStore], settings: dict[str, Any]
-) -> dict[str, FoldTask]:
+def models_of(workspace: Workspace, stores: dict[str, FeatureStore], settings: dict[str, Any]) -> dict[str, FoldTask]:
     """Each network on each kind of frames, and the deep CNN on log-mel scaled by speaker."""
 
     def task(name, network, kind, **changes):
         store, name = stores[kind].folder, f"feature_network-{name}"
-        return FoldTask(
-            name, network, store, None, options | changes, workspace.folder("models"), workspace.seed
-        )
+        return FoldTask(name, network, store, None, options | changes, workspace.folder("models"), workspace.seed)
 
     options = {key: settings[key] for key in TRAINING} | {"one_cycle": True, "resized_frames": 0}
     networks = networks_of(settings)

@@ -68,9 +68,7 @@ class ConvolutionBlock(layers.Layer):
     Call: x (batch, frames, bands, channels), n_frames (batch,) -> both after the block.
     """
 
-    def __init__(
-        self, filters, pool=(2, 2), batch_norm=True, dropout=0.0, drops_rest=False, start=None, **kwargs
-    ):
+    def __init__(self, filters, pool=(2, 2), batch_norm=True, dropout=0.0, drops_rest=False, start=None, **kwargs):
         super().__init__(**kwargs)
         self.filters, self.pool, self.batch_norm, self.dropout = filters, tuple(pool), batch_norm, dropout
         self.drops_rest = drops_rest
@@ -154,12 +152,7 @@ def clip_cnn(
     for number, (n_in, n_out) in enumerate(itertools.pairwise((1, *filters)), 1):
         pool = (2, 2) if number <= n_pools else (1, 1)
         block = ConvolutionBlock(
-            n_out,
-            pool,
-            batch_norm=False,
-            drops_rest=True,
-            start=uniform_start(9 * n_in),
-            name=f"block_{number}",
+            n_out, pool, batch_norm=False, drops_rest=True, start=uniform_start(9 * n_in), name=f"block_{number}"
         )
         x, n = block(x, n)
     x = layers.Dropout(dropout)(GlobalPooling(name="pooling")(x, n))
@@ -398,10 +391,7 @@ def train_study(
     plan: Mapping[tuple[str, str], SpectrogramTask],
 ) -> study.Results:
     """Train, test and audit a plan; what is compared with other systems, all but "<net> <rate>", is saved."""
-    tasks = {
-        (model, protocol): tasks_of(task, folds[protocol], protocol)
-        for (model, protocol), task in plan.items()
-    }
+    tasks = {(model, protocol): tasks_of(task, folds[protocol], protocol) for (model, protocol), task in plan.items()}
     return {
         (model, protocol): study.save_audited(
             workspace, table, folds[protocol], result, model=model, save=" " not in model
@@ -410,9 +400,7 @@ def train_study(
     }
 
 
-def published_histories(
-    results: study.Results, plan: Mapping[tuple[str, str], SpectrogramTask]
-) -> pd.DataFrame:
+def published_histories(results: study.Results, plan: Mapping[tuple[str, str], SpectrogramTask]) -> pd.DataFrame:
     """The histories of the study's own nets under `paper`, one row an epoch: net, rate, draw, epoch and what Keras says."""
     tables = [
         result["histories"][0].assign(
@@ -441,9 +429,7 @@ def compare_with_published(histories: pd.DataFrame) -> pd.DataFrame:
     """
     rows = []
     for (net, rate), training in histories.groupby(["net", "rate"], sort=False):
-        curves = [
-            draw.sort_values("epoch")["val_accuracy"].to_numpy() for _, draw in training.groupby("draw")
-        ]
+        curves = [draw.sort_values("epoch")["val_accuracy"].to_numpy() for _, draw in training.groupby("draw")]
         epochs, published, epoch = PUBLISHED[net, rate]
         interval = binomtest(round(published * N_TEST), N_TEST).proportion_ci(method="wilson")
         best = [curve.max() for curve in curves]

@@ -85,9 +85,7 @@ def fit_or_load(
     key = content_key(key, repr(sorted(recipe.items())), keras.backend.backend(), inspect.getsource(_train))
     if (facts := sealed(path)) and facts["key"] == key:
         model = keras.saving.load_model(path, safe_mode=True)
-        return Fitted(
-            model, pd.DataFrame(facts["history"]), facts["seconds"], path, facts.get("learned_from", {})
-        )
+        return Fitted(model, pd.DataFrame(facts["history"]), facts["seconds"], path, facts.get("learned_from", {}))
     model = built_once(f"{reuse} {seed}", build, seed) if reuse else _seeded(build, seed)
     start = time.perf_counter()
     history = _train(model, train, epochs, title, callbacks, **options)
@@ -99,23 +97,11 @@ def fit_or_load(
 
 
 def _train(
-    model,
-    train,
-    epochs,
-    title,
-    callbacks,
-    *,
-    validation=None,
-    patience=None,
-    monitor="val_loss",
-    mode="min",
-    **options,
+    model, train, epochs, title, callbacks, *, validation=None, patience=None, monitor="val_loss", mode="min", **options
 ):
     callbacks = [Progress(title, epochs, monitor), *callbacks]
     if patience is not None:
-        stopping = keras.callbacks.EarlyStopping(
-            monitor, mode=mode, patience=patience, restore_best_weights=True
-        )
+        stopping = keras.callbacks.EarlyStopping(monitor, mode=mode, patience=patience, restore_best_weights=True)
         callbacks.append(stopping)
     arrays = {"x": train} if isinstance(train, keras.utils.PyDataset) else {"x": train[0], "y": train[1]}
     fitting = {"validation_data": validation, "epochs": epochs, "callbacks": callbacks, "verbose": 0}
@@ -129,9 +115,7 @@ def _seeded(build, seed):
     return build()
 
 
-_built: dict[
-    str, tuple
-] = {}  # of this process: key -> (model, its variables, their values, Python's random state)
+_built: dict[str, tuple] = {}  # of this process: key -> (model, its variables, their values, Python's random state)
 KEPT = 8
 
 
@@ -146,9 +130,7 @@ def built_once(key: str, build: Callable[[], keras.Model], seed: int) -> keras.M
     ----------
     key : of all that `build` depends on, the seed included
     """
-    if (
-        keras.backend.backend() != "tensorflow"
-    ):  # Keras deals batches otherwise in a model's second training there
+    if keras.backend.backend() != "tensorflow":  # Keras deals batches otherwise in a model's second training there
         return _seeded(build, seed)
     if key not in _built:
         if len(_built) == KEPT:  # memory does not grow with the number of networks
@@ -167,9 +149,7 @@ def built_once(key: str, build: Callable[[], keras.Model], seed: int) -> keras.M
     return model
 
 
-def compile_for_lengths(
-    model: keras.Model, optimizer: keras.Optimizer, loss: Any, **options: Any
-) -> keras.Model:
+def compile_for_lengths(model: keras.Model, optimizer: keras.Optimizer, loss: Any, **options: Any) -> keras.Model:
     """Compile a model of clips of many lengths so that TensorFlow traces it once; options as of `compile`."""
     # XLA compiles anew for each length: TensorFlow's graph does not
     jit = False if keras.backend.backend() == "tensorflow" else "auto"

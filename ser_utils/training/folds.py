@@ -452,9 +452,7 @@ def _rate(options, n_batches):
     # up in the first fifth, then down a cosine to zero (Smith & Topin 2018)
     n_steps = epochs_of(options, n_batches) * n_batches
     up = n_steps // 5
-    return keras.optimizers.schedules.CosineDecay(
-        rate / 25, n_steps - up, warmup_target=rate, warmup_steps=up
-    )
+    return keras.optimizers.schedules.CosineDecay(rate / 25, n_steps - up, warmup_target=rate, warmup_steps=up)
 
 
 def network_key(network: Callable) -> str:
@@ -495,13 +493,7 @@ def run_folds(
     as `fit`: {"scaler": {fold: roles}, …}
     """
     outcomes = iter(
-        run_tasks(
-            train,
-            [task for tasks in plan.values() for task in tasks],
-            jobs=jobs,
-            engine=engine,
-            progress=title,
-        )
+        run_tasks(train, [task for tasks in plan.values() for task in tasks], jobs=jobs, engine=engine, progress=title)
     )
     return {name: _joined([next(outcomes) for _ in tasks]) for name, tasks in plan.items()}
 
@@ -538,9 +530,7 @@ def averaged(results: list[dict[str, Any]]) -> dict[str, Any]:
     names = [name for name in first if name.startswith("p_")]
     keys = ["fold", "utterance_id"]
     order = first.set_index(keys).index
-    probabilities = np.mean(
-        [result["predictions"].set_index(keys).loc[order, names] for result in results], axis=0
-    )
+    probabilities = np.mean([result["predictions"].set_index(keys).loc[order, names] for result in results], axis=0)
     classes = np.array([name.removeprefix("p_") for name in names])
     columns = dict(zip(names, probabilities.T, strict=True))
     predictions = first.assign(prediction=classes[probabilities.argmax(axis=1)], **columns)

@@ -103,9 +103,7 @@ def test_a_missed_goal_is_said(tmp_path):
         measuring.nothing("accelerator", "none here"),
     ]
     about = {"part": "memory", "load": 0.5, "machine": "one", "date": "2026-01-02"}
-    pd.DataFrame([line | about for line in lines], columns=measuring.COLUMNS).to_csv(
-        tmp_path / "measured.csv"
-    )
+    pd.DataFrame([line | about for line in lines], columns=measuring.COLUMNS).to_csv(tmp_path / "measured.csv")
     table = bench.performance_table(bench.read_measured(tmp_path / "measured.csv"))
     assert "| 1.9 GB |  |  | ≤ 1.5 GB: **missed** |" in table
     assert "| the loop: 20 s | 20 | ≥ 15 × |" in table and "none here" in table

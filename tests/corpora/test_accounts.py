@@ -135,9 +135,7 @@ def test_what_the_reader_leaves_out_does_not_make_a_corpus_partial(tmp_path):
 def test_emotions_that_not_all_corpora_have_are_accounted_for(tmp_path):
     first = write_table(tmp_path / "first.csv", people_rows("anna bert"))
     second = write_table(
-        tmp_path / "in" / "second.csv",
-        [["c.wav", "carl", "anger"], ["d.wav", "carl", "sadness"]],
-        sounds=False,
+        tmp_path / "in" / "second.csv", [["c.wav", "carl", "anger"], ["d.wav", "carl", "sadness"]], sounds=False
     )
     for name in "cd":
         record(tmp_path / "in" / f"{name}.wav")
@@ -147,8 +145,7 @@ def test_emotions_that_not_all_corpora_have_are_accounted_for(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text",
-    ["word,emotion\nwistful,sadness\nwistful,fear\n", "word,emotion\nWistful,sadness\n wistful ,sadness\n"],
+    "text", ["word,emotion\nwistful,sadness\nwistful,fear\n", "word,emotion\nWistful,sadness\n wistful ,sadness\n"]
 )
 def test_a_word_that_is_mapped_twice_is_refused(tmp_path, text):
     path = write_table(tmp_path / "t.csv", [["a.wav", "1", "wistful"]])
@@ -174,9 +171,7 @@ def test_a_word_that_is_mapped_twice_is_refused(tmp_path, text):
 def test_a_path_that_is_not_there_suggests_the_one_that_is(tmp_path, written, there):
     record(tmp_path / there)
     path = write_table(tmp_path / "t.csv", [[written, "anna", "sad"]], sounds=False)
-    with pytest.raises(
-        CorpusError, match=re.escape(f"No such file; but there is {there!r}: write the path like this")
-    ):
+    with pytest.raises(CorpusError, match=re.escape(f"No such file; but there is {there!r}: write the path like this")):
         load_corpus(path, tmp_path)
 
 
@@ -192,19 +187,7 @@ def test_check_data_shows_who_speaks_how_often_with_which_emotions(tmp_path):
 # Ways to write the id of person 1, 2, 3 …, of which some are the same to a reader
 SPELLINGS = ["{}", "{:02d}", "{}.0", "spk{}", "Spk{:02d}", "speaker {}", "\uff13{}"]
 DAMAGES = st.sampled_from(
-    [
-        "none",
-        "absent",
-        "empty",
-        "unread",
-        "unnamed",
-        "no label",
-        "no speaker",
-        "gender",
-        "twice",
-        "quote",
-        "left out",
-    ]
+    ["none", "absent", "empty", "unread", "unnamed", "no label", "no speaker", "gender", "twice", "quote", "left out"]
 )
 
 
@@ -279,17 +262,7 @@ def assert_nobody_is_on_two_sides(table, person_of):
         assert not tested & set(fold.loc[fold["role"] != "test", "person"])
 
 
-LAYOUTS = [
-    "{s}/{e}",
-    "{e}/{s}",
-    "Corpus/{s}/{e}",
-    "{t}/{s}/{e}",
-    "{s}/{e}/{t}",
-    "{s}/{e}/wav",
-    "{e}",
-    "{t}/{e}",
-    "{s}",
-]
+LAYOUTS = ["{s}/{e}", "{e}/{s}", "Corpus/{s}/{e}", "{t}/{s}/{e}", "{s}/{e}/{t}", "{s}/{e}/wav", "{e}", "{t}/{e}", "{s}"]
 
 
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -330,6 +303,4 @@ def test_damaged_trees_are_accounted_for_or_refused(tmp_path, layouts, speakers,
     known = report.table[report.table["speaker"] != "unknown"]
     if len(known) < len(report.table):
         assert "unknown, taken as one" in report.announcement
-    assert_nobody_is_on_two_sides(
-        known.reset_index(drop=True), lambda path: path.rsplit("/", 1)[1].split("_")[0]
-    )
+    assert_nobody_is_on_two_sides(known.reset_index(drop=True), lambda path: path.rsplit("/", 1)[1].split("_")[0])

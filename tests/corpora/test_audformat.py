@@ -28,9 +28,7 @@ def write_database(folder, columns, *, table="emotion", schemes="", form="csv"):
         record(folder / path, seed)
     labels = {name: [label(i, row[2]) for i, row in enumerate(rows)] for name, (_, label) in columns.items()}
     frame = pd.DataFrame({"file": [row[0] for row in rows]} | labels).set_index("file")
-    frame.to_csv(folder / f"db.{table}.csv") if form == "csv" else frame.to_parquet(
-        folder / f"db.{table}.parquet"
-    )
+    frame.to_csv(folder / f"db.{table}.csv") if form == "csv" else frame.to_parquet(folder / f"db.{table}.parquet")
     pd.DataFrame(rows, columns=["file", "speaker", "_"])[["file", "speaker"]].to_csv(
         folder / "db.files.csv", index=False
     )
@@ -64,14 +62,8 @@ def right(i, emotion):
             "rater1": ("scheme_id: emotion, rater_id: r1", erring(3)),
             "agreed": ("scheme_id: emotion, rater_id: gold", right),
         },
-        {
-            "a": ("scheme_id: emotion, rater_id: truth", right),
-            "b": ("scheme_id: emotion, rater_id: m", erring(2)),
-        },
-        {
-            "rater1": ("scheme_id: emotion, rater_id: r1", erring(3)),
-            "emotion.gold": ("scheme_id: emotion", right),
-        },
+        {"a": ("scheme_id: emotion, rater_id: truth", right), "b": ("scheme_id: emotion, rater_id: m", erring(2))},
+        {"rater1": ("scheme_id: emotion, rater_id: r1", erring(3)), "emotion.gold": ("scheme_id: emotion", right)},
     ],
 )
 @pytest.mark.parametrize("form", ["csv", "parquet"])
@@ -137,15 +129,11 @@ def test_our_reader_agrees_with_audformat(tmp_path):
     ],
 )
 def test_tables_of_other_tools_load_as_they_are(tmp_path, columns, more):
-    table = load_corpus(
-        write_table(tmp_path / "t.csv", [[*row, *more] for row in people_rows()], columns), tmp_path
-    )
+    table = load_corpus(write_table(tmp_path / "t.csv", [[*row, *more] for row in people_rows()], columns), tmp_path)
     assert len(table) == 16 and table["speaker"].nunique() == 4
 
 
-@pytest.mark.parametrize(
-    ("start", "end"), [("0.5", "1.5"), ("0 days", "0 days 00:00:01"), ("0 days 00:00:01", "")]
-)
+@pytest.mark.parametrize(("start", "end"), [("0.5", "1.5"), ("0 days", "0 days 00:00:01"), ("0 days 00:00:01", "")])
 def test_parts_of_files_are_refused_by_row(tmp_path, start, end):
     rows = [[*row, start, end] for row in people_rows("anna")]
     path = write_table(tmp_path / "t.csv", rows, ["file", "speaker", "emotion", "start", "end"])
@@ -174,8 +162,11 @@ def test_a_kaldi_folder_is_read(tmp_path):
     table = load_corpus(write_kaldi(tmp_path / "train"), tmp_path)
     row = table.set_index("utterance_id").loc["anna-anger"]
     assert len(table) == 16 and row[["speaker", "gender", "emotion", "sentence"]].tolist() == [
-        "anna", "female", "anger", "hello there",
-    ]  # fmt: skip
+        "anna",
+        "female",
+        "anger",
+        "hello there",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -11,10 +11,7 @@ from ser_utils.corpora.check import check_corpus, describe, find_regularities, f
 from ser_utils.corpora.loading import CORPORA, CorpusError, inspect_corpus, inspect_parts
 
 NAMES = [
-    f"{speaker}{sentence}{code}a"
-    for speaker in ("03", "08")
-    for sentence in ("a01", "a02", "b01")
-    for code in "WNFTL"
+    f"{speaker}{sentence}{code}a" for speaker in ("03", "08") for sentence in ("a01", "a02", "b01") for code in "WNFTL"
 ]
 
 
@@ -28,9 +25,7 @@ def apart(request, monkeypatch, tmp_path):
 def record(path, seed, n_samples=None):
     path.parent.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(seed)
-    soundfile.write(
-        path, rng.integers(-9999, 9999, n_samples or 4000 + int(rng.integers(4000)), np.int16), 16_000
-    )
+    soundfile.write(path, rng.integers(-9999, 9999, n_samples or 4000 + int(rng.integers(4000)), np.int16), 16_000)
 
 
 @pytest.fixture
@@ -56,9 +51,7 @@ def the_check(folder):
 def test_all_is_well(emodb):
     check = the_check(emodb)
     assert check.usable and len(check.present) == 30 and check.n_missing == 0 and not check.warnings
-    assert all(
-        len(found) == 0 for found in (check.altered, check.unreadable, check.unexpected, check.duplicated)
-    )
+    assert all(len(found) == 0 for found in (check.altered, check.unreadable, check.unexpected, check.duplicated))
 
 
 def test_each_fault_has_its_own_list(emodb):
@@ -92,11 +85,7 @@ def test_the_same_recording_under_two_speakers_is_found(emodb):
     check = the_check(emodb)
     found = check.duplicated.iloc[0]
     assert found["paths"] == "wav/03a01Wa.wav = wav/08a02Na.wav"
-    assert (found["speakers"], found["emotions"], found["of_one_utterance"]) == (
-        "03, 08",
-        "anger, neutral",
-        False,
-    )
+    assert (found["speakers"], found["emotions"], found["of_one_utterance"]) == ("03, 08", "anger, neutral", False)
     assert "under speakers 03, 08; under emotions anger, neutral" in describe(check)
 
 
@@ -150,11 +139,7 @@ def test_without_an_index_the_missing_are_counted(tmp_path):
 def files_with(**columns):
     n = len(next(iter(columns.values())))
     usual = {"path": [f"{i}.wav" for i in range(n)], "sample_rate_hz": 16_000, "channels": 1, "rms": 0.1}
-    usual |= {
-        "clipped": 0.0,
-        "pcm_sha256": [str(i) for i in range(n)],
-        "emotion": ["anger", "fear"] * (n // 2),
-    }
+    usual |= {"clipped": 0.0, "pcm_sha256": [str(i) for i in range(n)], "emotion": ["anger", "fear"] * (n // 2)}
     usual |= {"duration_s": [1 + i / 997 for i in range(n)]}
     return pd.DataFrame(usual | columns)
 
@@ -180,10 +165,7 @@ def test_a_length_that_gives_the_emotion_away_is_told():
         ({"clipped": [0.01] * 5 + [0.0] * 35}, "5 of 40 files are clipped"),
         ({"sample_rate_hz": [44_100] * 4 + [16_000] * 36}, "36 with 16000 Hz, 4 with 44100 Hz"),
         ({"channels": [2] * 4 + [1] * 36}, "36 with 1 channel(s), 4 with 2 channel(s)"),
-        (
-            {"duration_s": [60.0] + [1 + i / 997 for i in range(39)]},
-            "1 files are more than ten times as long",
-        ),
+        ({"duration_s": [60.0] + [1 + i / 997 for i in range(39)]}, "1 files are more than ten times as long"),
     ],
 )
 def test_other_traps_are_told(columns, words):
@@ -213,9 +195,7 @@ def test_joined_corpora_are_looked_over_for_what_tells_them_apart(tmp_path):
         record(tmp_path / "emodb" / f"{name}.wav", seed)
     (tmp_path / "aesdd").mkdir()
     for i, name in enumerate(["a01 (1)", "s01 (1)", "d01 (1)"]):
-        soundfile.write(
-            tmp_path / "aesdd" / f"{name}.wav", np.resize([0.001, -0.001], 16_000) * (i + 1), 16_000
-        )
+        soundfile.write(tmp_path / "aesdd" / f"{name}.wav", np.resize([0.001, -0.001], 16_000) * (i + 1), 16_000)
     said = " ".join(find_traps(inspect_corpus("emodb+aesdd", tmp_path, labels="all")))
     assert "emodb has no disgust" in said and "Loudness tells the corpora apart" in said
     assert "aesdd has only 1 text(s)" in said
@@ -225,8 +205,7 @@ def test_joined_corpora_are_looked_over_for_what_tells_them_apart(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "known"),
-    [("emodb", "sha256"), ("tess", "sha256"), ("cremad", "sha256"), ("ravdess", "pcm_sha256")],
+    ("name", "known"), [("emodb", "sha256"), ("tess", "sha256"), ("cremad", "sha256"), ("ravdess", "pcm_sha256")]
 )
 def test_committed_indexes_name_every_published_file_under_the_grammar(name, known):
     index, corpus = load_index(name), CORPORA[name]

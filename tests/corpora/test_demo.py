@@ -64,9 +64,7 @@ def measure(name, signal):
     voiced = (frames.std(axis=0) > 0.3 * frames.std(axis=0).max()) & (low > 0.5)
     lags = slice(SAMPLE_RATE_HZ // 450, SAMPLE_RATE_HZ // 70)
     unbiased = correlation / (1024 - np.arange(1024))[:, None] * 1024 / correlation[0]
-    f0_hz = librosa.yin(
-        signal, fmin=70, fmax=450, sr=SAMPLE_RATE_HZ, frame_length=1024, hop_length=256, center=False
-    )
+    f0_hz = librosa.yin(signal, fmin=70, fmax=450, sr=SAMPLE_RATE_HZ, frame_length=1024, hop_length=256, center=False)
     f0_st = 12 * np.log2(f0_hz[: frames.shape[1]][voiced])
     half = len(f0_st) // 2
     mean = spectrum[:, voiced].mean(axis=1)
@@ -177,9 +175,7 @@ def test_neither_trivial_nor_hopeless(demo, measures):
     def speaker_independent_uar(features):
         truth = measures["emotion"].to_numpy()
         model = make_pipeline(StandardScaler(), SVC())
-        prediction = cross_val_predict(
-            model, features, truth, groups=measures["speaker"], cv=LeaveOneGroupOut()
-        )
+        prediction = cross_val_predict(model, features, truth, groups=measures["speaker"], cv=LeaveOneGroupOut())
         return np.mean(prediction == truth)  # classes are equally frequent
 
     assert 0.5 < speaker_independent_uar([statistics(signal) for signal in demo.values()]) < 0.85

@@ -14,14 +14,7 @@ import soundfile
 
 from ser_utils.corpora import check as corpus_check
 from ser_utils.corpora import download, recordings
-from ser_utils.corpora.download import (
-    BadArchive,
-    DownloadError,
-    download_corpus,
-    download_file,
-    extract_zip,
-    main,
-)
+from ser_utils.corpora.download import BadArchive, DownloadError, download_corpus, download_file, extract_zip, main
 from ser_utils.corpora.facts.grammar import Archive, Files
 from ser_utils.corpora.loading import CORPORA, CorpusError, load_corpus
 
@@ -261,10 +254,7 @@ def published(server, tmp_path, monkeypatch):
     index = tmp_path / "index"
     index.mkdir()
     for name, files in (("emodb", emodb), ("cremad", cremad)):
-        rows = [
-            f"{path[-11:-4] if name == 'emodb' else path[8:-4]},,{sha256(c)[7:]},"
-            for path, c in files.items()
-        ]
+        rows = [f"{path[-11:-4] if name == 'emodb' else path[8:-4]},,{sha256(c)[7:]}," for path, c in files.items()]
         (index / f"{name}.csv.gz").write_bytes(
             gzip.compress("\n".join(["utterance_id,bytes,sha256,pcm_sha256", *rows]).encode())
         )

@@ -47,11 +47,7 @@ def test_only_what_anybody_may_pass_on_is_shared():
 
 
 def test_what_the_prototype_paper_says_of_its_corpora_is_kept():
-    told = {
-        name: (corpus.n_phonemes, corpus.shown_speakers)
-        for name, corpus in CORPORA.items()
-        if corpus.n_phonemes
-    }
+    told = {name: (corpus.n_phonemes, corpus.shown_speakers) for name, corpus in CORPORA.items() if corpus.n_phonemes}
     assert told == {
         "emodb": (45, ("09", "10", "13", "15")),
         "ravdess": (44, ("06", "07", "17", "20")),

@@ -21,9 +21,7 @@ def grow(place, *layouts, speakers=SPEAKERS):
     for speaker in speakers:
         for emotion in EMOTIONS:
             for take, layout in enumerate(layouts):
-                folder = layout.format(
-                    s=speaker, e=emotion.capitalize(), t=("train", "test", "Dev")[take % 3]
-                )
+                folder = layout.format(s=speaker, e=emotion.capitalize(), t=("train", "test", "Dev")[take % 3])
                 record(place / folder / f"{seed}.wav", seed)
                 seed += 1
     return str(place)

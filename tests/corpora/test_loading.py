@@ -33,10 +33,7 @@ def record_emodb(data, n=20):
     sentences, speakers = list(CORPORA["emodb"].sentences), list(CORPORA["emodb"].speakers)
     for i in range(n):
         record(
-            data
-            / "emodb"
-            / "wav"
-            / f"{speakers[i % 10]}{sentences[i // 2 % 10]}{'WNFT'[i % 4]}{'abc'[i // 20]}.wav"
+            data / "emodb" / "wav" / f"{speakers[i % 10]}{sentences[i // 2 % 10]}{'WNFT'[i % 4]}{'abc'[i // 20]}.wav"
         )
 
 
@@ -66,15 +63,7 @@ LAYOUTS = [
     ("emodb", "16b10Lb.flac", "16b10Lb", "16", "boredom", "b10", ""),
     ("ravdess", "Actor_07/03-01-05-02-01-02-07.wav", "03-01-05-02-01-02-07", "07", "anger", "01", "strong"),
     ("ravdess", "03-01-01-01-02-01-24.flac", "03-01-01-01-02-01-24", "24", "neutral", "02", "normal"),
-    (
-        "ravdess",
-        "audio_speech_actors_01-24/Actor_07/03-01-02-01-01-01-07.wav",
-        None,
-        "07",
-        "calm",
-        "01",
-        "normal",
-    ),
+    ("ravdess", "audio_speech_actors_01-24/Actor_07/03-01-02-01-01-01-07.wav", None, "07", "calm", "01", "normal"),
     ("aesdd", "a01 (1).wav", "a01 (1)", "1", "anger", "01", ""),
     ("aesdd", "happiness/h19 (5)b.wav", "h19 (5)b", "5", "happiness", "19", ""),
     ("aesdd", "f10 (01).wav", "f10 (01)", "1", "fear", "10", ""),
@@ -95,9 +84,7 @@ LAYOUTS = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("name", "path", "utterance", "speaker", "emotion", "sentence", "intensity"), LAYOUTS
-)
+@pytest.mark.parametrize(("name", "path", "utterance", "speaker", "emotion", "sentence", "intensity"), LAYOUTS)
 def test_names_are_read_in_every_public_layout(name, path, utterance, speaker, emotion, sentence, intensity):
     facts = CORPORA[name].utterance(path)
     wanted = {"speaker": speaker, "emotion": emotion, "sentence": sentence, "intensity": intensity}
@@ -138,9 +125,7 @@ def test_a_partial_corpus_is_loaded_and_announced(tmp_path):
     assert table["utterance_id"].is_monotonic_increasing and table["utterance_id"].is_unique
     assert not table.isna().any().any() and set(table["language"]) == {"de"}
     assert all(Path(path).is_file() for path in table["path"])
-    with pytest.raises(
-        CorpusError, match=r"EmoDB .* is partial \(20 of 535 files, 4 of 7 emotions\), which STRICT"
-    ):
+    with pytest.raises(CorpusError, match=r"EmoDB .* is partial \(20 of 535 files, 4 of 7 emotions\), which STRICT"):
         load_corpus("emodb", tmp_path, strict=True)
 
 
@@ -159,9 +144,7 @@ def test_wav_and_flac_of_one_recording_agree(tmp_path):
 
 
 def test_an_absent_corpus_says_what_was_expected_where_and_how_to_get_it(tmp_path):
-    with pytest.raises(
-        CorpusError, match=r"expected 1440 recordings as .*Actor_01.*make data DATASET=ravdess"
-    ):
+    with pytest.raises(CorpusError, match=r"expected 1440 recordings as .*Actor_01.*make data DATASET=ravdess"):
         load_corpus("ravdess", tmp_path)
     (tmp_path / "ravdess").mkdir()
     with pytest.raises(CorpusError, match="there are 0 audio files in"):
@@ -177,9 +160,7 @@ def test_folders_are_found_under_the_names_of_their_kaggle_copies(tmp_path, fold
 
 
 def test_an_unknown_corpus_lists_the_accepted_ones(tmp_path):
-    with pytest.raises(
-        CorpusError, match="No corpus is called 'emo'. Accepted: demo, emodb, ravdess, aesdd, tess"
-    ):
+    with pytest.raises(CorpusError, match="No corpus is called 'emo'. Accepted: demo, emodb, ravdess, aesdd, tess"):
         load_corpus("emo", tmp_path)
 
 
@@ -205,9 +186,7 @@ def test_more_than_a_tenth_unusable_stops_the_run(tmp_path):
         (tmp_path / "emodb" / "wav" / f"{name}.wav").write_bytes(b"RIFF")
     assert len(load_corpus("emodb", tmp_path)) == 18  # two of twenty are just a tenth
     (tmp_path / "emodb" / "wav" / "08a04Wb.wav").write_bytes(b"RIFF")
-    with pytest.raises(
-        CorpusError, match=r"3 of 21 files are unusable, more than a tenth.\n  wav/08a01Wb.wav: not"
-    ):
+    with pytest.raises(CorpusError, match=r"3 of 21 files are unusable, more than a tenth.\n  wav/08a01Wb.wav: not"):
         load_corpus("emodb", tmp_path)
 
 
@@ -253,9 +232,7 @@ def test_shadows_and_hidden_folders_are_passed_over(tmp_path):
     assert inspect_corpus("emodb", tmp_path).problems.empty
 
 
-@pytest.mark.parametrize(
-    "name", [b"\xff\xfe.wav", b"03a01\nFa.wav", b"<script>alert(1)<.wav", b"x" * 200 + b".wav"]
-)
+@pytest.mark.parametrize("name", [b"\xff\xfe.wav", b"03a01\nFa.wav", b"<script>alert(1)<.wav", b"x" * 200 + b".wav"])
 def test_hostile_names_do_no_harm(tmp_path, name):
     record_emodb(tmp_path)
     folder = tmp_path / "emodb" / "wav"
@@ -281,9 +258,7 @@ def test_iemocap_takes_its_labels_from_the_evaluation_files(tmp_path):
         (evaluation / f"{scene}.txt").write_text("\n".join(lines))
         record(tmp_path / "iemocap" / f"Session{session}" / "dialog" / "wav" / f"{scene}.wav")
     report = inspect_corpus("iemocap", tmp_path)
-    assert report.table["emotion"].value_counts().to_dict() == {
-        "happiness": 4, "anger": 2, "neutral": 2, "sadness": 2
-    }  # fmt: skip
+    assert report.table["emotion"].value_counts().to_dict() == {"happiness": 4, "anger": 2, "neutral": 2, "sadness": 2}
     assert set(report.table["speaker"]) == {"Ses01F", "Ses01M", "Ses05F", "Ses05M"}
     row = report.table.set_index("utterance_id").loc["Ses05M_impro01_F000"]
     assert (row["speaker"], row["gender"], row["sentence"]) == ("Ses05F", "female", "impro01")
@@ -373,10 +348,7 @@ def test_corpora_are_joined_under_the_emotions_that_all_have(tmp_path):
     assert {"emodb_03", "aesdd_1"} <= set(table["speaker"]) and table["utterance_id"].is_unique
     said = table.attrs["announcement"]
     assert "emodb: 20 of 535 files" in said and "aesdd: 6 of 605 files" in said
-    assert (
-        "the 2 emotions that all of them have: anger, sadness" in said
-        and "12 files of fear, happiness" in said
-    )
+    assert "the 2 emotions that all of them have: anger, sadness" in said and "12 files of fear, happiness" in said
     assert table.attrs["sample_rate_hz"] == 16_000 and "4 of 14 files are resampled to 16000 Hz" in said
 
 
@@ -409,12 +381,7 @@ def test_a_rate_that_differs_within_a_corpus_is_counted(tmp_path):
 @pytest.mark.real_data
 def test_the_real_corpora_are_what_their_documentation_says(data_dir):
     emodb = load_corpus("emodb", data_dir)
-    assert emodb["emotion"].value_counts().to_dict() == {
-        "anger": 127,
-        "neutral": 79,
-        "happiness": 71,
-        "sadness": 62,
-    }
+    assert emodb["emotion"].value_counts().to_dict() == {"anger": 127, "neutral": 79, "happiness": 71, "sadness": 62}
     assert emodb.attrs["announcement"] == "339 of 535 files, 4 of 7 emotions"
     ravdess = load_corpus("ravdess", data_dir)
     counts = ravdess["emotion"].value_counts()
@@ -429,9 +396,7 @@ def test_the_real_corpora_are_what_their_documentation_says(data_dir):
 @pytest.mark.real_data
 def test_three_real_corpora_join(data_dir):
     table = load_corpus("ravdess+emodb+aesdd", data_dir)
-    assert (
-        set(table["emotion"]) == {"anger", "happiness", "sadness"} and table.attrs["sample_rate_hz"] == 16_000
-    )
+    assert set(table["emotion"]) == {"anger", "happiness", "sadness"} and table.attrs["sample_rate_hz"] == 16_000
 
 
 def test_the_order_of_the_emotions_is_fixed():

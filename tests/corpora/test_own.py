@@ -48,17 +48,7 @@ def test_a_table_is_a_corpus_like_any_other(tmp_path, suffix):
 
 
 def test_whatever_more_a_table_knows_is_kept(tmp_path):
-    columns = (
-        "path",
-        "speaker",
-        "emotion",
-        "gender",
-        "language",
-        "sentence",
-        "intensity",
-        "utterance_id",
-        "age",
-    )
+    columns = ("path", "speaker", "emotion", "gender", "language", "sentence", "intensity", "utterance_id", "age")
     rows = [("a.wav", "1", "fear", "F", "fr", "s1", "strong", "first", "31")]
     row = load_corpus(write_table(tmp_path, rows, columns=columns), tmp_path).iloc[0]
     assert row[list(columns[3:8])].tolist() == ["female", "fr", "s1", "strong", "first"]
@@ -111,9 +101,7 @@ def test_missing_columns_are_named(tmp_path):
 def test_unknown_emotion_words_are_listed_with_a_way_to_map_them(tmp_path):
     rows = [*ROWS, ("d.wav", "ben", "wistful"), ("e.wav", "ben", "wistful"), ("f.wav", "ben", "laughter")]
     path = write_table(tmp_path, rows)
-    with pytest.raises(
-        CorpusError, match=r"'wistful' \(2\), 'laughter' \(1\)\. Accepted: anger, .*emotions.csv"
-    ):
+    with pytest.raises(CorpusError, match=r"'wistful' \(2\), 'laughter' \(1\)\. Accepted: anger, .*emotions.csv"):
         load_corpus(path, tmp_path)
     (tmp_path / "emotions.csv").write_text("word,emotion\nwistful,sadness\nlaughter,\n")
     report = inspect_corpus(path, tmp_path)
@@ -191,9 +179,7 @@ tables:
     (folder / "db.emotion.csv").write_text(
         "file,emotion,emotion.confidence\nwav/03a01Fa.wav,happiness,0.9\nwav/08a01Wa.wav,anger,1.0\n"
     )
-    (folder / "db.files.csv").write_text(
-        "file,speaker,transcription\nwav/03a01Fa.wav,3,a01\nwav/08a01Wa.wav,8,a01\n"
-    )
+    (folder / "db.files.csv").write_text("file,speaker,transcription\nwav/03a01Fa.wav,3,a01\nwav/08a01Wa.wav,8,a01\n")
 
 
 def test_an_audformat_database(tmp_path):

@@ -20,13 +20,7 @@ def apart(monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("first", "second"),
     [("3", "03"), ("3", "3.0"), ("Spk03", "spk03"), ("spk_3", "spk03"), ("speaker 3", "3"), ("OAF", "oaf")]
-    + [
-        ("Jose\u0301", "Jos\u00e9"),
-        ("\uff13", "3"),
-        ("Anna  B", "anna b"),
-        ("actor-01", "Actor 1"),
-        ("007", "7.0"),
-    ],
+    + [("Jose\u0301", "Jos\u00e9"), ("\uff13", "3"), ("Anna  B", "anna b"), ("actor-01", "Actor 1"), ("007", "7.0")],
 )
 def test_two_spellings_of_one_person_are_refused_with_both(tmp_path, first, second):
     assert speaker_key(first) == speaker_key(second)
@@ -38,8 +32,7 @@ def test_two_spellings_of_one_person_are_refused_with_both(tmp_path, first, seco
 
 
 @pytest.mark.parametrize(
-    ("first", "second"),
-    [("1", "11"), ("1_1", "11"), ("10", "1"), ("anna", "anne"), ("s1a", "s1b"), ("1", "-a1")],
+    ("first", "second"), [("1", "11"), ("1_1", "11"), ("10", "1"), ("anna", "anne"), ("s1a", "s1b"), ("1", "-a1")]
 )
 def test_different_people_stay_different(first, second):
     assert speaker_key(first) != speaker_key(second)
@@ -78,22 +71,15 @@ def test_a_placeholder_is_an_emotion_where_the_reader_says_so(tmp_path):
 @pytest.mark.parametrize("genders", [("male", "female"), ("m", "F"), ("", "man", "w")])
 def test_two_genders_of_one_id_are_refused_wherever_they_stand(tmp_path, genders):
     rows = [[f"{i}.wav", "anna", "sad", gender] for i, gender in enumerate(genders)]
-    with pytest.raises(
-        CorpusError, match=r"column gender: speaker 'anna' is \w+ in row \d .* and \w+ in row \d"
-    ):
+    with pytest.raises(CorpusError, match=r"column gender: speaker 'anna' is \w+ in row \d .* and \w+ in row \d"):
         load_corpus(write_table(tmp_path / "t.csv", rows, COLUMNS), tmp_path)
 
 
 @pytest.mark.parametrize("gaps", [(0,), (1,), (0, 2), (1, 2)])
 def test_a_gender_that_only_some_rows_give_counts_for_all_of_them(tmp_path, gaps):
-    rows = [[f"{i}.wav", "anna", "sad", "nan" if i in gaps else "w"] for i in range(3)] + [
-        ["x.wav", "ben", "sad", ""]
-    ]
+    rows = [[f"{i}.wav", "anna", "sad", "nan" if i in gaps else "w"] for i in range(3)] + [["x.wav", "ben", "sad", ""]]
     table = load_corpus(write_table(tmp_path / "t.csv", rows, COLUMNS), tmp_path)
-    assert table.groupby("speaker")["gender"].unique().map(list).to_dict() == {
-        "anna": ["female"],
-        "ben": [""],
-    }
+    assert table.groupby("speaker")["gender"].unique().map(list).to_dict() == {"anna": ["female"], "ben": [""]}
 
 
 @pytest.mark.parametrize("name", ["train", "Test", "dev", "validation"])
@@ -125,10 +111,7 @@ def test_own_tables_that_share_a_person_are_not_joined(tmp_path, first, second):
 
 def test_own_tables_of_different_people_are_joined(tmp_path):
     first = write_table(tmp_path / "first.csv", people_rows("anna bert"))
-    rows = [
-        [path.replace("wav/", "more/"), speaker, emotion]
-        for path, speaker, emotion in people_rows("carl dora")
-    ]
+    rows = [[path.replace("wav/", "more/"), speaker, emotion] for path, speaker, emotion in people_rows("carl dora")]
     (tmp_path / "second").mkdir()
     second = tmp_path / "second.csv"
     write_table(second, rows, sounds=False)
@@ -136,10 +119,7 @@ def test_own_tables_of_different_people_are_joined(tmp_path):
         record(tmp_path / row[0], seed)
     report = inspect_corpus(f"{first}+{second}", tmp_path)
     assert len(report.table) == 16 and report.table["speaker"].nunique() == 4
-    assert report.account.splitlines() == [
-        "16 files found: 16 used, 0 left out",
-        "16 rows: 16 used, 0 left out",
-    ]
+    assert report.account.splitlines() == ["16 files found: 16 used, 0 left out", "16 rows: 16 used, 0 left out"]
 
 
 def test_a_recording_in_two_joined_corpora_is_refused(tmp_path):
@@ -150,9 +130,7 @@ def test_a_recording_in_two_joined_corpora_is_refused(tmp_path):
     rows = [["copy/a.wav", "anna", "angry"], ["copy/b.wav", "anna", "sad"]]
     path = write_table(tmp_path / "t.csv", rows, sounds=False)
     for name in (f"{path}+emodb", f"emodb+{path}"):
-        with pytest.raises(
-            CorpusError, match="share a recording, whose speaker would count as two people: .*03a01Wa"
-        ):
+        with pytest.raises(CorpusError, match="share a recording, whose speaker would count as two people: .*03a01Wa"):
             load_corpus(name, tmp_path)
 
 
@@ -167,9 +145,7 @@ def test_a_recording_under_two_speakers_is_announced(tmp_path):
     path = write_table(tmp_path / "t.csv", rows, sounds=False)
     for name in ("a.wav", "b.wav"):
         record(tmp_path / name, 1)
-    assert (
-        load_corpus(path, tmp_path).attrs["announcement"] == "1 recordings stand under more than one speaker"
-    )
+    assert load_corpus(path, tmp_path).attrs["announcement"] == "1 recordings stand under more than one speaker"
 
 
 def test_numbers_of_a_parquet_table_are_people_like_any_other(tmp_path):

@@ -41,15 +41,7 @@ def click(seconds):
         (0.4 + click(3), RATE_HZ, "10 ms of sound in 3.0 s"),
         (np.concatenate([np.zeros(8000), voice(0.05), np.zeros(8000)]), RATE_HZ, "0 ms of sound in 1.1 s"),
     ],
-    ids=[
-        "channels cancel",
-        "constant",
-        "tiny scale",
-        "beyond hearing",
-        "click",
-        "click off zero",
-        "50 ms of sound",
-    ],
+    ids=["channels cancel", "constant", "tiny scale", "beyond hearing", "click", "click off zero", "50 ms of sound"],
 )
 def test_what_a_network_would_not_hear_is_refused_with_the_reason(tmp_path, samples, rate_hz, reason):
     facts = read_recording(write(tmp_path / "a.wav", samples, rate_hz, subtype="FLOAT"))
@@ -70,9 +62,7 @@ def test_a_corpus_tells_which_headers_are_wrong_and_uses_the_files(tmp_path):
     report = inspect_corpus("emodb", tmp_path, cache=tmp_path / "facts.parquet")
     assert len(report.table) == 4
     (sentence,) = describe_remarks(report.files)
-    assert sentence.startswith(
-        "2 of 4 files are read with a remark: wav/03a01Wa.wav (its header promises 8 byte(s)"
-    )
+    assert sentence.startswith("2 of 4 files are read with a remark: wav/03a01Wa.wav (its header promises 8 byte(s)")
     remembered = inspect_corpus("emodb", tmp_path, cache=tmp_path / "facts.parquet").files
     pd.testing.assert_frame_equal(remembered, report.files)
 
@@ -88,17 +78,7 @@ def test_linked_folders_are_read_and_loops_of_links_survive(tmp_path):
 
 
 def test_formats_that_are_not_read_are_listed_with_what_to_do(tmp_path):
-    for name in (
-        "a.wav",
-        "b.WAVE",
-        "c.sph",
-        "d.m4a",
-        "e.WebM",
-        "f.amr",
-        "notes.txt",
-        "._g.wav",
-        ".hidden/h.m4a",
-    ):
+    for name in ("a.wav", "b.WAVE", "c.sph", "d.m4a", "e.WebM", "f.amr", "notes.txt", "._g.wav", ".hidden/h.m4a"):
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(b"x")

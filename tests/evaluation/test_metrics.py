@@ -42,10 +42,7 @@ def test_scores_equal_scikit_learn(seed):
     assert (metrics.confusion(truth, guess) == reference.confusion_matrix(truth, guess)).all()
     precision, recall, f1, n = reference.precision_recall_fscore_support(truth, guess)
     np.testing.assert_allclose(metrics.per_class(truth, guess).to_numpy(), np.c_[precision, recall, f1, n])
-    by_fold = [
-        reference.recall_score(t["emotion"], t["prediction"], average="macro")
-        for _, t in table.groupby("fold")
-    ]
+    by_fold = [reference.recall_score(t["emotion"], t["prediction"], average="macro") for _, t in table.groupby("fold")]
     assert scores["uar_fold_mean"] == pytest.approx(np.mean(by_fold))
 
 
@@ -136,14 +133,10 @@ def test_intervals_over_seeds_hold_speakers_and_seeds():
         covered += found["uar_low"] <= truth <= found["uar_high"]
         low, high = metrics.speaker_interval(of_counts(runs[0]))
         narrow += low <= truth <= high
-    assert (
-        covered >= 184 and narrow < 178
-    )  # of 200: .95 and .86; one seed's interval does not know the others
+    assert covered >= 184 and narrow < 178  # of 200: .95 and .86; one seed's interval does not know the others
     assert found["n_seeds"] == 5 and found["uar_sd"] > 0
     uar = [metrics.score_predictions(of_counts(counts))["uar"] for counts in runs]
-    assert found["uar_mean"] == pytest.approx(np.mean(uar)) and found["uar_sd"] == pytest.approx(
-        np.std(uar, ddof=1)
-    )
+    assert found["uar_mean"] == pytest.approx(np.mean(uar)) and found["uar_sd"] == pytest.approx(np.std(uar, ddof=1))
 
 
 def test_votes_by_mean_probability():
@@ -172,12 +165,7 @@ def test_paired_comparison_by_hand():
     # two speakers; the first system is right everywhere, the second only with speaker 02
     truth = ["anger", "fear", "anger", "fear"]
     first = pd.DataFrame(
-        {
-            "utterance_id": list("abcd"),
-            "start_ms": np.nan,
-            "speaker": ["01", "01", "02", "02"],
-            "emotion": truth,
-        }
+        {"utterance_id": list("abcd"), "start_ms": np.nan, "speaker": ["01", "01", "02", "02"], "emotion": truth}
     ).assign(prediction=truth, fold=0)
     second = first.assign(prediction=["fear", "anger", "anger", "fear"])
     found = metrics.compare_paired(first, second)
@@ -191,8 +179,7 @@ def test_the_interval_of_a_difference_by_hand():
     # six speakers with two clips of each emotion: the first system is right everywhere, the second misses anger
     # once with speakers 1 to 3: differences of 1/4, 1/4, 1/4, 0, 0, 0, whose mean has this t interval
     rows = pd.DataFrame(
-        [(s, e, k) for s in "123456" for e in ("anger", "fear") for k in "ab"],
-        columns=["speaker", "emotion", "take"],
+        [(s, e, k) for s in "123456" for e in ("anger", "fear") for k in "ab"], columns=["speaker", "emotion", "take"]
     )
     rows = rows.assign(utterance_id=rows["speaker"] + rows["emotion"] + rows["take"], start_ms=np.nan, fold=0)
     missed = (rows["speaker"] < "4") & (rows["emotion"] == "anger") & (rows["take"] == "a")

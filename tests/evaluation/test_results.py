@@ -56,12 +56,7 @@ def workspace(tmp_path, utterances):
         told = dict.fromkeys(FITTED, ()) | split.attrs.get("fit", {})
         made.save_audit(audit_leakage(split, utterances, fit=told), **name)
         made.save_costs({"parameters": 10, "seconds_to_train": 2.5, "ms_per_utterance": 3}, **name)
-    entry = {
-        "n_utterances": len(utterances),
-        "corpus": "c0ffee",
-        "machine": "this one",
-        "settings": {"epochs": 7},
-    }
+    entry = {"n_utterances": len(utterances), "corpus": "c0ffee", "machine": "this one", "settings": {"epochs": 7}}
     runs = dict.fromkeys(("00", "06", "11"), entry)
     write_json(made.results / "provenance.json", {"profile": "quick", "seed": 0, "notebooks": runs})
     return made
@@ -149,9 +144,7 @@ def test_comparisons(workspace, utterances):
 
 
 def test_failing_together_by_hand():
-    wrong = pd.DataFrame({"a": [1, 1, 0, 0], "b": [1, 1, 0, 0], "c": [0, 0, 1, 1], "d": [1, 0, 1, 0]}).astype(
-        bool
-    )
+    wrong = pd.DataFrame({"a": [1, 1, 0, 0], "b": [1, 1, 0, 0], "c": [0, 0, 1, 1], "d": [1, 0, 1, 0]}).astype(bool)
     kappa = results.failing_together(wrong)
     assert kappa.loc["a"].tolist() == [1, 1, -1, 0]
 
@@ -164,10 +157,7 @@ def test_a_fall_is_measured_on_the_same_clips_to_the_strictest_known_protocol(wo
     loose, strict = (table for name, table in decided.items() if name.model == "per_speaker")
     same = loose.merge(strict, on="utterance_id", suffixes=("", "_strict"))
     assert row["n_utterances"] == len(same) < len(loose)
-    uar = [
-        metrics.unweighted_average_recall(same["emotion"], same[f"prediction{end}"])
-        for end in ("", "_strict")
-    ]
+    uar = [metrics.unweighted_average_recall(same["emotion"], same[f"prediction{end}"]) for end in ("", "_strict")]
     assert [row["loose"], row["strict"]] == pytest.approx(uar)
     assert row["difference"] == pytest.approx(uar[0] - uar[1])
     assert row["low"] < row["difference"] < row["high"] and row["n_speakers"] == 6
@@ -187,9 +177,7 @@ def test_models_of_one_voice_stand_beside_baselines_on_the_same_clips(workspace,
         for name, t in decided.items()
         if name.model == "per_speaker"
     }
-    assert results.models_of_one_voice(
-        decided | as_all_speakers
-    ).empty  # asked about others: not of one voice
+    assert results.models_of_one_voice(decided | as_all_speakers).empty  # asked about others: not of one voice
 
 
 def test_encoders_of_random_weights_have_no_results(workspace):
@@ -224,16 +212,12 @@ def as_published(workspace):
 
 def test_published_figures_stand_beside_ours(workspace, as_published):
     scores = results.gather_scores(workspace)
-    setups = results.gather_setups(
-        results.load_decisions(workspace), results.gather_costs(workspace), {"vae": 7}
-    )
+    setups = results.gather_setups(results.load_decisions(workspace), results.gather_costs(workspace), {"vae": 7})
     assert setups.set_index("model").loc["both", results.SETUP].tolist() == [3, 90, 6, 10.0, 7]
     table = results.beside_published(scores, setups)
     assert set(table["published"]) == {"none published"}  # nothing was published for the demo corpus
     emodb, setups = as_published
-    other = results.beside_published(emodb.assign(model="ours"), setups.assign(model="ours")).set_index(
-        "metric"
-    )
+    other = results.beside_published(emodb.assign(model="ours"), setups.assign(model="ours")).set_index("metric")
     assert np.isnan(other.loc["accuracy", "ours"])  # another model is not theirs
     table = results.beside_published(emodb, setups).set_index("metric")
     assert table.loc["accuracy", "published"] == 0.901
@@ -262,17 +246,12 @@ def test_published_models_are_named_as_ours():
     }
     published = results.load_published()
     named = set(zip(published["system"], published["model"], strict=True)) - ours
-    assert {model for _, model in named} == {
-        "wav2vec2_pooled",
-        "hubert_pooled",
-    }  # their weights could not be had
+    assert {model for _, model in named} == {"wav2vec2_pooled", "hubert_pooled"}  # their weights could not be had
 
 
 def test_models_that_hear_little_are_not_compared(workspace):
     stands = results.stands_for_its_system
-    assert (
-        stands("baseline", "mfcc") and stands("vae", "both") and stands("speech_transformer", "hubert_pooled")
-    )
+    assert stands("baseline", "mfcc") and stands("vae", "both") and stands("speech_transformer", "hubert_pooled")
     assert not stands("baseline", "duration") and not stands("baseline", "chance")
     assert not stands("speech_transformer", "random_hubert_pooled") and not stands("vae", "latent")
     decided = results.load_decisions(workspace)
@@ -280,19 +259,19 @@ def test_models_that_hear_little_are_not_compared(workspace):
 
 
 def test_one_family_is_smaller_than_all_pairs():
-    rows = pd.DataFrame({"utterance_id": [f"u{i}" for i in range(8)], "speaker": list("aabbccdd"), "fold": 0,
-                         "emotion": ["anger", "fear"] * 4})  # fmt: skip
+    rows = pd.DataFrame(
+        {
+            "utterance_id": [f"u{i}" for i in range(8)],
+            "speaker": list("aabbccdd"),
+            "fold": 0,
+            "emotion": ["anger", "fear"] * 4,
+        }
+    )
     right, wrong = rows.assign(prediction=rows["emotion"]), rows.assign(prediction="anger")
     found = {"one": right, "two": right, results.TO_BEAT: wrong}
     beaten, pairs = results.compare_all(found, against=results.TO_BEAT), results.compare_all(found)
-    assert (
-        list(beaten["first"]) == ["one", "two"]
-        and set(beaten["second"]) == {results.TO_BEAT}
-        and len(pairs) == 3
-    )
-    assert (beaten["p"] == metrics.smallest_p(4)).all() and (
-        beaten["p_holm"] == 2 * metrics.smallest_p(4)
-    ).all()
+    assert list(beaten["first"]) == ["one", "two"] and set(beaten["second"]) == {results.TO_BEAT} and len(pairs) == 3
+    assert (beaten["p"] == metrics.smallest_p(4)).all() and (beaten["p_holm"] == 2 * metrics.smallest_p(4)).all()
     assert results.compare_all(found, against="nobody").empty
 
 
@@ -306,9 +285,7 @@ def test_published_table_is_complete():
 def test_seeds_join_as_repeated_runs(workspace):
     other = Workspace("demo", "quick", 1, workspace.root)
     name = {"system": "vae", "model": "both", "protocol": "speaker", "folds": "leave_one_speaker_out"}
-    other.save_predictions(
-        results.load_predictions(workspace, *name.values()).assign(prediction="anger"), **name
-    )
+    other.save_predictions(results.load_predictions(workspace, *name.values()).assign(prediction="anger"), **name)
     seeds = results.gather_seeds(workspace)
     scores = results.gather_scores(workspace).set_index("model")
     assert seeds["model"].tolist() == ["both"] and seeds["n_seeds"].item() == 2
@@ -350,10 +327,7 @@ def test_an_altered_table_is_found_even_with_a_new_checksum(workspace, utterance
     alter(workspace.results / f"{name}.csv", column, 0, 0.123)
     assert f"{name}.csv was altered since its notebook wrote it" in shipped.rescore(workspace)
     write_checksums(workspace.results, f"{name}.csv")
-    assert any(
-        line.startswith(f"{name}.csv does not follow from the decisions")
-        for line in shipped.rescore(workspace)
-    )
+    assert any(line.startswith(f"{name}.csv does not follow from the decisions") for line in shipped.rescore(workspace))
     (workspace.results / f"{name}.csv").unlink()
     assert f"{name}.csv is missing" in shipped.rescore(workspace)
 
@@ -395,9 +369,7 @@ def test_without_decisions_only_checksums_are_asked_and_that_is_said(workspace, 
 def test_decisions_of_other_seeds_ship_too(workspace, utterances):
     other = Workspace("demo", "quick", 1, workspace.root)
     name = {"system": "vae", "model": "both", "protocol": "speaker", "folds": "leave_one_speaker_out"}
-    other.save_predictions(
-        results.load_predictions(workspace, *name.values()).assign(prediction="anger"), **name
-    )
+    other.save_predictions(results.load_predictions(workspace, *name.values()).assign(prediction="anger"), **name)
     tables = ship(workspace, utterances)
     assert len(tables["11_seeds"]) == 1
     shutil.rmtree(workspace.root / "build")
@@ -419,9 +391,7 @@ def test_decisions_that_were_altered_are_refused(workspace, utterances):
 
 
 @pytest.mark.parametrize(
-    "folder",
-    sorted(path.parent for path in REPOSITORY.glob("results/*/scores.csv")),
-    ids=lambda folder: folder.name,
+    "folder", sorted(path.parent for path in REPOSITORY.glob("results/*/scores.csv")), ids=lambda folder: folder.name
 )
 def test_every_number_that_ships_follows_from_its_decisions(folder):
     assert shipped.rescore(Workspace(folder.name)) == []
@@ -432,9 +402,7 @@ def verified(workspace):
     """A run, and a second one on the same machine."""
     scores, costs = results.gather_scores(workspace), results.gather_costs(workspace)
     again = Workspace("demo", "quick", 0, workspace.root / "again")
-    write_json(
-        again.results / "provenance.json", json.loads((workspace.results / "provenance.json").read_text())
-    )
+    write_json(again.results / "provenance.json", json.loads((workspace.results / "provenance.json").read_text()))
     for place in (workspace, again):
         shipped.save_results(place, scores=scores, costs=costs)
     return workspace, again
@@ -479,9 +447,7 @@ def test_the_same_machine_and_versions_have_to_give_equal_scores(verified):
 
 @pytest.mark.parametrize("fact", ["machine", "python", "backend", "packages"])
 def test_another_setup_is_named(fact):
-    made = {
-        "notebooks": {"06": {"machine": "m", "python": "3", "backend": "jax", "packages": {"numpy": "2"}}}
-    }
+    made = {"notebooks": {"06": {"machine": "m", "python": "3", "backend": "jax", "packages": {"numpy": "2"}}}}
     other = {"notebooks": {"06": made["notebooks"]["06"] | {fact: "other"}}}
     assert shipped.other_setup(made, made) == ""
     assert shipped.other_setup(made, other).startswith(f"{fact} of notebook 06: ")
@@ -503,9 +469,7 @@ def test_elsewhere_a_score_has_a_tolerance_within_its_own_interval(elsewhere, ca
     alter(scores, "uar", row, was - reach - 0.001)
     assert len(shipped.verify(workspace, again.root)) == 1
     # once the spread over seeds is known, it counts
-    seeds = table.loc[[row], results.NAME].assign(
-        n_seeds=5, uar_mean=was, uar_sd=0.01, uar_low=low, uar_high=1
-    )
+    seeds = table.loc[[row], results.NAME].assign(n_seeds=5, uar_mean=was, uar_sd=0.01, uar_low=low, uar_high=1)
     shipped.save_results(workspace, **{"11_seeds": seeds})
     for off, n_found in ((0.028, 0), (0.029, 1)):
         alter(scores, "uar", row, was - off)
@@ -513,14 +477,7 @@ def test_elsewhere_a_score_has_a_tolerance_within_its_own_interval(elsewhere, ca
 
 
 def test_no_tolerance_is_wider_than_the_scores_own_interval():
-    row = {
-        "system": "vae",
-        "model": "both",
-        "protocol": "speaker",
-        "folds": "x",
-        "n_utterances": 100,
-        "uar": 0.5,
-    }
+    row = {"system": "vae", "model": "both", "protocol": "speaker", "folds": "x", "n_utterances": 100, "uar": 0.5}
     name = tuple(row[key] for key in results.NAME)
     given = row | {"uar_low": 0.46, "uar_high": 0.58}
     assert shipped.tolerance_of(given, {name: 0.5}) == pytest.approx(0.04)
@@ -559,9 +516,7 @@ def test_verify_stops_where_recordings_are_others(verified):
 
 def test_extent_says_what_is_missing_of_a_corpus():
     scores = pd.DataFrame({"model": ["chance", "mfcc"], "uar": [0.25, 0.8], "n_speakers": [10, 10]})
-    assert readme.extent("emodb", 339, scores) == (
-        "339 of 535 recordings, 10 speakers, 4 of 7 emotions, chance 25.0"
-    )
+    assert readme.extent("emodb", 339, scores) == ("339 of 535 recordings, 10 speakers, 4 of 7 emotions, chance 25.0")
     assert readme.extent("mine", 12, scores) == "12 recordings, 10 speakers, 4 emotions, chance 25.0"
 
 
@@ -575,9 +530,7 @@ def test_closeness_tells_equal_from_near(verified):
     text = shipped.closeness(scores, near)
     row = scores.loc[1]
     assert text.startswith(f"Equal to the last digit: {n - 2} of {n} rows")
-    assert (
-        f"{row['system']}-{row['model']}-" in text and f"{row['uar']:.3f} and {row['uar'] - 0.02:.3f}" in text
-    )
+    assert f"{row['system']}-{row['model']}-" in text and f"{row['uar']:.3f} and {row['uar'] - 0.02:.3f}" in text
 
 
 def test_verify_by_command_line(verified, capsys):
@@ -642,10 +595,7 @@ def test_few_speakers_are_shown_one_by_one_and_seeds_as_their_mean(workspace, ut
     data = readme.Dataset(workspace.results)
     rows = data.whole[data.whole["model"] == "both"]
     by_speaker = data.speakers[data.speakers["model"] == "both"]["uar"]
-    assert (
-        data.cell(rows)
-        == f"{100 * rows['uar'].item():.1f} [{' '.join(f'{100 * u:.0f}' for u in by_speaker)}]"
-    )
+    assert data.cell(rows) == f"{100 * rows['uar'].item():.1f} [{' '.join(f'{100 * u:.0f}' for u in by_speaker)}]"
     data.seeds = rows[results.NAME].assign(n_seeds=5, uar_mean=0.5, uar_sd=0.02, uar_low=0.4, uar_high=0.6)
     assert data.cell(rows) == "50.0 ±2.0 (40–60)"
 
@@ -675,8 +625,6 @@ def test_pictures_of_other_code_or_another_run_are_found(workspace, utterances, 
     workspace.record("11", utterances, {})
     assert shipped.outdated_figures(workspace) == []
     draw("11_b", 2)
-    assert shipped.outdated_figures(workspace) == [
-        "11_b.png shows other data than the run in provenance.json"
-    ]
+    assert shipped.outdated_figures(workspace) == ["11_b.png shows other data than the run in provenance.json"]
     monkeypatch.setattr(style, "drawing_code", lambda name: "of today")
     assert shipped.outdated_figures(workspace)[0] == "11_a.png was drawn by other code"

@@ -73,9 +73,7 @@ def test_contract_and_determinism(protocol, folds, system):
 def test_utterances_are_split_60_20_20_in_each_class_and_speaker(folds, system):
     made = make_folds(corpus(texts=10), "utterance", folds=folds, system=system)
     share = made.groupby("fold")["role"].value_counts(normalize=True).unstack()
-    np.testing.assert_allclose(
-        share[["train", "validation", "test"]], [[0.6, 0.2, 0.2]] * len(share), atol=0.01
-    )
+    np.testing.assert_allclose(share[["train", "validation", "test"]], [[0.6, 0.2, 0.2]] * len(share), atol=0.01)
     count = made.merge(corpus(texts=10)).groupby(["fold", "speaker", "emotion", "role"]).size()
     assert (count.loc[:, :, :, "test"] == 2).all()
     if folds == "5_fold":
@@ -139,10 +137,7 @@ def test_groups_of_speakers_are_balanced_by_gender():
 
 def test_same_name_in_two_corpora_is_two_speakers():
     two = pd.concat(
-        [
-            corpus(speakers=2),
-            corpus(speakers=2, name="other").assign(utterance_id=lambda t: "o" + t["utterance_id"]),
-        ]
+        [corpus(speakers=2), corpus(speakers=2, name="other").assign(utterance_id=lambda t: "o" + t["utterance_id"])]
     )
     assert make_folds(two, "speaker")["fold"].nunique() == 4
 
@@ -290,9 +285,7 @@ def test_each_planted_leak_is_found():
     moved.loc[(clean["fold"] == 0) & (clean["utterance_id"] == test_id), "role"] = "train"
     assert leaks_beyond(audit_leakage(moved, table, fit=NOTHING), "speaker") == "speakers"
 
-    twice = pd.concat(
-        [clean, clean[(clean["fold"] == 0) & (clean["utterance_id"] == test_id)].assign(role="train")]
-    )
+    twice = pd.concat([clean, clean[(clean["fold"] == 0) & (clean["utterance_id"] == test_id)].assign(role="train")])
     assert "utterances" in leaks_beyond(audit_leakage(twice, table, fit=NOTHING), "utterance")
 
     moved = text_clean.copy()
@@ -306,23 +299,11 @@ def test_each_planted_leak_is_found():
     assert audit.query("kind == 'identical audio' and fold == 0")["count"].item() == 1
 
     for key, kind in splits.FITTED.items():
-        for given, count in [
-            ([test_id], 1),
-            ("all", 40),
-            (table["utterance_id"], 40),
-            ({0: [test_id], 1: []}, 1),
-        ]:
+        for given, count in [([test_id], 1), ("all", 40), (table["utterance_id"], 40), ({0: [test_id], 1: []}, 1)]:
             audit = audit_leakage(clean, table, fit=NOTHING | {key: given})
             assert leaks_beyond(audit, "speaker") == kind
             assert audit.query("kind == @kind and fold == 0")["count"].item() == count
-        for given in (
-            "train",
-            ["train", "validation"],
-            {0: [train_id]},
-            clean[clean["role"] != "test"],
-            None,
-            (),
-        ):
+        for given in ("train", ["train", "validation"], {0: [train_id]}, clean[clean["role"] != "test"], None, ()):
             assert leaks_beyond(audit_leakage(clean, table, fit=NOTHING | {key: given}), "speaker") == ""
 
 
@@ -345,9 +326,7 @@ def test_overlap_in_time_is_counted_exactly():
     table = corpus(speakers=1, texts=1, emotions="a").assign(duration_s=1.0)
     start = [0, 20, 90, 100, 110, 300, 400, 499]
     role = ["train", "test", "test", "test", "test", "train", "test", "test"]
-    folds = pd.DataFrame(
-        {"utterance_id": table["utterance_id"][0], "start_ms": start, "fold": 0, "role": role}
-    )
+    folds = pd.DataFrame({"utterance_id": table["utterance_id"][0], "start_ms": start, "fold": 0, "role": role})
     # 20 and 90 share time with the segment at 0 (100 only touches it), none with the one at 300; 400 touches
     overlapping = audit_leakage(folds, table).query("kind == 'overlapping segments'")["count"].item()
     assert overlapping == 2

@@ -24,9 +24,7 @@ def test_a_linear_score_is_explained_by_its_weights(weights, x):
     np.testing.assert_allclose(explain.gradient(linear(weights), x)[0], weights, rtol=1e-5)
     np.testing.assert_allclose(explain.smooth_grad(linear(weights), x)[0], weights, rtol=1e-5)
     contribution = weights * x[0]
-    np.testing.assert_allclose(
-        explain.gradient_times_input(linear(weights), x, 0)[0], contribution, rtol=1e-5
-    )
+    np.testing.assert_allclose(explain.gradient_times_input(linear(weights), x, 0)[0], contribution, rtol=1e-5)
     against = explain.gradient_times_input(linear(weights), x, np.full_like(x, 0.5))
     np.testing.assert_allclose(against[0], weights * (x[0] - 0.5), rtol=1e-4, atol=1e-6)
     given = explain.integrated_gradients(linear(weights), x, np.zeros_like(x))
@@ -58,9 +56,7 @@ def test_integrated_gradients_sum_to_the_change(network, x):
     assert explain.completeness_gap(score, x, baseline, given) < 0.01
     assert explain.completeness_gap(score, x, baseline, 1.5 * given) > 0.4
     few = explain.integrated_gradients(score, x, baseline, steps=1, within=np.inf)
-    assert explain.completeness_gap(score, x, baseline, few) > explain.completeness_gap(
-        score, x, baseline, given
-    )
+    assert explain.completeness_gap(score, x, baseline, few) > explain.completeness_gap(score, x, baseline, given)
 
 
 def test_a_very_sure_model_still_has_a_slope(weights, x):
@@ -138,8 +134,15 @@ def test_every_method_speaks_of_every_point_of_a_clip_of_any_length():
         x = np.random.default_rng(0).normal(size=(1, n_frames, 12)).astype("float32")
         found = subject.maps(x, 1)
         assert {values.shape for values in found.values()} == {x.shape}
-        assert set(found) == {"gradient", "gradient_times_input", "smooth_grad", "integrated_gradients", "occlusion",
-                              "grad_cam", "attention"}  # fmt: skip
+        assert set(found) == {
+            "gradient",
+            "gradient_times_input",
+            "smooth_grad",
+            "integrated_gradients",
+            "occlusion",
+            "grad_cam",
+            "attention",
+        }
         again = subject.maps(x, 1)
         np.testing.assert_array_equal(found["smooth_grad"], again["smooth_grad"])
         n = np.array([n_frames], "int32")
@@ -150,9 +153,7 @@ def test_every_method_speaks_of_every_point_of_a_clip_of_any_length():
 
 def test_held_out_clips_are_scaled_by_training_alone():
     rng = np.random.default_rng(0)
-    frames = {
-        name: rng.normal(5, 2, (n, 3)).astype("float32") for name, n in zip("abcd", (4, 6, 8, 5), strict=True)
-    }
+    frames = {name: rng.normal(5, 2, (n, 3)).astype("float32") for name, n in zip("abcd", (4, 6, 8, 5), strict=True)}
     emotions = {"a": "fear", "b": "anger", "c": "fear", "d": "anger"}
     roles = {"a": "train", "b": "train", "c": "test", "d": "validation", "e": "test"}
     found = explain.held_out(frames, emotions, roles)
@@ -171,8 +172,10 @@ def test_clips_to_explain_are_right_ones_of_every_class_in_turn():
         def predict(self, x):
             return np.eye(3)[int(x[0, 0, 0])]
 
-    clips = [explain.Clip(name, np.full((1, 2, 2), said), label) for name, said, label in
-             [("a", 0, 0), ("b", 0, 0), ("c", 1, 1), ("d", 2, 1), ("e", 1, 1), ("f", 0, 0)]]  # fmt: skip
+    clips = [
+        explain.Clip(name, np.full((1, 2, 2), said), label)
+        for name, said, label in [("a", 0, 0), ("b", 0, 0), ("c", 1, 1), ("d", 2, 1), ("e", 1, 1), ("f", 0, 0)]
+    ]
     assert [name for name, _, _ in explain.choose_clips(Said(), clips, most=4)] == ["a", "c", "b", "e"]
     wrong = [explain.Clip("d", clips[3].x, 1)]
     assert [(name, label) for name, _, label in explain.choose_clips(Said(), wrong, most=4)] == [("d", 2)]

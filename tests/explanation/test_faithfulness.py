@@ -32,10 +32,7 @@ def planted():
         clips.append(clip + 3 * region)
         regions.append(region)
     set_seed(0)
-    inputs, lengths = (
-        keras.Input((None, 12), name="features"),
-        keras.Input((), dtype="int32", name="n_frames"),
-    )
+    inputs, lengths = (keras.Input((None, 12), name="features"), keras.Input((), dtype="int32", name="n_frames"))
     y = keras.layers.Reshape((-1, 12, 1))(inputs)
     y = keras.layers.Conv2D(6, 3, padding="same", activation="relu", name="first")(y)
     y = keras.layers.Conv2D(6, 3, padding="same", activation="relu", name="last")(y)
@@ -258,8 +255,14 @@ def test_a_cue_lies_where_its_row_says():
     assert 1000 <= bands.min() < 1100 and 1850 < bands.max() <= 2000
 
 
-PASSED = {"likeness_randomised": 0.1, "likeness_shuffled": 0.1, "stability_less_null_low": 0.1,
-          "deletion_less_random_high": -1.0, "deletion_less_energy_high": -1.0, "insertion_less_random_low": 1.0}  # fmt: skip
+PASSED = {
+    "likeness_randomised": 0.1,
+    "likeness_shuffled": 0.1,
+    "stability_less_null_low": 0.1,
+    "deletion_less_random_high": -1.0,
+    "deletion_less_energy_high": -1.0,
+    "insertion_less_random_low": 1.0,
+}
 FOUND = pd.DataFrame(
     {"localisation_less_energy_low": 0.1, "decoys_p": 0.01}, index=["good", "blind", "unfaithful", "untested"]
 )
@@ -272,10 +275,7 @@ def test_verdicts_follow_the_rules():
     table.loc["untested", "likeness_randomised"] = np.nan
     found = faithfulness.verdicts(table, FOUND)
     assert found["verdict"].tolist() == ["trust", "do not trust", "with care", "do not trust", "not shown"]
-    assert (
-        found.loc["vague", "missing"] == "finds the cue, tells it from decoys"
-        and not found.loc["vague", "failed"]
-    )
+    assert found.loc["vague", "missing"] == "finds the cue, tells it from decoys" and not found.loc["vague", "failed"]
     assert found.loc["blind", "failed"] == "follows the weights"
     assert found.loc["untested", "follows the weights"] is None
 
@@ -345,9 +345,7 @@ def test_a_randomised_model_explains_differently(planted):
     network, x = subject.model, clips[0].x
     copy = faithfulness.randomised(network, seed=1)
     assert [w.shape for w in copy.get_weights()] == [w.shape for w in network.get_weights()]
-    assert [sorted(w.ravel()) for w in copy.get_weights()] == [
-        sorted(w.ravel()) for w in network.get_weights()
-    ]
+    assert [sorted(w.ravel()) for w in copy.get_weights()] == [sorted(w.ravel()) for w in network.get_weights()]
     other = dataclasses.replace(subject, model=copy)
     before, after = (explain.gradient(one.score(0, x), x) for one in (subject, other))
     assert faithfulness.rank_correlation(before, after) < 0.9
@@ -365,9 +363,7 @@ def test_shuffled_labels_are_learned_by_heart_by_a_new_network(explained, tmp_pa
     assert fitted.history["accuracy"].iloc[-1] < 0.8, "labels dealt at random are not learned in three epochs"
     again = faithfulness.fit_shuffled_labels(tmp_path / "m.keras", model, material, epochs=3)
     assert again.seconds == fitted.seconds, "a finished model is opened"
-    learned = faithfulness.fit_shuffled_labels(
-        tmp_path / "few.keras", model, material, epochs=300, most_clips=6
-    )
+    learned = faithfulness.fit_shuffled_labels(tmp_path / "few.keras", model, material, epochs=300, most_clips=6)
     assert learned.history["accuracy"].iloc[-1] >= faithfulness.LEARNED
     assert len(learned.history) < 300, "it ends when enough is learned"
 

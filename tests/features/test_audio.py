@@ -19,9 +19,7 @@ RATE = 16_000
 
 
 def tone(frequency_hz=440.0, seconds=0.5, rate=RATE, amplitude=0.5):
-    return (amplitude * np.sin(2 * np.pi * frequency_hz * np.arange(int(seconds * rate)) / rate)).astype(
-        "float32"
-    )
+    return (amplitude * np.sin(2 * np.pi * frequency_hz * np.arange(int(seconds * rate)) / rate)).astype("float32")
 
 
 @pytest.mark.parametrize("suffix", [".wav", ".flac", ".ogg", ".aiff", ".mp3"])
@@ -42,9 +40,7 @@ def test_channels_are_averaged(tmp_path):
 
 
 def test_resampling_keeps_a_tone_and_removes_what_the_new_rate_cannot_hold(tmp_path):
-    soundfile.write(
-        tmp_path / "two.wav", tone(1000, rate=48_000) + tone(15_000, rate=48_000, amplitude=0.4), 48_000
-    )
+    soundfile.write(tmp_path / "two.wav", tone(1000, rate=48_000) + tone(15_000, rate=48_000, amplitude=0.4), 48_000)
     signal, rate = load_audio(tmp_path / "two.wav", RATE)
     assert rate == RATE and len(signal) == RATE // 2
     middle = slice(1000, -1000)

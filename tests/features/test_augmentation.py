@@ -85,9 +85,7 @@ def test_published_masks_are_as_wide_and_as_loud_as_the_sources(mask, axis, wide
     for seed in range(3000):
         masked = mask(spectrogram, rng(seed))
         touched = np.flatnonzero((masked == 0).any(axis=1 - axis))
-        assert (masked[masked != -40] == 0).all() and (
-            not len(touched) or np.ptp(touched) == len(touched) - 1
-        )
+        assert (masked[masked != -40] == 0).all() and (not len(touched) or np.ptp(touched) == len(touched) - 1)
         widths.append(len(touched))
         firsts += list(touched[:1])
     # the source, literally: width = randint(0, randint(10, widest)), first = randint(0, size - width)
@@ -129,16 +127,13 @@ def test_the_same_seed_gives_the_same_copy_and_another_another(tone):
 
     names = [*change.WAVEFORM_CHANGES, *change.SPECTROGRAM_CHANGES]
     one, same, other = (
-        change.artificial_clip(tone, RATE, spectrogram_of, names, seed=seed)
-        for seed in ((1, 2), (1, 2), (1, 3))
+        change.artificial_clip(tone, RATE, spectrogram_of, names, seed=seed) for seed in ((1, 2), (1, 2), (1, 3))
     )
     np.testing.assert_array_equal(one, same)
     assert one.shape != other.shape or (one != other).any()
     untouched = change.artificial_clip(tone, RATE, spectrogram_of, names, seed=0, probability=0)
     np.testing.assert_array_equal(untouched, spectrogram_of(tone, RATE))
-    np.testing.assert_array_equal(
-        change.published_clip(log_mel(), seed=1), change.published_clip(log_mel(), seed=1)
-    )
+    np.testing.assert_array_equal(change.published_clip(log_mel(), seed=1), change.published_clip(log_mel(), seed=1))
 
 
 def test_an_unknown_change_is_refused(tone):

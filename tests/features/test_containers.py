@@ -20,9 +20,7 @@ def voice(n_samples=RATE_HZ, seed=0):
 
 def encode(form, subtype="PCM_16", *, samples=None, rate_hz=RATE_HZ, **options):
     stream = io.BytesIO()
-    soundfile.write(
-        stream, voice() if samples is None else samples, rate_hz, format=form, subtype=subtype, **options
-    )
+    soundfile.write(stream, voice() if samples is None else samples, rate_hz, format=form, subtype=subtype, **options)
     return stream.getvalue()
 
 
@@ -73,17 +71,7 @@ def with_size(container, change):
         (lambda true, largest: true // 2, "promises .* are read"),
         (lambda true, largest: true - 1000, "promises .* are read"),
     ],
-    ids=[
-        "zero",
-        "largest",
-        "half of the largest",
-        "256 MB",
-        "1 more",
-        "8 more",
-        "36 more",
-        "half",
-        "1000 less",
-    ],
+    ids=["zero", "largest", "half of the largest", "256 MB", "1 more", "8 more", "36 more", "half", "1000 less"],
 )
 def test_sound_behind_a_wrong_size_is_read_and_told(tmp_path, container, change, words):
     recording = read(tmp_path, with_size(container, change))
@@ -97,17 +85,24 @@ def test_sound_behind_a_wrong_size_is_read_and_told(tmp_path, container, change,
 def test_a_truncated_file_is_refused_with_the_bytes_that_are_missing(tmp_path, container, share):
     content = SIZES[container][0]
     kept = int(share * len(content))
-    with pytest.raises(
-        AudioError, match=f"truncated: {len(content) - kept} of {len(content)} bytes are missing"
-    ):
+    with pytest.raises(AudioError, match=f"truncated: {len(content) - kept} of {len(content)} bytes are missing"):
         read(tmp_path, content[:kept])
 
 
 @pytest.mark.parametrize(
     "encoding",
-    [("W64", "GSM610"), ("AIFF", "GSM610"), ("AU", "G721_32"), ("CAF", "ALAC_16"), ("NIST", "PCM_16"), ("FLAC", "PCM_24"),
-     ("OGG", "VORBIS"), ("OGG", "OPUS"), ("MP3", "MPEG_LAYER_III")],
-)  # fmt: skip
+    [
+        ("W64", "GSM610"),
+        ("AIFF", "GSM610"),
+        ("AU", "G721_32"),
+        ("CAF", "ALAC_16"),
+        ("NIST", "PCM_16"),
+        ("FLAC", "PCM_24"),
+        ("OGG", "VORBIS"),
+        ("OGG", "OPUS"),
+        ("MP3", "MPEG_LAYER_III"),
+    ],
+)
 def test_compressed_sound_that_is_truncated_is_refused(tmp_path, encoding):
     content = encode(*encoding, samples=voice(3 * RATE_HZ))
     with pytest.raises(AudioError, match="truncated"):
@@ -116,9 +111,21 @@ def test_compressed_sound_that_is_truncated_is_refused(tmp_path, encoding):
 
 @pytest.mark.parametrize(
     "encoding",
-    [("WAV", "GSM610"), ("WAV", "G721_32"), ("WAV", "NMS_ADPCM_16"), ("AU", "G723_24"), ("W64", "GSM610"), ("AIFF", "GSM610"),
-     ("WAV", "IMA_ADPCM"), ("WAV", "MS_ADPCM"), ("WAV", "ULAW"), ("WAVEX", "PCM_24"), ("CAF", "ALAC_24"), ("WAV", "PCM_32")],
-)  # fmt: skip
+    [
+        ("WAV", "GSM610"),
+        ("WAV", "G721_32"),
+        ("WAV", "NMS_ADPCM_16"),
+        ("AU", "G723_24"),
+        ("W64", "GSM610"),
+        ("AIFF", "GSM610"),
+        ("WAV", "IMA_ADPCM"),
+        ("WAV", "MS_ADPCM"),
+        ("WAV", "ULAW"),
+        ("WAVEX", "PCM_24"),
+        ("CAF", "ALAC_24"),
+        ("WAV", "PCM_32"),
+    ],
+)
 @pytest.mark.parametrize("n_samples", [1601, 1603, 4096])
 def test_valid_files_are_read_to_the_last_bit_without_a_remark(tmp_path, encoding, n_samples):
     content = encode(*encoding, samples=voice(n_samples))
@@ -149,24 +156,14 @@ def fmt(rate_hz=RATE_HZ, bits=16, channels=1):
 @pytest.mark.parametrize(
     ("content", "remark"),
     [
-        (
-            riff(fmt(), chunk(b"LIST", b"INFOISFT\3\0\0\0abc"), chunk(b"data", PCM)),
-            "",
-        ),  # 15 bytes, no pad byte
+        (riff(fmt(), chunk(b"LIST", b"INFOISFT\3\0\0\0abc"), chunk(b"data", PCM)), ""),  # 15 bytes, no pad byte
         (riff(fmt(), chunk(b"data", PCM), chunk(b"id3 ", b"ID3" + bytes(99))), ""),
         (riff(fmt(), chunk(b"data", PCM)) + b"TAG" + bytes(125), ""),
         (b"ID3\3\0\0\0\0\0\x0a" + bytes(10) + riff(fmt(), chunk(b"data", PCM)), ""),
         (riff(fmt(), chunk(b"data", PCM[:8000]), chunk(b"data", PCM[8000:])), "2 blocks of sound are joined"),
         (riff(fmt(), chunk(b"data", PCM)) + b"\1garbage" * 30, "240 bytes after the end of the sound"),
     ],
-    ids=[
-        "no pad byte",
-        "a tag after it",
-        "a tag behind it",
-        "a tag before it",
-        "two blocks",
-        "garbage behind it",
-    ],
+    ids=["no pad byte", "a tag after it", "a tag behind it", "a tag before it", "two blocks", "garbage behind it"],
 )
 def test_what_stands_around_the_sound_does_no_harm(tmp_path, content, remark):
     recording = read(tmp_path, content)
@@ -203,7 +200,10 @@ def test_whole_numbers_of_32_bits_are_not_taken_for_fractions(tmp_path, loudness
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 72862\n", "pointer of git-lfs.*git lfs pull"),
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 72862\n",
+            "pointer of git-lfs.*git lfs pull",
+        ),
         (b"/annex/objects/SHA256E-s72862--00.wav\n", "pointer of git-annex.*git annex get"),
         (b"<!DOCTYPE html><html><title>Quota exceeded</title></html>", "web page.*download the file again"),
         (b"\xef\xbb\xbf\r\n  <html><body>Sign in</body></html>", "web page.*download the file again"),
@@ -214,7 +214,7 @@ def test_whole_numbers_of_32_bits_are_not_taken_for_fractions(tmp_path, loudness
         (b"\x1aE\xdf\xa3" + bytes(100), "WebM.*ffmpeg"),
         (b"PK\3\4" + bytes(100), "zip archive"),
     ],
-)  # fmt: skip
+)
 def test_what_is_no_sound_is_named_with_what_to_do(tmp_path, content, words):
     with pytest.raises(AudioError, match=words):
         read(tmp_path, content)

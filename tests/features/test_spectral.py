@@ -27,9 +27,9 @@ RATES = (16000, 48000)
 
 
 def sine(frequency_hz, sample_rate, seconds=1.0, amplitude=0.5):
-    return (
-        amplitude * np.sin(2 * np.pi * frequency_hz * np.arange(int(seconds * sample_rate)) / sample_rate)
-    ).astype(np.float32)
+    return (amplitude * np.sin(2 * np.pi * frequency_hz * np.arange(int(seconds * sample_rate)) / sample_rate)).astype(
+        np.float32
+    )
 
 
 def noise(n, seed=0):
@@ -37,10 +37,7 @@ def noise(n, seed=0):
 
 
 def one_by_one(segments, sample_rate):
-    mel = [
-        librosa.feature.melspectrogram(y=s, sr=sample_rate, n_mels=128, **MEL.stft)
-        for s in np.array(segments)
-    ]
+    mel = [librosa.feature.melspectrogram(y=s, sr=sample_rate, n_mels=128, **MEL.stft) for s in np.array(segments)]
     return np.stack([librosa.power_to_db(m, ref=np.max) for m in mel])
 
 
@@ -82,10 +79,7 @@ def test_segments_overlap_and_the_tail_is_dropped():
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (
-            lambda: split_segments(np.zeros(1599), 16000, segment_ms=100, hop_ms=20),
-            r"1600 samples.*\(1599,\)",
-        ),
+        (lambda: split_segments(np.zeros(1599), 16000, segment_ms=100, hop_ms=20), r"1600 samples.*\(1599,\)"),
         (lambda: split_segments(np.zeros((2, 1600)), 16000, segment_ms=100, hop_ms=20), "mono"),
         (lambda: split_segments(np.zeros(1600), 16000, segment_ms=100, hop_ms=0), "hop_ms=0"),
         (lambda: log_mel_segments(np.zeros(1600), 16000), r"\(n_segments, length\)"),
@@ -155,9 +149,7 @@ def test_pitch_of_a_sine_is_its_frequency(method, frequency):
 
 def test_highest_candidate_takes_the_harmonic_and_pyin_the_fundamental():
     voice = sine(150, 16000) + sine(300, 16000, amplitude=0.4)
-    np.testing.assert_allclose(
-        pitch_track(voice, 16000, fmin=50, fmax=500, method="highest")[inner], 300, rtol=0.012
-    )
+    np.testing.assert_allclose(pitch_track(voice, 16000, fmin=50, fmax=500, method="highest")[inner], 300, rtol=0.012)
     np.testing.assert_allclose(pitch_track(voice, 16000, fmin=50, fmax=500)[inner], 150, rtol=0.012)
 
 
@@ -215,9 +207,7 @@ def test_sustained_voice_has_the_pitch_and_envelope_it_was_given():
     assert abs(np.nanmedian(pitch_track(tone, 16000, fmin=50, fmax=500)) - 200) < 3
     assert abs(abs(tone).max() - 0.3) < 1e-6
     spectrum = abs(np.fft.rfft(tone * np.hanning(len(tone))))
-    place = np.interp(
-        np.arange(200, 7800, 200), librosa.mel_frequencies(130, fmax=8000)[1:-1], np.arange(128)
-    )
+    place = np.interp(np.arange(200, 7800, 200), librosa.mel_frequencies(130, fmax=8000)[1:-1], np.arange(128))
     wanted_db = 120 * np.sqrt(2 / 128) * np.cos(np.pi / 128 * (place + 0.5))
     got_db = 20 * np.log10(spectrum[200:7800:200])
     assert abs((got_db - got_db[0]) - (wanted_db - wanted_db[0])).max() < 1

@@ -74,9 +74,7 @@ def test_corrected_labels_reach_a_store_and_its_key(recordings, tmp_path):
     assert build(**labels) == build(**labels | {"sentence": "two"}) == original and "labels" not in original
     keys = {original, build(**labels | {"emotion": "fear"}), build(**labels | {"speaker": "ben"})}
     assert len(keys) == 3 and build(**labels | {"speaker": "ben"}) in keys
-    (folder / "utterances.parquet").write_bytes(
-        b""
-    )  # made again, it must not fall back to the key of the first labels
+    (folder / "utterances.parquet").write_bytes(b"")  # made again, it must not fall back to the key of the first labels
     assert build(**labels | {"speaker": "ben"}) in keys - {original}
 
 

@@ -7,11 +7,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
 from ser_utils.corpora.loading import load_corpus
-from ser_utils.evaluation.metrics import (
-    expected_calibration_error,
-    score_predictions,
-    unweighted_average_recall,
-)
+from ser_utils.evaluation.metrics import expected_calibration_error, score_predictions, unweighted_average_recall
 from ser_utils.evaluation.splits import FITTED, audit_leakage, leaks_beyond, make_folds
 from ser_utils.features.audio import save_audio
 from ser_utils.systems import baselines
@@ -20,12 +16,7 @@ from ser_utils.workspace import Workspace
 
 @pytest.fixture(scope="module")
 def table():
-    rows = [
-        (f"{s}{e}{t}", f"{s}", e, str(t))
-        for s in range(6)
-        for e in ("anger", "fear", "calm")
-        for t in range(4)
-    ]
+    rows = [(f"{s}{e}{t}", f"{s}", e, str(t)) for s in range(6) for e in ("anger", "fear", "calm") for t in range(4)]
     made = pd.DataFrame(rows, columns=["utterance_id", "speaker", "emotion", "sentence"])
     return made.assign(corpus="made_up", pcm_sha256=made["utterance_id"])
 
@@ -34,9 +25,7 @@ def table():
 def features(table):
     random = np.random.default_rng(0)
     cue = table["emotion"].map({"anger": 0, "fear": 1, "calm": 2}).to_numpy()[:, None]
-    return np.hstack(
-        [cue + 0.3 * random.standard_normal((len(table), 1)), random.standard_normal((len(table), 3))]
-    )
+    return np.hstack([cue + 0.3 * random.standard_normal((len(table), 1)), random.standard_normal((len(table), 3))])
 
 
 def test_known_signals():
@@ -101,9 +90,7 @@ def test_evaluate_writes_once_and_keeps_its_word(tmp_path, table, monkeypatch):
     paths = []
     for row in table.itertuples():
         level = {"anger": 0.9, "fear": 0.3, "calm": 0.1}[row.emotion]
-        paths.append(
-            save_audio(tmp_path / f"{row.utterance_id}.wav", level * random.uniform(-1, 1, 4000), 16_000)
-        )
+        paths.append(save_audio(tmp_path / f"{row.utterance_id}.wav", level * random.uniform(-1, 1, 4000), 16_000))
     table = table.assign(path=list(map(str, paths)))
     workspace = Workspace("demo", "smoke", 0, tmp_path)
     folds = baselines.evaluate(workspace, table, "loudness", "speaker")
@@ -113,9 +100,7 @@ def test_evaluate_writes_once_and_keeps_its_word(tmp_path, table, monkeypatch):
     assert leaks_beyond(workspace.load_table(f"audits/{name}"), "speaker") == ""
     costs = (workspace.build / "costs" / f"{name}.json").read_text()
     baselines.evaluate(workspace, table, "loudness", "speaker")
-    assert (
-        workspace.build / "costs" / f"{name}.json"
-    ).read_text() == costs  # measured once: nothing was redone
+    assert (workspace.build / "costs" / f"{name}.json").read_text() == costs  # measured once: nothing was redone
     baselines.evaluate(workspace, table, "duration", "speaker")
     blind = workspace.load_table(f"predictions/baseline-duration-speaker-{folds}")
     assert score_predictions(blind)["uar"] == pytest.approx(1 / 3)
@@ -126,9 +111,7 @@ def test_across_domains(table, features):
     shifted = features + 10 * (domain == "right")[:, None]
     within = lambda rows: make_folds(rows, "speaker")  # noqa: E731
     uar, common = baselines.across_domains(shifted, table, domain, within)
-    assert np.diag(uar).min() > 0.5 and uar.loc["left", "right"] == uar.loc["right", "left"] == pytest.approx(
-        1 / 3
-    )
+    assert np.diag(uar).min() > 0.5 and uar.loc["left", "right"] == uar.loc["right", "left"] == pytest.approx(1 / 3)
     assert (common == 3).all(axis=None)
 
 

@@ -15,10 +15,7 @@ from ser_utils.training.fit import set_seed
 from ser_utils.training.folds import COSTS, ClipBatches, FoldTask, averaged, network_key, train_fold
 
 SMALL = {"filters": (3, 4, 4, 5)}
-NETWORKS = {
-    "deep_cnn": lambda: deep_cnn(3, 41, **SMALL),
-    "cnn_bilstm": lambda: cnn_bilstm(3, 41, units=4, **SMALL),
-}
+NETWORKS = {"deep_cnn": lambda: deep_cnn(3, 41, **SMALL), "cnn_bilstm": lambda: cnn_bilstm(3, 41, units=4, **SMALL)}
 
 
 def clips_of(lengths, n_features=41, seed=0):
@@ -69,9 +66,7 @@ def test_a_tiny_batch_can_be_learned_by_heart(model):
             layer.rate = 0.0
     clips, targets = clips_of((24, 24, 24, 24, 20, 20)), np.eye(3, dtype="float32")[[0, 1, 2, 0, 1, 2]]
     auto = False if keras.backend.backend() == "tensorflow" else "auto"
-    model.compile(
-        keras.optimizers.Adam(0.02), "categorical_crossentropy", metrics=["accuracy"], jit_compile=auto
-    )
+    model.compile(keras.optimizers.Adam(0.02), "categorical_crossentropy", metrics=["accuracy"], jit_compile=auto)
     history = model.fit(ClipBatches(clips, targets, batch_size=6, shuffle=True), epochs=40, verbose=0).history
     assert history["accuracy"][-1] == 1 and history["loss"][-1] < 0.3
 
@@ -137,8 +132,16 @@ def store(tmp_path):
         happy = i % 2
         tone = np.sin(2 * np.pi * (900 if happy else 250) * np.arange(rate // 2 + 800 * i) / rate)
         path = save_audio(tmp_path / f"{i:02d}.wav", 0.3 * tone, rate)
-        rows.append({"utterance_id": f"{i:02d}", "corpus": "tones", "speaker": str(i // 4), "path": str(path),
-                     "emotion": "happiness" if happy else "sadness", "pcm_sha256": str(i)})  # fmt: skip
+        rows.append(
+            {
+                "utterance_id": f"{i:02d}",
+                "corpus": "tones",
+                "speaker": str(i // 4),
+                "path": str(path),
+                "emotion": "happiness" if happy else "sadness",
+                "pcm_sha256": str(i),
+            }
+        )
     frames = {"kind": "log_mel", "n_mels": 16, "n_fft": 1024, "hop_length": 512}
     return frame_store(tmp_path / "store", pd.DataFrame(rows), frames)
 
@@ -147,15 +150,22 @@ def store(tmp_path):
 @pytest.mark.parametrize("resized", [0, 16])
 def test_a_fold_is_learned_tested_and_found_finished(store, tmp_path, resized, monkeypatch):
     role = np.repeat(["train", "train", "validation", "test"], 4)
-    fold = pd.DataFrame(
-        {"utterance_id": store.table["utterance_id"], "start_ms": np.nan, "fold": 2, "role": role}
-    )
-    settings = {"scale": "training", "batch_size": 4, "epochs": 10, "least_updates": 50, "patience": 25, "learning_rate": 0.02,
-                "one_cycle": False, "weight_decay": 0.0, "label_smoothing": 0.0, "mask_bands": 0, "mask_frames": 0,
-                "resized_frames": resized}  # fmt: skip
-    network = (
-        partial(image_cnn, n_frames=16, filters=(4, 4)) if resized else partial(clip_cnn, filters=(4, 4))
-    )
+    fold = pd.DataFrame({"utterance_id": store.table["utterance_id"], "start_ms": np.nan, "fold": 2, "role": role})
+    settings = {
+        "scale": "training",
+        "batch_size": 4,
+        "epochs": 10,
+        "least_updates": 50,
+        "patience": 25,
+        "learning_rate": 0.02,
+        "one_cycle": False,
+        "weight_decay": 0.0,
+        "label_smoothing": 0.0,
+        "mask_bands": 0,
+        "mask_frames": 0,
+        "resized_frames": resized,
+    }
+    network = partial(image_cnn, n_frames=16, filters=(4, 4)) if resized else partial(clip_cnn, filters=(4, 4))
     task = FoldTask("tones", network, store.folder, fold, settings, tmp_path)
     found = train_fold(task)
     assert len(found["history"]) == 25 and (found["history"]["seconds"] > 0).all()  # two steps an epoch

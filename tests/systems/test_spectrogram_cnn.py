@@ -67,10 +67,7 @@ def test_a_block_agrees_with_its_equation():
     weights, bias = (keras.ops.convert_to_numpy(w) for w in block.weights)
     padded = np.pad(x[0, :, :, 0], 1)
     by_hand = np.array(
-        [
-            [np.tensordot(padded[t : t + 3, b : b + 3], weights[:, :, 0], 2) + bias for b in range(8)]
-            for t in range(6)
-        ]
+        [[np.tensordot(padded[t : t + 3, b : b + 3], weights[:, :, 0], 2) + bias for b in range(8)] for t in range(6)]
     )
     by_hand = np.maximum(by_hand, 0)
     by_hand[5:] = 0
@@ -102,9 +99,7 @@ def test_each_published_net_has_the_sources_weights_layer_by_layer(network, filt
     model = network(5, filters=filters, **options)
     counts = [layer.count_params() for layer in model.layers if layer.count_params()]
     norm = [4 * size for size in filters] if network is image_cnn else [0] * len(filters)
-    expected = [
-        count for size, extra in zip(filters, norm, strict=True) for count in (CONVOLUTIONS[size], extra)
-    ]
+    expected = [count for size, extra in zip(filters, norm, strict=True) for count in (CONVOLUTIONS[size], extra)]
     assert counts == [count for count in expected if count] + [dense * 5 + 5]
 
 
@@ -151,9 +146,17 @@ def test_a_padded_clip_gives_what_the_source_gives_at_the_clips_own_length(n_poo
 
 
 SETTINGS = {
-    "scale": "clip", "one_cycle": False, "weight_decay": 0.0, "label_smoothing": 0.0, "mask_bands": 0,
-    "mask_frames": 0, "batch_size": 4, "learning_rate": 1e-3, "epochs": 2, "patience": 2,
-}  # fmt: skip
+    "scale": "clip",
+    "one_cycle": False,
+    "weight_decay": 0.0,
+    "label_smoothing": 0.0,
+    "mask_bands": 0,
+    "mask_frames": 0,
+    "batch_size": 4,
+    "learning_rate": 1e-3,
+    "epochs": 2,
+    "patience": 2,
+}
 
 
 def task_of(network, **options):
@@ -162,10 +165,7 @@ def task_of(network, **options):
     return SpectrogramTask(network=network, settings=SETTINGS | resized, **options)
 
 
-NETWORKS = (
-    partial(clip_cnn, filters=(4, 6), dropout=0),
-    partial(image_cnn, n_frames=16, filters=(4, 6), dropout=0),
-)
+NETWORKS = (partial(clip_cnn, filters=(4, 6), dropout=0), partial(image_cnn, n_frames=16, filters=(4, 6), dropout=0))
 
 
 @pytest.mark.parametrize("network", NETWORKS)
@@ -230,20 +230,14 @@ def test_batches_hold_every_clip_once_and_hardly_pad():
 def test_batches_depend_on_the_seed_and_the_epoch_alone():
     def content(seed):
         batches = ClipBatches(
-            clips_of(range(5, 25)),
-            batch_size=4,
-            shuffle=True,
-            seed=seed,
-            augment=lambda clip, rng: clip + rng.normal(),
+            clips_of(range(5, 25)), batch_size=4, shuffle=True, seed=seed, augment=lambda clip, rng: clip + rng.normal()
         )
         batches.on_epoch_end()
         return [batches[place][0][0] for place in range(len(batches))]
 
     for one, two in zip(content(1), content(1), strict=True):
         np.testing.assert_array_equal(one, two)
-    assert any(
-        one.shape != two.shape or (one != two).any() for one, two in zip(content(1), content(2), strict=True)
-    )
+    assert any(one.shape != two.shape or (one != two).any() for one, two in zip(content(1), content(2), strict=True))
 
 
 def test_the_first_two_batches_tell_that_lengths_vary():
@@ -287,8 +281,7 @@ def stores(tmp_path, monkeypatch):
         return np.ones((10 + i, 8), "float32")
 
     folders = [
-        build_store(tmp_path / rows.__name__, clips, rows, key=rows.__name__, jobs=1).folder
-        for rows in (noise, ones)
+        build_store(tmp_path / rows.__name__, clips, rows, key=rows.__name__, jobs=1).folder for rows in (noise, ones)
     ]
     fold = pd.DataFrame({"utterance_id": names, "role": ["train"] * 8 + ["test"] * 4, "fold": 0})
     return *folders, fold
@@ -308,17 +301,13 @@ def test_batches_of_resized_clips_are_random(stores):
     own, _, fold = stores
     data = fold_data(task_of(NETWORKS[1], store=own, fold=fold))
     batches = task_of(NETWORKS[1]).batches(data, "train")
-    seen = [
-        [sorted(batch.tolist()) for batch in batches.batches] for _ in range(5) if not batches.on_epoch_end()
-    ]
+    seen = [[sorted(batch.tolist()) for batch in batches.batches] for _ in range(5) if not batches.on_epoch_end()]
     assert any(order not in ([[0, 1, 2, 3], [4, 5, 6, 7]], [[4, 5, 6, 7], [0, 1, 2, 3]]) for order in seen)
     assert batches[0][0].shape == (4, 16, 8)
 
 
 @pytest.mark.parametrize("network", NETWORKS)
-def test_as_published_the_epoch_is_chosen_by_accuracy_and_answers_are_probabilities(
-    network, stores, tmp_path
-):
+def test_as_published_the_epoch_is_chosen_by_accuracy_and_answers_are_probabilities(network, stores, tmp_path):
     own, _, fold = stores
     task = task_of(network, store=own, fold=fold, models=tmp_path, as_published=True)
     assert task.fit_options(fold_data(task)) == {"monitor": "val_accuracy"}
@@ -337,12 +326,9 @@ def test_profile_paper_makes_the_studys_thirteen_trainings_of_six_nets(stores, t
     kinds = ["published", "artificial", *chosen["single_changes"]]
     workspace, store = Workspace(profile="paper", root=tmp_path), load_store(own)
     plan = plan_study(workspace, store, chosen, ["paper", "speaker"], dict.fromkeys(kinds, [copies] * 10))
-    study = {
-        model: task for (model, protocol), task in plan.items() if protocol == "paper" and model not in LIKE
-    }
+    study = {model: task for (model, protocol), task in plan.items() if protocol == "paper" and model not in LIKE}
     made = {
-        (model.split(" ")[0], task.settings["learning_rate"]): task.settings["epochs"]
-        for model, task in study.items()
+        (model.split(" ")[0], task.settings["learning_rate"]): task.settings["epochs"] for model, task in study.items()
     }
     assert made == {training: epochs for training, (epochs, _, _) in PUBLISHED.items()}
     for model, task in study.items():
@@ -352,27 +338,20 @@ def test_profile_paper_makes_the_studys_thirteen_trainings_of_six_nets(stores, t
         assert task.settings["batch_size"] == wanted
     assert not plan["clip_4_layers", "speaker"].as_published
     # 8 training clips; those of the two nets on copies ten times
-    plan = {
-        ("clip_published", "paper"): study["clip_published"],
-        ("clip_4_layers", "paper"): study["clip_4_layers"],
-    }
+    plan = {("clip_published", "paper"): study["clip_published"], ("clip_4_layers", "paper"): study["clip_4_layers"]}
     assert count_clips(plan, {"paper": fold}) == 100 * 80 + 100 * 8
 
 
 def test_a_training_is_shown_beside_the_published_one():
     curves = {0: [0.2, 0.6, 0.4], 1: [0.5, 0.3, 0.1]}
     histories = pd.concat(
-        pd.DataFrame(
-            {"draw": draw, "epoch": [1, 2, 3], "val_accuracy": curve, "net": "clip_3_layers", "rate": 1e-3}
-        )
+        pd.DataFrame({"draw": draw, "epoch": [1, 2, 3], "val_accuracy": curve, "net": "clip_3_layers", "rate": 1e-3})
         for draw, curve in curves.items()
     )
     row = compare_with_published(histories).iloc[0]
     assert (row["published"], row["published_epoch"], row["epochs_published"]) == (0.7438, 236, 300)
     assert row["draws"] == "0.600 0.500" and row["best"] == pytest.approx(0.55)
-    assert row["last"] == pytest.approx((0.4 + 0.1) / 2) and row["neighbours"] == pytest.approx(
-        (0.3 + 0.2) / 2
-    )
+    assert row["last"] == pytest.approx((0.4 + 0.1) / 2) and row["neighbours"] == pytest.approx((0.3 + 0.2) / 2)
     assert row["low"] < 0.66 and row["high"] > 0.81
 
 

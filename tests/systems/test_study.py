@@ -38,22 +38,14 @@ def result_of(folds, **changes):
     told = {"scaler": ["train"], "encoder": [], "augmentation": [], "selection": ["validation"]}
     costs = {"parameters": 1, "seconds_to_train": 1.0, "ms_per_utterance": 1.0}
     history = pd.DataFrame({"loss": [2.0, 1.0], "val_uar": [0.5, 0.4]})
-    return {
-        "predictions": predictions,
-        "learned_from": told,
-        "histories": [history],
-        "kept": [1],
-        **costs,
-    } | changes
+    return {"predictions": predictions, "learned_from": told, "histories": [history], "kept": [1], **costs} | changes
 
 
 def test_folds_are_saved_and_told_and_what_a_corpus_does_not_allow_is_said(workspace, utterances, capsys):
     one_text = utterances.assign(sentence="a")
     settings = {"protocols": ["paper", "sentence", "speaker"], "speaker_folds": 2}
     folds = study.make_system_folds(workspace, one_text, "vae", settings)
-    assert (
-        "vae: sentence is left out: Protocol 'sentence' needs at least two texts" in capsys.readouterr().out
-    )
+    assert "vae: sentence is left out: Protocol 'sentence' needs at least two texts" in capsys.readouterr().out
     assert list(folds) == ["paper", "speaker"] and study.strictest(folds) == "speaker"
     assert workspace.has_table("folds/vae-speaker-2_of_leave_one_speaker_out")
     told = study.describe_folds(folds, one_text)
@@ -79,15 +71,11 @@ def test_what_is_not_to_be_compared_leaves_no_file(workspace, utterances):
     assert not (workspace.build / "predictions").exists() and not (workspace.build / "costs").exists()
 
 
-def test_under_the_main_protocol_all_models_are_trained_elsewhere_the_named_ones(
-    workspace, utterances, monkeypatch
-):
+def test_under_the_main_protocol_all_models_are_trained_elsewhere_the_named_ones(workspace, utterances, monkeypatch):
     settings = {"protocols": ["utterance", "speaker"]}
     folds = study.make_system_folds(workspace, utterances, "vae", settings)
     monkeypatch.setattr(study, "tasks_of", lambda model, split, protocol: (model, split))
-    monkeypatch.setattr(
-        study, "run_folds", lambda plan: {key: result_of(split) for key, (_, split) in plan.items()}
-    )
+    monkeypatch.setattr(study, "run_folds", lambda plan: {key: result_of(split) for key, (_, split) in plan.items()})
     results = study.train_models(
         workspace, utterances, folds, {"one": "task", "two": "task"}, main="speaker", elsewhere=["two"]
     )

@@ -53,10 +53,7 @@ def unpacked(tmp_path):
         folder.mkdir(parents=True)
     labels = UTTERANCES["emotion"].map(CLASSES.index).to_numpy()
     np.savez(
-        pack / "emodb_16000.npz",
-        labels=labels,
-        classes=CLASSES,
-        utterance_id=UTTERANCES["utterance_id"].to_numpy(str),
+        pack / "emodb_16000.npz", labels=labels, classes=CLASSES, utterance_id=UTTERANCES["utterance_id"].to_numpy(str)
     )
     units = [unit_of(18, 3), unit_of(3, 4), unit_of(11, 0)]
     (pack / "units.json").write_text(json.dumps([unit for unit, _ in units]))

@@ -94,9 +94,7 @@ def upward_imports(path, dotted):
     """What a file (called `dotted`) imports from a floor above its own, or from another room of its own floor."""
     own = room_of(dotted)
     ours = [
-        name
-        for name in imported_names(path)
-        if name.split(".")[0] in ("ser_utils", "tools", "benchmarks", "tests")
+        name for name in imported_names(path) if name.split(".")[0] in ("ser_utils", "tools", "benchmarks", "tests")
     ]
     rooms = {room_of(name) for name in ours} - {own}
     return sorted(room for room in rooms if FLOOR_OF[room] >= FLOOR_OF[own])
@@ -111,9 +109,7 @@ def test_rooms_import_only_from_rooms_below(path):
 
 def test_an_import_upwards_is_refused(tmp_path):
     path = tmp_path / "audio.py"
-    path.write_text(
-        "from ser_utils.workspace import Workspace\nfrom ser_utils import evaluation\nimport tools.site\n"
-    )
+    path.write_text("from ser_utils.workspace import Workspace\nfrom ser_utils import evaluation\nimport tools.site\n")
     assert upward_imports(path, "ser_utils.features.audio") == ["evaluation", "tools"]
 
 
@@ -127,6 +123,4 @@ def test_the_drawing_shows_every_room_and_no_other():
 
 def test_models_use_no_backend_directly():
     for path in (REPOSITORY / "ser_utils" / "systems").rglob("*.py"):
-        assert not re.search(r"^\s*(import|from) (tensorflow|jax|torch)|\btf\.", path.read_text(), re.M), (
-            path.name
-        )
+        assert not re.search(r"^\s*(import|from) (tensorflow|jax|torch)|\btf\.", path.read_text(), re.M), path.name

@@ -42,9 +42,14 @@ N_DAMAGED = 2000
 
 def python(code, folder, **options):
     return subprocess.Popen(
-        [sys.executable, "-c", code], cwd=folder, env=os.environ | {"PYTHONPATH": str(REPOSITORY)}, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options,
-    )  # fmt: skip
+        [sys.executable, "-c", code],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        **options,
+    )
 
 
 @pytest.fixture
@@ -77,9 +82,7 @@ def test_a_killed_extraction_leaves_nothing_and_is_made_again(recordings, tmp_pa
     running.kill()
     running.wait()
     assert load_store(tmp_path / "store") is None
-    again = build_store(
-        tmp_path / "store", recordings, lambda signal, rate: signal.reshape(-1, 100), key="k", jobs=1
-    )
+    again = build_store(tmp_path / "store", recordings, lambda signal, rate: signal.reshape(-1, 100), key="k", jobs=1)
     assert again.array.shape == (64 * 40, 100)
     np.testing.assert_array_equal(again.of("u63").ravel(), load_audio(recordings["path"][63])[0])
 
@@ -196,9 +199,12 @@ def test_an_interrupt_is_one_line(tmp_path):
     )
     running = subprocess.Popen(
         [sys.executable, "-c", code],
-        cwd=REPOSITORY, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        cwd=REPOSITORY,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
-    )  # fmt: skip
+    )
     log = tmp_path / "build/demo/smoke/seed_0/notebooks/00_preprocess.log"
     while not log.exists() and running.poll() is None:
         time.sleep(0.1)
@@ -297,16 +303,17 @@ def test_a_killed_papermill_is_resumed_to_the_same_results(tmp_path, undisturbed
     assert not finished.exists()
     subprocess.run([*RUN_00, str(tmp_path)], cwd=REPOSITORY, check=True, capture_output=True)
     assert contents(tmp_path) == undisturbed
-    assert not any(
-        cell.get("outputs") is None for cell in nbformat.read(finished, 4).cells if cell.cell_type == "code"
-    )
+    assert not any(cell.get("outputs") is None for cell in nbformat.read(finished, 4).cells if cell.cell_type == "code")
 
 
 @pytest.mark.slow
 @pytest.mark.notebook
 def test_two_makes_at_once_on_one_folder_end_as_one_would(tmp_path, undisturbed):
     command = ["make", "00", "PROFILE=smoke", f"ROOT={tmp_path}"]
-    both = [subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for _ in range(2)]  # fmt: skip
+    both = [
+        subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        for _ in range(2)
+    ]
     said = [one.communicate(timeout=500)[0] for one in both]
     assert [one.returncode for one in both] == [0, 0], said
     assert sum("waiting: another run writes" in text for text in said) <= 1
@@ -327,9 +334,7 @@ def small_disk(tmp_path):
     mount = shutil.which("mount")
     if (
         not mount
-        or subprocess.run(
-            [mount, "-t", "tmpfs", "-o", "size=1M", "none", place], capture_output=True
-        ).returncode
+        or subprocess.run([mount, "-t", "tmpfs", "-o", "size=1M", "none", place], capture_output=True).returncode
     ):
         pytest.skip("no disk can be mounted here; a limit on file size stands in for it above")
     yield place
@@ -401,10 +406,7 @@ def own_corpus(tmp_path):
         soundfile.write(folder / f"{number}.wav", rng.uniform(-0.5, 0.5, 1600), 16000)
         lines.append(f"{number}.wav,s{number // 2},{emotion}")
     (folder / "table.csv").write_text("\n".join(lines) + "\n")
-    return (
-        folder,
-        lambda: inspect_corpus(str(folder / "table.csv"), folder, cache=tmp_path / "facts.parquet").table,
-    )
+    return (folder, lambda: inspect_corpus(str(folder / "table.csv"), folder, cache=tmp_path / "facts.parquet").table)
 
 
 @pytest.mark.parametrize("jump_s", [None, 0, -10 * 365 * 86400, 10 * 365 * 86400])
@@ -501,9 +503,7 @@ def test_code_in_a_database_header_is_not_run(tmp_path):
 
 @pytest.mark.slow
 def test_jupyter_stays_on_this_machine_and_wants_a_token(tmp_path):
-    recipe = subprocess.run(
-        ["make", "-n", "lab"], cwd=REPOSITORY, capture_output=True, text=True, check=True
-    ).stdout
+    recipe = subprocess.run(["make", "-n", "lab"], cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
     command = next(line for line in recipe.splitlines() if "jupyter lab" in line).split()
     environment = os.environ | {"JUPYTER_CONFIG_DIR": str(tmp_path), "HOME": str(tmp_path)}
     root = ["--allow-root"] if os.geteuid() == 0 else []
@@ -511,14 +511,15 @@ def test_jupyter_stays_on_this_machine_and_wants_a_token(tmp_path):
         free.bind(("127.0.0.1", 0))
         wanted = free.getsockname()[1]
     server = subprocess.Popen(
-        [REPOSITORY / command[0], *command[1:], "--no-browser", f"--port={wanted}", *root], cwd=REPOSITORY, env=environment,
-        stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        [REPOSITORY / command[0], *command[1:], "--no-browser", f"--port={wanted}", *root],
+        cwd=REPOSITORY,
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     try:
         url = next(
-            found
-            for line in server.stderr
-            if (found := re.search(r"http://127\.0\.0\.1:(\d+)/\S*token=(\w+)", line))
+            found for line in server.stderr if (found := re.search(r"http://127\.0\.0\.1:(\d+)/\S*token=(\w+)", line))
         )
         port, token = url.groups()
         while not listening(int(port)):  # the address is told before
@@ -638,8 +639,12 @@ cells = st.one_of(
 
 
 @fuzz(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
-@given(head=st.lists(st.sampled_from(["path", "speaker", "emotion", "gender", "utterance_id", "x"]), max_size=6),
-       rows=st.lists(st.lists(cells, max_size=6), min_size=1, max_size=5), separator=st.sampled_from(",;\t"), cut=st.integers(0, 300))  # fmt: skip
+@given(
+    head=st.lists(st.sampled_from(["path", "speaker", "emotion", "gender", "utterance_id", "x"]), max_size=6),
+    rows=st.lists(st.lists(cells, max_size=6), min_size=1, max_size=5),
+    separator=st.sampled_from(",;\t"),
+    cut=st.integers(0, 300),
+)
 def test_damaged_tables_are_read_or_refused_in_words(fuzzed_folder, head, rows, separator, cut):
     folder = fuzzed_folder
     text = "\n".join(separator.join(row) for row in [head, *rows])
@@ -658,9 +663,7 @@ def test_a_table_of_no_rows_is_refused_in_words(tmp_path):
         load_corpus(str(tmp_path / "table.csv"), tmp_path)
 
 
-numbers = st.one_of(
-    st.integers(-(10**9), 10**9), st.floats(width=32), st.sampled_from(["", "x", None, True, [], "1"])
-)
+numbers = st.one_of(st.integers(-(10**9), 10**9), st.floats(width=32), st.sampled_from(["", "x", None, True, [], "1"]))
 
 
 @fuzz(max_examples=300, deadline=None)
@@ -689,7 +692,16 @@ def test_strange_segments_are_refused_in_words(n, rate, segment_ms, hop_ms):
 @fuzz(max_examples=100, deadline=None)
 @given(protocol=st.text(max_size=8), system=st.text(max_size=8), folds=st.text(max_size=8))
 def test_strange_protocols_are_refused_in_words(protocol, system, folds):
-    table = pd.DataFrame({"utterance_id": list("abcd"), "corpus": "c", "speaker": list("1122"), "sentence": "s",
-                          "emotion": ["anger", "sadness"] * 2, "pcm_sha256": list("abcd"), "gender": ""})  # fmt: skip
+    table = pd.DataFrame(
+        {
+            "utterance_id": list("abcd"),
+            "corpus": "c",
+            "speaker": list("1122"),
+            "sentence": "s",
+            "emotion": ["anger", "sadness"] * 2,
+            "pcm_sha256": list("abcd"),
+            "gender": "",
+        }
+    )
     with pytest.raises(ValueError, match="Accepted: |Received: "):
         make_folds(table, protocol, system=system, folds=folds)

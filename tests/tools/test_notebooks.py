@@ -73,9 +73,7 @@ def test_executed_notebooks_show_no_warnings_and_no_bars(smoke, name):
     book = nbformat.read(root / f"build/demo/smoke/seed_0/notebooks/{name}.ipynb", as_version=4)
     outputs = [output for cell in book.cells if cell.cell_type == "code" for output in cell.outputs]
     assert not [output for output in outputs if output.get("name") == "stderr"]
-    assert not [
-        output for output in outputs if "application/vnd.jupyter.widget-view+json" in output.get("data", {})
-    ]
+    assert not [output for output in outputs if "application/vnd.jupyter.widget-view+json" in output.get("data", {})]
     assert "%|" not in "".join(output.get("text", "") for output in outputs)
 
 
@@ -103,18 +101,11 @@ def test_a_second_run_has_nothing_to_do_and_a_touched_notebook_runs_alone(smoke)
 @pytest.mark.notebook
 def test_a_script_runs_like_its_notebook(smoke, tmp_path):
     script = (notebooks.SCRIPTS / "00_preprocess.py").read_text()
-    script = script.replace('profile = "quick"', 'profile = "smoke"').replace(
-        'root = ""', f'root = "{tmp_path}"'
-    )
+    script = script.replace('profile = "quick"', 'profile = "smoke"').replace('root = ""', f'root = "{tmp_path}"')
     (tmp_path / "script.py").write_text(script)
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "MPLBACKEND": "agg"}
     run = subprocess.run(
-        [sys.executable, "script.py"],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
+        [sys.executable, "script.py"], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
     )
     assert run.returncode == 0, run.stderr
     assert (tmp_path / "build/demo/smoke/seed_0/utterances.parquet").exists()
@@ -139,9 +130,7 @@ def test_a_failing_cell_is_named_with_its_heading(tmp_path, monkeypatch):
 
 
 def test_an_unknown_parameter_lists_those_there_are(tmp_path):
-    with pytest.raises(
-        SystemExit, match="00_preprocess: unknown parameter speed; it has dataset, profile, seed, root"
-    ):
+    with pytest.raises(SystemExit, match="00_preprocess: unknown parameter speed; it has dataset, profile, seed, root"):
         notebooks.run("00_preprocess", Workspace(root=tmp_path, profile="smoke"), parameters=[("speed", "1")])
 
 
@@ -185,10 +174,7 @@ def test_a_notebook_declares_what_it_reads(name):
     assert set(asked) <= set(declared["settings"])
     for calls, kind in (
         (r"searched\(", "search"),
-        (
-            r"load_encoder\(|open_networks\(",
-            "weights",
-        ),  # the second opens the heads of 08 where there are weights
+        (r"load_encoder\(|open_networks\(", "weights"),  # the second opens the heads of 08 where there are weights
         (r"derived_tables\(", "published"),
     ):
         assert bool(re.search(calls, script)) == (kind in declared["files"]), calls
@@ -242,7 +228,7 @@ def test_what_a_notebook_reads_besides_runs_it_again_and_no_other(keys_of, tmp_p
 
 @pytest.mark.parametrize(
     "head", ["path,speaker,emotion", "\ufeffpath,speaker,emotion", "path;speaker;emotion", " Path ,Speaker,Emotion"]
-)  # fmt: skip
+)
 def test_the_graph_sees_recordings_as_tables_may_name_them(tmp_path, head):
     comma = ";" if ";" in head else ","
     table, recording, words = tmp_path / "t.csv", tmp_path / "a" / "1.wav", tmp_path / "emotions.csv"
@@ -269,17 +255,7 @@ def test_the_graph_and_the_workspace_agree_on_names(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a+b.csv").touch()
     (tmp_path / "link.csv").symlink_to("a+b.csv")
-    own = (
-        "~/t.csv",
-        "t.csv",
-        "ravdess+t.csv",
-        "ravdess+~/t.csv",
-        "a+b.csv",
-        "link.csv",
-        "My Table.csv",
-        "x/",
-        "~",
-    )
+    own = ("~/t.csv", "t.csv", "ravdess+t.csv", "ravdess+~/t.csv", "a+b.csv", "link.csv", "My Table.csv", "x/", "~")
     for dataset in ("demo", "ravdess+emodb", *own):
         space = Workspace(dataset)
         assert dataset_name(dataset) == space.name == Workspace(space.dataset).name
@@ -397,9 +373,7 @@ def test_setup_renews_what_is_there(tmp_path, monkeypatch, there, wanted):
 def test_make_finds_a_python_that_fits(tmp_path, versions, chosen):
     for name, version in versions.items():
         program = tmp_path / name  # runs the question asked of it with another version
-        program.write_text(
-            f'#!/bin/sh\nexec {sys.executable} -c "import sys; sys.version_info = ({version}, 0); $2"\n'
-        )
+        program.write_text(f'#!/bin/sh\nexec {sys.executable} -c "import sys; sys.version_info = ({version}, 0); $2"\n')
         program.chmod(0o755)
     for tool in ("sh", "echo"):
         (tmp_path / tool).symlink_to(shutil.which(tool))

@@ -56,9 +56,7 @@ def own_table(n_speakers, corpus="mine"):
 
 def folds_of(system, table, tmp_path):
     """The folds of one system, as its notebook makes them."""
-    return study.make_system_folds(
-        Workspace(str(tmp_path), "quick"), table, system, settings(system, "quick")
-    )
+    return study.make_system_folds(Workspace(str(tmp_path), "quick"), table, system, settings(system, "quick"))
 
 
 @pytest.mark.parametrize("n_speakers", [1, 4])
@@ -119,9 +117,7 @@ def test_scorings_are_set_beside_chance():
 
 
 def test_only_clips_that_a_wavelet_network_did_not_learn_from_are_called_test():
-    predictions = pd.DataFrame(
-        {"utterance_id": ["a", "b"], "fold": [0, 1]}
-    )  # each fold has a test part of its own
+    predictions = pd.DataFrame({"utterance_id": ["a", "b"], "fold": [0, 1]})  # each fold has a test part of its own
     results = {("sigwavnet", "network", "speaker"): {"predictions": predictions}}
     utterances = pd.DataFrame({"utterance_id": ["b"], "emotion": ["anger"]})
     left = run_cell("07", "tested = ", results=results, utterances=utterances, strictest="speaker")

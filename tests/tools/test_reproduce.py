@@ -24,9 +24,7 @@ class Terminal(io.StringIO):
 def steps(tmp_path):
     """Six made-up notebooks that read each other."""
     names = {number: f"{number}_made_up" for number in READS}
-    return {
-        n: Step(n, names[n], reads, tmp_path / f"{names[n]}.ipynb", (), "k") for n, reads in READS.items()
-    }
+    return {n: Step(n, names[n], reads, tmp_path / f"{names[n]}.ipynb", (), "k") for n, reads in READS.items()}
 
 
 def program(steps, folder, *, seconds=0.0, failing="", slow=""):
@@ -103,9 +101,7 @@ def test_few_notebooks_run_where_memory_is_small_and_one_where_ray_spreads_tasks
 def test_the_first_failure_stops_the_others_and_says_where_the_log_is(steps, tmp_path):
     start = time.monotonic()
     command = program(steps, tmp_path, failing="04", slow="01")
-    with pytest.raises(
-        SystemExit, match=r"(?s)04_made_up failed in cell 4 \(“Training”\): ValueError: no.*log: "
-    ):
+    with pytest.raises(SystemExit, match=r"(?s)04_made_up failed in cell 4 \(“Training”\): ValueError: no.*log: "):
         run_side_by_side(steps, ["01", "04", "05"], command, Screen(io.StringIO()), cores=2, slots=2)
     assert time.monotonic() - start < 30
     assert "01" not in times(tmp_path) and not list(tmp_path.glob(".progress/*"))

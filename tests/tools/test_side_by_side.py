@@ -7,9 +7,7 @@ import pytest
 from ser_utils.profiles import settings
 from ser_utils.systems.sigwavnet.recipe import make_network
 
-pytestmark = pytest.mark.skipif(
-    keras.backend.backend() != "jax", reason="trains on JAX alone: KERAS_BACKEND=jax"
-)
+pytestmark = pytest.mark.skipif(keras.backend.backend() != "jax", reason="trains on JAX alone: KERAS_BACKEND=jax")
 
 LABELS = np.arange(18) % 2
 SMALL = {"n": 3, "channels": 2, "gru_units": 3, "batch_size": 4, "epochs": 6, "learning_rate": 0.02}
@@ -36,9 +34,7 @@ def side_by_side(clips, seeds, **options):
     from tools.side_by_side import SideBySide
 
     chosen = settings("cnn_n_gru", "smoke") | SMALL
-    return SideBySide(
-        lambda: make_network("cnn_n_gru", 2, chosen), clips, LABELS, trainings(*seeds), chosen, **options
-    )
+    return SideBySide(lambda: make_network("cnn_n_gru", 2, chosen), clips, LABELS, trainings(*seeds), chosen, **options)
 
 
 def trained(clips, seeds, **options):

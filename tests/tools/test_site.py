@@ -40,18 +40,14 @@ def _write_prototypes(folder, speakers, n):
     folder.mkdir(parents=True)
     with open(folder / "index.csv", "w", newline="") as target:
         table = csv.writer(target)
-        table.writerow(
-            ["speaker", "emotion", "rank", "score", "f0_hz", "nearest_utterance_id", "nearest_start_ms"]
-        )
+        table.writerow(["speaker", "emotion", "rank", "score", "f0_hz", "nearest_utterance_id", "nearest_start_ms"])
         for speaker in speakers:
             for emotion in EMOTIONS:
                 for rank in range(1, n + 1):
                     stem = folder / f"speaker_{speaker}" / f"{emotion}_{rank}"
                     _png(stem.with_suffix(".png"))
                     soundfile.write(stem.with_suffix(".wav"), _tone(100 + 10 * rank), RATE_HZ)
-                    table.writerow(
-                        [speaker, emotion, rank, 90 - rank, 100 + 10 * rank, "03a01Wa", 100 * rank]
-                    )
+                    table.writerow([speaker, emotion, rank, 90 - rank, 100 + 10 * rank, "03a01Wa", 100 * rank])
 
 
 def _record(root, dataset):
@@ -70,8 +66,12 @@ def root(tmp_path_factory):
     _write_prototypes(root / "prototypes" / "demo", ("51",), 2)
     _png(root / "figures" / "emodb" / "01_architecture.png", "Nine < ten <script>alert(2)</script>")
     results = root / "results" / "emodb"
-    record = {"dataset": "emodb", "profile": "quick", "seed": 0, "notebooks": {"00": {
-        "commit": "a" * 40, "n_utterances": 339, "finished": "2026-01-02T03:04:05+00:00"}}}  # fmt: skip
+    record = {
+        "dataset": "emodb",
+        "profile": "quick",
+        "seed": 0,
+        "notebooks": {"00": {"commit": "a" * 40, "n_utterances": 339, "finished": "2026-01-02T03:04:05+00:00"}},
+    }
     write_json(results / "provenance.json", record)
     (results / "scores.csv").write_text(
         "dataset,system,model,protocol,folds,level,n_speakers,n_utterances,uar,uar_low,uar_high,uar_fold_mean,"
@@ -81,12 +81,20 @@ def root(tmp_path_factory):
     notebook = nbformat.v4.new_notebook()
     notebook.cells = [
         nbformat.v4.new_markdown_cell("# 00 · <script>alert(3)</script> with $x^2$"),
-        nbformat.v4.new_code_cell("print('<b>')", outputs=[
-            nbformat.v4.new_output("stream", text="<b>\n"),
-            nbformat.v4.new_output("display_data", {"text/html":
-                "<table onclick=alert(4)><tr><td>7</td></tr></table><script>alert(5)</script>"
-                "<audio><source src='data:audio/wav;base64,UklGRg=='></audio>"})]),
-    ]  # fmt: skip
+        nbformat.v4.new_code_cell(
+            "print('<b>')",
+            outputs=[
+                nbformat.v4.new_output("stream", text="<b>\n"),
+                nbformat.v4.new_output(
+                    "display_data",
+                    {
+                        "text/html": "<table onclick=alert(4)><tr><td>7</td></tr></table><script>alert(5)</script>"
+                        "<audio><source src='data:audio/wav;base64,UklGRg=='></audio>"
+                    },
+                ),
+            ],
+        ),
+    ]
     for dataset, profile in (("emodb", "quick"), ("demo", "smoke"), ("demo", "quick")):
         path = root / "build" / dataset / profile / "seed_0" / "notebooks" / "00_preprocess.ipynb"
         path.parent.mkdir(parents=True)
@@ -187,7 +195,7 @@ def test_results_say_how_they_were_made(built):
 def test_pages_want_nothing_from_a_network(built):
     for path in [*built.rglob("*.html"), *built.glob("*.css"), *built.glob("*.js")]:
         text = path.read_text("utf-8")
-        assert "<script src=\"http" not in text and "@import" not in text and "src=\"http" not in text  # fmt: skip
+        assert '<script src="http' not in text and "@import" not in text and 'src="http' not in text
     first = [built / name for name in ("index.html", "style.css", "code.css", "site.js", "icon.svg")]
     assert sum(path.stat().st_size for path in first) < 1_000_000
 
@@ -247,13 +255,8 @@ def _opened(browser, **options):
     page, faults = context.new_page(), []
     page.on("console", lambda message: message.type == "error" and faults.append(message.text))
     page.on("pageerror", lambda error: faults.append(str(error)))
-    page.on(
-        "requestfailed",
-        lambda request: "ERR_ABORTED" in (request.failure or "") or faults.append(request.url),
-    )
-    page.on(
-        "request", lambda request: request.url.startswith(("file:", "data:")) or faults.append(request.url)
-    )
+    page.on("requestfailed", lambda request: "ERR_ABORTED" in (request.failure or "") or faults.append(request.url))
+    page.on("request", lambda request: request.url.startswith(("file:", "data:")) or faults.append(request.url))
     page.on("dialog", lambda dialog: faults.append(dialog.message) or dialog.dismiss())
     yield page
     context.close()
@@ -273,13 +276,9 @@ def browser():
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if not chromium:
         pytest.skip("no Chromium on this machine: apt-get install chromium")
-    playwright = pytest.importorskip(
-        "playwright.sync_api", reason="Playwright is not installed: make setup-extras"
-    )
+    playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed: make setup-extras")
     with playwright.sync_playwright() as driver:
-        found = driver.chromium.launch(
-            executable_path=chromium, args=["--autoplay-policy=no-user-gesture-required"]
-        )
+        found = driver.chromium.launch(executable_path=chromium, args=["--autoplay-policy=no-user-gesture-required"])
         yield found
         found.close()
 

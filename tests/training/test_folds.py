@@ -15,19 +15,35 @@ from ser_utils.training.fit import built_once
 from ser_utils.training.folds import ClipBatches, FoldTask, run_folds, tasks_of, train_fold
 
 SETTINGS = {
-    "scale": "training", "batch_size": 2, "epochs": 2, "patience": 2, "learning_rate": 0.01, "one_cycle": False,
-    "weight_decay": 0.0, "label_smoothing": 0.0, "mask_bands": 0, "mask_frames": 0, "resized_frames": 0,
-}  # fmt: skip
+    "scale": "training",
+    "batch_size": 2,
+    "epochs": 2,
+    "patience": 2,
+    "learning_rate": 0.01,
+    "one_cycle": False,
+    "weight_decay": 0.0,
+    "label_smoothing": 0.0,
+    "mask_bands": 0,
+    "mask_frames": 0,
+    "resized_frames": 0,
+}
 
 
 @pytest.fixture
 def utterances(tmp_path):
     """Sixteen clips of noise by four speakers, two emotions each; their recordings are never read."""
     rows = [
-        {"utterance_id": f"{i:02d}", "corpus": "noise", "speaker": str(i // 4), "path": str(tmp_path / f"{i:02d}.wav"),
-         "sentence": "", "emotion": "sadness" if i % 2 else "happiness", "pcm_sha256": str(i)}
+        {
+            "utterance_id": f"{i:02d}",
+            "corpus": "noise",
+            "speaker": str(i // 4),
+            "path": str(tmp_path / f"{i:02d}.wav"),
+            "sentence": "",
+            "emotion": "sadness" if i % 2 else "happiness",
+            "pcm_sha256": str(i),
+        }
         for i in range(16)
-    ]  # fmt: skip
+    ]
     return pd.DataFrame(rows)
 
 
@@ -85,12 +101,8 @@ def test_a_corrected_label_trains_again_even_where_the_store_was_deleted_and_rem
     train_fold(task)
     train_fold(task)
     assert trainings == [1]
-    corrected = utterances.assign(
-        emotion=utterances["emotion"].mask(utterances["utterance_id"] == "01", "happiness")
-    )
-    remade = store_of(
-        tmp_path / "remade", corrected, monkeypatch
-    )  # its `made_from.json` equals the first one's
+    corrected = utterances.assign(emotion=utterances["emotion"].mask(utterances["utterance_id"] == "01", "happiness"))
+    remade = store_of(tmp_path / "remade", corrected, monkeypatch)  # its `made_from.json` equals the first one's
     train_fold(replace(task, store=remade.folder))
     assert trainings == [2]
 
@@ -113,9 +125,7 @@ def test_without_validation_the_record_says_that_test_chose_the_epoch(model, fol
     assert result["learned_from"]["selection"] == {0: ["test"], 1: ["test"]}
 
 
-def test_the_second_fold_learns_what_it_would_learn_alone_although_nothing_is_built_again(
-    model, folds, monkeypatch
-):
+def test_the_second_fold_learns_what_it_would_learn_alone_although_nothing_is_built_again(model, folds, monkeypatch):
     built, build = [], FoldTask.build
 
     def counted(self, *arguments):

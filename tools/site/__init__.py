@@ -51,16 +51,12 @@ PAGES = {
     "api": "Package",
     "cite": "Cite",
 }
-LINES = re.compile(
-    r"^\{\{ (\w+)((?: \w+)*) \}\}$", re.MULTILINE
-)  # {{ block argument … }} on a line of its own
+LINES = re.compile(r"^\{\{ (\w+)((?: \w+)*) \}\}$", re.MULTILINE)  # {{ block argument … }} on a line of its own
 NOTEBOOK = re.compile(r"\d\d_\w+\.ipynb")
 # of an executed notebook's HTML outputs: tables, and sound made here
 KEPT = {"table", "thead", "tbody", "tr", "th", "td", "caption", "div", "p", "b", "em", "strong", "br", "span"}
 SUSTAINED_S = 1.2
-OF_NO_INTEREST = re.compile(
-    r"it/s\]|^WARNING: All log messages before absl|^[IW]\d{4} \d\d"
-)  # on standard error
+OF_NO_INTEREST = re.compile(r"it/s\]|^WARNING: All log messages before absl|^[IW]\d{4} \d\d")  # on standard error
 
 
 # text -----------------------------------------------------------------------------------------------------
@@ -123,7 +119,9 @@ def _table(frame, numeric=()):
         "<tr>" + "".join(f"<td{mark.get(c, '')}>{html.escape(str(row[c]))}</td>" for c in frame) + "</tr>"
         for row in frame.to_dict("records")
     )
-    return Markup(f'<div class="wide" tabindex="0"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>')  # fmt: skip
+    return Markup(
+        f'<div class="wide" tabindex="0"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
+    )
 
 
 def _shown_first(path):
@@ -194,8 +192,7 @@ def find_recordings(root, dataset):
 
     Empty where the licence of the corpus does not let anybody pass them on, or where they are not at hand.
     """
-    free = (name == "demo" or (name in CORPORA and CORPORA[name].may_be_shared)
-            for name in dataset.split("+"))  # fmt: skip
+    free = (name == "demo" or (name in CORPORA and CORPORA[name].may_be_shared) for name in dataset.split("+"))
     if all(free):
         for profile in reversed(PROFILES):
             try:
@@ -249,9 +246,7 @@ def write_prototypes(root, target):
             source = recordings.get(row.get("nearest_utterance_id"))
             start_ms = row.get("nearest_start_ms")
             row["_nearest"] = (
-                bool(source)
-                and start_ms is not None
-                and write_nearest(source, start_ms, copy.with_suffix(""))
+                bool(source) and start_ms is not None and write_nearest(source, start_ms, copy.with_suffix(""))
             )
         note = _made(root / "results" / name)
         if any(row["_nearest"] for row in rows):
@@ -299,9 +294,7 @@ def find_notebooks(root):
     """Executed notebooks, of each dataset the longest profile at seed 0: a list of (dataset, profile, path)."""
     found = []
     for dataset in (path.name for path in sorted((root / "build").glob("*"), key=_shown_first)):
-        for name in sorted(
-            {p.name for p in root.glob(f"build/{_literal(dataset)}/*/seed_0/notebooks/*.ipynb")}
-        ):
+        for name in sorted({p.name for p in root.glob(f"build/{_literal(dataset)}/*/seed_0/notebooks/*.ipynb")}):
             paths = [root / "build" / dataset / p / "seed_0" / "notebooks" / name for p in reversed(PROFILES)]
             path = next((path for path in paths if path.exists()), None)
             if path and NOTEBOOK.fullmatch(name):
@@ -432,10 +425,7 @@ class Site:
         """Markdown with {{ block }} lines as Markup."""
         parts, place = [], 0
         for line in LINES.finditer(text):
-            parts += [
-                markdown(text[place : line.start()]),
-                getattr(self, f"block_{line[1]}")(*line[2].split()),
-            ]
+            parts += [markdown(text[place : line.start()]), getattr(self, f"block_{line[1]}")(*line[2].split())]
             place = line.end()
         return Markup("\n").join([*parts, markdown(text[place:])])
 
@@ -454,15 +444,18 @@ class Site:
         size = _size(folder / f"{path.stem}.webp")
         return Markup(
             '<figure{}><a href="{}.png"><img loading="lazy" src="{}.webp"{} alt="{}"></a><figcaption>{} <code>{}</code></figcaption></figure>'
-        ).format(Markup(' class="alone"') if alone else "", source, source, Markup(size), caption, caption, path.stem)  # fmt: skip
+        ).format(Markup(' class="alone"') if alone else "", source, source, Markup(size), caption, caption, path.stem)
 
     # blocks -----------------------------------------------------------------------------------------------
 
     def block_figures(self):
         parts = []
         for folder in sorted((p for p in self.root.glob("figures/*") if p.is_dir()), key=_shown_first):
-            parts.append(Markup('<h2 id="{}">{}</h2><p class="note">{}</p><div class="gallery">').format(
-                folder.name, title_of(folder.name), _made(self.root / "results" / folder.name)))  # fmt: skip
+            parts.append(
+                Markup('<h2 id="{}">{}</h2><p class="note">{}</p><div class="gallery">').format(
+                    folder.name, title_of(folder.name), _made(self.root / "results" / folder.name)
+                )
+            )
             parts += [self.figure(path) for path in sorted(folder.glob("*.png"))] + [Markup("</div>")]
         return Markup("").join(parts) or markdown("No figures yet: `make reproduce` makes them.")
 
@@ -482,7 +475,7 @@ class Site:
                 Markup("<details><summary>Every row: {} models, protocols and levels</summary>{}</details>").format(
                     len(scores), _all_scores(scores)
                 ),
-            ]  # fmt: skip
+            ]
         return Markup("").join(parts) or markdown("No scores yet: `make reproduce` makes them.")
 
     def block_card(self, system):
@@ -491,9 +484,7 @@ class Site:
         rows = pd.concat(rows) if rows else pd.DataFrame(columns=["system", "level"])
         rows = rows[(rows["system"] == system) & (rows["level"] == "utterance")]
         if rows.empty:
-            return Markup('<p class="note">Measured: nothing yet (notebook {}).</p>').format(
-                systems()[system].notebook
-            )
+            return Markup('<p class="note">Measured: nothing yet (notebook {}).</p>').format(systems()[system].notebook)
         return _all_scores(rows)
 
     def block_notebooks(self):
@@ -503,9 +494,11 @@ class Site:
         for dataset in dict.fromkeys(name for name, _, _ in self.notebooks):
             items = Markup("").join(
                 Markup('<li><a href="notebooks/{}/{}.html">{}</a> <span class="note">profile {}</span></li>').format(
-                    quote(dataset), path.stem, _first_heading(path), profile)
-                for name, profile, path in self.notebooks if name == dataset
-            )  # fmt: skip
+                    quote(dataset), path.stem, _first_heading(path), profile
+                )
+                for name, profile, path in self.notebooks
+                if name == dataset
+            )
             parts.append(Markup("<h2>{}</h2><ul>{}</ul>").format(title_of(dataset), items))
         return Markup("").join(parts)
 
@@ -516,23 +509,28 @@ class Site:
         """What there is to look at, in numbers."""
         figures, scores = len(list(self.root.glob("figures/*/*.png"))), len(score_files(self.root))
         count = sum(self.prototypes.values())
-        rows = [("prototypes", count, "explorer"), ("figures", figures, "figures"),
-                ("executed notebooks", len(self.notebooks), "notebooks"),
-                ("table of scores" if scores == 1 else "tables of scores", scores, "results")]  # fmt: skip
-        cards = [
-            Markup('<a class="tile" href="{}.html"><b>{:,}</b> {}</a>').format(p, n, t) for t, n, p in rows
+        rows = [
+            ("prototypes", count, "explorer"),
+            ("figures", figures, "figures"),
+            ("executed notebooks", len(self.notebooks), "notebooks"),
+            ("table of scores" if scores == 1 else "tables of scores", scores, "results"),
         ]
+        cards = [Markup('<a class="tile" href="{}.html"><b>{:,}</b> {}</a>').format(p, n, t) for t, n, p in rows]
         return Markup('<div class="tiles">{}</div>').format(Markup("").join(cards))
 
     def block_corpora(self):
         rows = [
             {
-                "corpus": c.title, "language": c.language, "utterances": f"{c.n_files:,}" if c.n_files else "not fixed",
-                "speakers": len(c.speakers), "emotions": ", ".join(c.emotions), "licence": c.licence,
+                "corpus": c.title,
+                "language": c.language,
+                "utterances": f"{c.n_files:,}" if c.n_files else "not fixed",
+                "speakers": len(c.speakers),
+                "emotions": ", ".join(c.emotions),
+                "licence": c.licence,
                 "please cite": c.citation,
             }
             for c in CORPORA.values()
-        ]  # fmt: skip
+        ]
         return _table(pd.DataFrame(rows), ["utterances", "speakers"])
 
     def block_data_readme(self):
@@ -540,9 +538,7 @@ class Site:
         return markdown(re.sub(r"^(#+) ", r"\1# ", text, flags=re.MULTILINE))
 
     def block_make(self):
-        targets = re.findall(
-            r"^([a-z0-9 -]+):.*## (.*)", (REPOSITORY / "Makefile").read_text("utf-8"), re.MULTILINE
-        )
+        targets = re.findall(r"^([a-z0-9 -]+):.*## (.*)", (REPOSITORY / "Makefile").read_text("utf-8"), re.MULTILINE)
         return _table(pd.DataFrame([{"make …": name, "does": text} for name, text in targets]))
 
     def block_bibtex(self):
@@ -553,8 +549,9 @@ class Site:
         return Markup('<pre class="output" tabindex="0">{}</pre>').format(bibtex)
 
     def block_api(self):
-        return Markup("").join(_module(path) for path in sorted((REPOSITORY / "ser_utils").rglob("*.py"))
-                               if path.name != "__init__.py")  # fmt: skip
+        return Markup("").join(
+            _module(path) for path in sorted((REPOSITORY / "ser_utils").rglob("*.py")) if path.name != "__init__.py"
+        )
 
 
 def _scores(path):
@@ -569,16 +566,16 @@ def _all_scores(scores):
     ]
     percent = {name: scores[name].map("{:.1%}".format) for name in ("uar", "accuracy", "macro_f1")}
     names = ["dataset", "system", "model", "protocol", "folds", "level", "n_speakers", "n_utterances"]
-    shown = scores[names].assign(**percent, **{"95 % interval": interval, "leaks": scores["leaks"], "profile": scores["profile"]})  # fmt: skip
+    shown = scores[names].assign(
+        **percent, **{"95 % interval": interval, "leaks": scores["leaks"], "profile": scores["profile"]}
+    )
     shown = shown[[*names, "uar", "95 % interval", "accuracy", "macro_f1", "leaks", "profile"]]
     return _table(shown, ["n_speakers", "n_utterances", "uar", "95 % interval", "accuracy", "macro_f1"])
 
 
 def _first_heading(path):
     cells = nbformat.read(path, as_version=4).cells
-    return next(
-        (c.source.splitlines()[0].lstrip("# ") for c in cells if c.source.startswith("# ")), path.stem
-    )
+    return next((c.source.splitlines()[0].lstrip("# ") for c in cells if c.source.startswith("# ")), path.stem)
 
 
 def _module(path):
@@ -595,10 +592,14 @@ def _module(path):
         arguments = re.sub(r"^self(, )?", "", ast.unparse(init.args)) if init else ""
         text = ast.get_docstring(node) or ""
         kind = "class " if isinstance(node, ast.ClassDef) else ""
-        parts.append(Markup('<dt id="{0}.{1}"><code>{2}<b>{1}</b>({3})</code></dt><dd><pre>{4}</pre></dd>').format(
-            name, node.name, kind, arguments, text))  # fmt: skip
+        parts.append(
+            Markup('<dt id="{0}.{1}"><code>{2}<b>{1}</b>({3})</code></dt><dd><pre>{4}</pre></dd>').format(
+                name, node.name, kind, arguments, text
+            )
+        )
     return Markup('<details id="{0}"><summary><code>{0}</code> {1}</summary><dl class="api">{2}</dl></details>').format(
-        name, (ast.get_docstring(tree) or "").split("\n")[0], Markup("").join(parts))  # fmt: skip
+        name, (ast.get_docstring(tree) or "").split("\n")[0], Markup("").join(parts)
+    )
 
 
 def build_site(root=REPOSITORY, target=None):

@@ -16,9 +16,7 @@ def find_corpora() -> dict[str, Corpus]:
     -------
     dict of a corpus's name to its facts, in the order of `Corpus.place`
     """
-    modules = [
-        importlib.import_module(f"{__name__}.{entry.name}") for entry in pkgutil.iter_modules(__path__)
-    ]
+    modules = [importlib.import_module(f"{__name__}.{entry.name}") for entry in pkgutil.iter_modules(__path__)]
     corpora = [module.CORPUS for module in modules if hasattr(module, "CORPUS")]
     return {corpus.name: corpus for corpus in sorted(corpora, key=lambda corpus: (corpus.place, corpus.name))}
 

@@ -28,9 +28,7 @@ CORPUS = Corpus(
     language="en",
     n_files=7442,
     speakers=people(female=_WOMEN, male=_MEN),
-    emotion_of_code=dict(
-        ANG="anger", DIS="disgust", FEA="fear", HAP="happiness", NEU="neutral", SAD="sadness"
-    ),
+    emotion_of_code=dict(ANG="anger", DIS="disgust", FEA="fear", HAP="happiness", NEU="neutral", SAD="sadness"),
     sentences={
         "IEO": "It's eleven o'clock.",
         "TIE": "That is exactly what happened.",

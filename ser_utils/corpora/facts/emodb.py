@@ -15,9 +15,7 @@ CORPUS = Corpus(
     language="de",
     n_files=535,
     speakers=people(female="08 09 13 14 16", male="03 10 11 12 15"),
-    emotion_of_code=dict(
-        W="anger", L="boredom", E="disgust", A="fear", F="happiness", N="neutral", T="sadness"
-    ),
+    emotion_of_code=dict(W="anger", L="boredom", E="disgust", A="fear", F="happiness", N="neutral", T="sadness"),
     sentences={
         "a01": "Der Lappen liegt auf dem Eisschrank.",
         "a02": "Das will sie am Mittwoch abgeben.",
@@ -36,8 +34,7 @@ CORPUS = Corpus(
     source=Archive("http://emodb.bilderbar.info/download/download.zip"),
     licence="free to use with citation; published as CC0-1.0 by audEERING",
     may_be_shared=True,
-    citation="Burkhardt, Paeschke, Rolfes, Sendlmeier, Weiss: A database of German emotional speech. "
-    "Interspeech 2005.",
+    citation="Burkhardt, Paeschke, Rolfes, Sendlmeier, Weiss: A database of German emotional speech. Interspeech 2005.",
     home="http://emodb.bilderbar.info",
     n_phonemes=45,
     shown_speakers=("09", "10", "13", "15"),

@@ -22,9 +22,7 @@ CORPUS = Corpus(
     language="en",
     n_files=480,
     speakers=people(male="DC JE JK KL"),
-    emotion_of_code=dict(
-        a="anger", d="disgust", f="fear", h="happiness", n="neutral", sa="sadness", su="surprise"
-    ),
+    emotion_of_code=dict(a="anger", d="disgust", f="fear", h="happiness", n="neutral", sa="sadness", su="surprise"),
     parse=_parse,
     layout="savee/*.wav (DC_a01.wav), or savee/AudioData/DC … KL/*.wav (a01.wav)",
     folders=("surreyaudiovisualexpressedemotion", "surreyaudiovisualexpressedemotionsavee"),

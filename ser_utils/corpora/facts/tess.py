@@ -23,17 +23,11 @@ CORPUS = Corpus(
     | dict(angry="anger", happy="happiness", ps="surprise", sad="sadness"),
     parse=_parse,  # a sentence is "Say the word …" and its code the word
     layout="tess/OAF_angry … YAF_sad/*.wav",
-    folders=(
-        "torontoemotionalspeechset",
-        "torontoemotionalspeechsettess",
-        "tesstorontoemotionalspeechsetdata",
-    ),
+    folders=("torontoemotionalspeechset", "torontoemotionalspeechsettess", "tesstorontoemotionalspeechsetdata"),
     source=Archive(
-        "https://borealisdata.ca/api/access/dataset/:persistentId/?persistentId=doi:10.5683/SP2/E8H2MF",
-        is_steady=False,
+        "https://borealisdata.ca/api/access/dataset/:persistentId/?persistentId=doi:10.5683/SP2/E8H2MF", is_steady=False
     ),
     licence="CC BY-NC-ND 4.0",
-    citation="Pichora-Fuller, Dupuis: Toronto emotional speech set (TESS). Borealis, 2020. "
-    "doi:10.5683/SP2/E8H2MF.",
+    citation="Pichora-Fuller, Dupuis: Toronto emotional speech set (TESS). Borealis, 2020. doi:10.5683/SP2/E8H2MF.",
     home="https://doi.org/10.5683/SP2/E8H2MF",
 )

@@ -82,9 +82,7 @@ def twins(log_mels: np.ndarray, groups: Sequence) -> np.ndarray:
     return has_twin
 
 
-def select_distinct(
-    table: pd.DataFrame, log_mels: np.ndarray, *, top: int, alike: float = 0.9
-) -> pd.DataFrame:
+def select_distinct(table: pd.DataFrame, log_mels: np.ndarray, *, top: int, alike: float = 0.9) -> pd.DataFrame:
     """Select prototypes that differ, the strongest first, beside the published top.
 
     In the order of their scores, prototypes are skipped whose picture correlates by `alike` or more with one that
@@ -179,9 +177,7 @@ def prototype_sounds(log_mel: np.ndarray, sample_rate: int, *, length: int, seed
     return mel_to_audio(log_mel, sample_rate, length=length, seed=seed)
 
 
-def prototype_pitch(
-    signal: np.ndarray, sample_rate: int, range_hz: tuple[float, float] = F0_RANGE_HZ
-) -> np.ndarray:
+def prototype_pitch(signal: np.ndarray, sample_rate: int, range_hz: tuple[float, float] = F0_RANGE_HZ) -> np.ndarray:
     """Track the fundamental frequency of one short sound by pYIN.
 
     An undetected pitch is left out of means, not counted as −1 as published.
@@ -198,12 +194,7 @@ def prototype_pitch(
     low, high = range_hz
     frame = 2 ** int(np.ceil(np.log2(3 / low * sample_rate)))
     f0, voiced, _ = librosa.pyin(
-        signal.astype(np.float64),
-        fmin=low,
-        fmax=high,
-        sr=sample_rate,
-        frame_length=frame,
-        hop_length=frame // 8,
+        signal.astype(np.float64), fmin=low, fmax=high, sr=sample_rate, frame_length=frame, hop_length=frame // 8
     )
     return np.where(voiced & (f0 > low * EDGE) & (f0 < high / EDGE), f0, np.nan)
 
@@ -266,9 +257,7 @@ def pitch_by_emotion(index: pd.DataFrame) -> pd.DataFrame:
     index : table with speaker, emotion, f0_hz (NaN: undetected)
     """
     groups = index.groupby(["speaker", "emotion"])["f0_hz"]
-    table = groups.agg(
-        n="size", detected=lambda f0: f0.notna().mean(), f0_mean_hz="mean", f0_sd_hz="std"
-    ).reset_index()
+    table = groups.agg(n="size", detected=lambda f0: f0.notna().mean(), f0_mean_hz="mean", f0_sd_hz="std").reset_index()
     return table.assign(note=table["f0_mean_hz"].map(nearest_note))
 
 

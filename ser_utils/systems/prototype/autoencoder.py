@@ -34,9 +34,7 @@ def sobel_edges(images: Any) -> tuple[Any, Any]:
 
 def edge_strength(picture: np.ndarray) -> np.ndarray:
     """Compute the length of Sobel's two derivatives at each point of a picture (n_mels, n_frames)."""
-    down, along = (
-        ops.convert_to_numpy(edges)[0] for edges in sobel_edges(ops.convert_to_tensor(picture[None]))
-    )
+    down, along = (ops.convert_to_numpy(edges)[0] for edges in sobel_edges(ops.convert_to_tensor(picture[None])))
     return np.hypot(down, along)
 
 

@@ -70,9 +70,7 @@ def removal(similarity, fc_weights, labels, order, *, steps=20):
     """
     shares = np.linspace(0, 1, steps + 1)
     kept = [order[round(share * len(order)) :] for share in shares]
-    return shares, np.array(
-        [unweighted_average_recall(labels, decide(similarity, fc_weights, one)) for one in kept]
-    )
+    return shares, np.array([unweighted_average_recall(labels, decide(similarity, fc_weights, one)) for one in kept])
 
 
 def purity(similarity, fc_weights, labels, *, n=NEAREST):
@@ -119,8 +117,7 @@ def shuffled_similarities(classifier, embeddings, *, draws=5, seed=0):
     """
     rng, prototypes = np.random.default_rng(seed), classifier.prototypes
     return [
-        similarities(with_prototypes(classifier, rng.permuted(prototypes, axis=0)), embeddings)
-        for _ in range(draws)
+        similarities(with_prototypes(classifier, rng.permuted(prototypes, axis=0)), embeddings) for _ in range(draws)
     ]
 
 
@@ -196,11 +193,7 @@ def removals(opened, *, draws=20, seed=0):
 
     Returns a dict order -> (shares, UAR), UAR (draws, steps + 1) at random; strength as in `by_strength`.
     """
-    similarity, weights, truth = (
-        opened.similarity("test"),
-        opened.classifier.fc_weights,
-        opened.labels("test"),
-    )
+    similarity, weights, truth = (opened.similarity("test"), opened.classifier.fc_weights, opened.labels("test"))
     order, rng = by_strength(weights), np.random.default_rng(seed)
     shares, falling = removal(similarity, weights, truth, order)
     _, rising = removal(similarity, weights, truth, order[::-1])

@@ -127,13 +127,7 @@ class PrototypeLayer(layers.Layer):
     """
 
     def __init__(
-        self,
-        n_prototypes,
-        distance="l4",
-        similarity_weight=1e-3,
-        initializer="uniform",
-        crowding_weight=0.0,
-        **kwargs,
+        self, n_prototypes, distance="l4", similarity_weight=1e-3, initializer="uniform", crowding_weight=0.0, **kwargs
     ):
         super().__init__(**kwargs)
         if n_prototypes < 1:
@@ -176,9 +170,7 @@ class PrototypeClassifier(keras.Model):
     def __init__(self, n_dimensions, n_classes, n_prototypes, *, name="prototype_classifier", **options):
         embedding = keras.Input((n_dimensions,), name="embedding")
         layer = PrototypeLayer(n_prototypes, name="prototypes", **options)
-        decide = layers.Dense(
-            n_classes, "softmax", use_bias=False, kernel_initializer="random_normal", name="classes"
-        )
+        decide = layers.Dense(n_classes, "softmax", use_bias=False, kernel_initializer="random_normal", name="classes")
         super().__init__(embedding, decide(layer(embedding)), name=name)
         self.settings = dict(n_dimensions=n_dimensions, n_classes=n_classes, n_prototypes=n_prototypes)
         self.settings |= options

@@ -93,9 +93,7 @@ class PrototypeData:
         """Select the segments that play `role` in a run; `limits` as `select_segments` takes them."""
         speakers = self.people[run.model]
         folds = self._shared_folds(speakers) if run.protocol == "shared" else self.folds[run.protocol]
-        return of_segments.select_segments(
-            self.segments, folds, role, speakers=speakers, fold=run.fold, **limits
-        )
+        return of_segments.select_segments(self.segments, folds, role, speakers=speakers, fold=run.fold, **limits)
 
     def _shared_folds(self, teachers):
         """Every tenth utterance watches a shared autoencoder's training; nothing is tested on its speakers."""
@@ -143,9 +141,7 @@ class PrototypeData:
     def audit(self, protocol: str, models: Iterable[str], **fit: str) -> pd.DataFrame:
         """Audit what the test part of some models shares with what was fitted on; `fit` as `audit_leakage` has it."""
         runs = [Run(protocol, model) for model in models]
-        teachers = [
-            speaker for run in filter(None, map(self.shared_run, runs)) for speaker in self.people[run.model]
-        ]
+        teachers = [speaker for run in filter(None, map(self.shared_run, runs)) for speaker in self.people[run.model]]
         tested, heard = (
             set(self.utterances.loc[self.utterances["speaker"].isin(speakers), "utterance_id"])
             for speakers in ([speaker for run in runs for speaker in self.people[run.model]], teachers)

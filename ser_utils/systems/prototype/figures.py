@@ -41,9 +41,7 @@ def _band_of(hertz, sample_rate):
     return np.interp(hertz, band_frequencies(sample_rate), np.arange(MEL.n_mels) + 0.5)
 
 
-def reconstructions(
-    given: np.ndarray, returned: np.ndarray, titles: Sequence[str], sample_rate: int
-) -> Figure:
+def reconstructions(given: np.ndarray, returned: np.ndarray, titles: Sequence[str], sample_rate: int) -> Figure:
     """Draw segments and their reconstructions side by side on one dB scale, as published, and below the error.
 
     Parameters
@@ -98,17 +96,13 @@ def spectrogram_rows(
     for axes, (name, pictures) in zip(grid[:, 0], rows.items(), strict=True):
         # one picture a row: an axes for each spectrogram would take ten times as long
         wall = np.full((n_mels, longest * (n_frames + 1)), np.nan)
-        for left, (log_mel, title, track) in zip(
-            range(0, wall.shape[1], n_frames + 1), pictures, strict=False
-        ):
+        for left, (log_mel, title, track) in zip(range(0, wall.shape[1], n_frames + 1), pictures, strict=False):
             wall[:, left : left + n_frames] = log_mel
             axes.text(left + n_frames / 2, n_mels + 3, title, ha="center", fontsize=7)
             if track is not None and np.isfinite(track).any():
                 times = left + np.linspace(0, n_frames, len(track))
                 mean = np.full(len(track), _band_of(np.nanmean(track), sample_rate))
-                axes.plot(
-                    times, _band_of(track, sample_rate), "w.-", times, mean, "w:", markersize=2, linewidth=0.8
-                )
+                axes.plot(times, _band_of(track, sample_rate), "w.-", times, mean, "w:", markersize=2, linewidth=0.8)
         extent = (0, wall.shape[1], 0, n_mels)
         limits = {"vmin": FLOOR_DB, "vmax": 0, "cmap": PUBLISHED_MAP, "extent": extent}
         image = axes.imshow(wall, origin="lower", aspect="auto", interpolation="nearest", **limits)
@@ -156,9 +150,7 @@ def counts(emotions: Sequence[str], labels: Sequence[str], order: Sequence[str],
         return text_page(f"{unit}: none", size=(8, 2))
     table = pd.crosstab(pd.Series(list(emotions)), pd.Series(list(labels)))
     table = table.reindex(index=in_order(emotions), columns=[name for name in order if name in table])
-    return matrix(
-        table, label=unit, high=table.to_numpy().max(), form="{:.0f}" if table.shape[1] < 40 else ""
-    )
+    return matrix(table, label=unit, high=table.to_numpy().max(), form="{:.0f}" if table.shape[1] < 40 else "")
 
 
 def band_boxes(statistics: dict[str, pd.DataFrame], *, fmax: float = np.inf, heading: str = "") -> Figure:
@@ -190,9 +182,7 @@ def band_boxes(statistics: dict[str, pd.DataFrame], *, fmax: float = np.inf, hea
 
 
 def class_profiles(
-    prototypes: dict[str, pd.DataFrame],
-    segments: dict[str, pd.DataFrame],
-    agreement: dict[str, dict[str, float]],
+    prototypes: dict[str, pd.DataFrame], segments: dict[str, pd.DataFrame], agreement: dict[str, dict[str, float]]
 ) -> Figure:
     """Draw mean ± standard deviation per band of each class's prototypes, over those of its training segments.
 
@@ -203,18 +193,13 @@ def class_profiles(
     """
     figure, axes = panels(len(prototypes), columns=4, width=3, height=2.4, sharex=True, sharey=True)
     for place, (emotion, table) in zip(axes, prototypes.items(), strict=True):
-        drawn = (
-            (segments[emotion], "0.45", "training segments"),
-            (table, EMOTION_COLOUR[emotion], "prototypes"),
-        )
+        drawn = ((segments[emotion], "0.45", "training segments"), (table, EMOTION_COLOUR[emotion], "prototypes"))
         for profile, colour, label in drawn:
             band, mean, spread = np.arange(len(profile)), profile["mean"], profile["sd"]
             place.plot(band, mean, color=colour, linewidth=1.2, label=label)
             place.fill_between(band, mean - spread, mean + spread, color=colour, alpha=0.2, linewidth=0)
         kept = agreement[emotion]
-        place.set_title(
-            f"{emotion}: r = {kept['correlation']:.2f}, {kept['difference (dB)']:.1f} dB", fontsize=9
-        )
+        place.set_title(f"{emotion}: r = {kept['correlation']:.2f}, {kept['difference (dB)']:.1f} dB", fontsize=9)
         shown = np.arange(0, len(table), 21)
         place.set_xticks(shown, [f"{hertz:.0f}" for hertz in table.index[shown]], rotation=60, fontsize=7)
     axes[0].legend(fontsize=7)
@@ -237,9 +222,7 @@ def strongest_boxes(long: pd.DataFrame, groups: dict[str, pd.Series], *, fmax: f
     common = {"order": order, "hue_order": order, "palette": EMOTION_COLOUR, "legend": False}
     for place, (name, mask) in zip(axes, groups.items(), strict=True):
         shown = long[mask & (long["band_hz"] <= (fmax or np.inf))]
-        sns.boxplot(
-            shown, x="emotion", y="band_hz", hue="emotion", fliersize=2, linewidth=0.8, ax=place, **common
-        )
+        sns.boxplot(shown, x="emotion", y="band_hz", hue="emotion", fliersize=2, linewidth=0.8, ax=place, **common)
         place.set(title=name, xlabel="", ylabel="strongest bands (Hz)", ylim=(0, fmax))
         place.tick_params(axis="x", rotation=40)
     return figure

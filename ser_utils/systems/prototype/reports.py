@@ -40,9 +40,7 @@ class Voice:
     log_mels: np.ndarray
 
 
-def open_voices(
-    workspace: Workspace, models: pd.DataFrame, neighbours: pd.DataFrame, scoring: str
-) -> list[Voice]:
+def open_voices(workspace: Workspace, models: pd.DataFrame, neighbours: pd.DataFrame, scoring: str) -> list[Voice]:
     """Open the speakers' own models, score their prototypes and decode them.
 
     Parameters
@@ -55,9 +53,7 @@ def open_voices(
         classifier, coder = open_stages(workspace, row)
         speaker, classes = row.model.removeprefix("speaker_"), row.classes.split()
         scores = prototype_scores(classifier.fc_weights.round(2), scoring)
-        table = sort_by_emotion(analysis.select_prototypes(scores, classes, threshold=0)).reset_index(
-            drop=True
-        )
+        table = sort_by_emotion(analysis.select_prototypes(scores, classes, threshold=0)).reset_index(drop=True)
         nearest = neighbours[neighbours["model"] == row.model].drop(columns="fold")
         table = table.merge(nearest, on="prototype", how="left")
         table.insert(0, "speaker", speaker)
@@ -98,9 +94,7 @@ def measure(
     for sound, speaker, name in zip(sounds, index["speaker"], nearest, strict=True):
         track = analysis.prototype_pitch(sound, rate, ranges_hz[speaker])
         faults.append(
-            analysis.is_octave_fault(np.nanmedian(track), of_recording[name])
-            if np.isfinite(track).any()
-            else False
+            analysis.is_octave_fault(np.nanmedian(track), of_recording[name]) if np.isfinite(track).any() else False
         )
         tracks.append(np.full_like(track, np.nan) if faults[-1] else track)
     bands_hz = analysis.strongest_bands(log_mels, rate)
@@ -132,18 +126,14 @@ class Profile:
     agreement: dict[str, dict[str, float]]
 
 
-def profile_classes(
-    data: PrototypeData, index: pd.DataFrame, log_mels: np.ndarray, rate: int
-) -> dict[str, Profile]:
+def profile_classes(data: PrototypeData, index: pd.DataFrame, log_mels: np.ndarray, rate: int) -> dict[str, Profile]:
     """Profile the classes of each speaker, and of women and men together.
 
     Parameters
     ----------
     index : lines of the prototypes that stand for their class, log_mels : their pictures in dB
     """
-    train = [
-        data.pick(Run("utterance", f"speaker_{speaker}"), "train") for speaker in index["speaker"].unique()
-    ]
+    train = [data.pick(Run("utterance", f"speaker_{speaker}"), "train") for speaker in index["speaker"].unique()]
     train = pd.concat(train, ignore_index=True)
     profiles = {}
     for column in ("speaker", "gender"):
@@ -156,9 +146,7 @@ def profile_classes(
                 prototypes[emotion] = analysis.band_statistics(shown, rate)
                 segments[emotion] = analysis.band_statistics(data.store.array[rows], rate)
             agreement = {e: analysis.profile_agreement(prototypes[e], segments[e]) for e in prototypes}
-            profiles[f"speaker_{name}" if column == "speaker" else name] = Profile(
-                prototypes, segments, agreement
-            )
+            profiles[f"speaker_{name}" if column == "speaker" else name] = Profile(prototypes, segments, agreement)
     return profiles
 
 
@@ -168,9 +156,7 @@ def agreement_table(profiles: dict[str, Profile]) -> pd.DataFrame:
     return pd.DataFrame(rows).T
 
 
-def write_speaker(
-    folder: Path, index: pd.DataFrame, log_mels: np.ndarray, sounds: np.ndarray, rate: int
-) -> None:
+def write_speaker(folder: Path, index: pd.DataFrame, log_mels: np.ndarray, sounds: np.ndarray, rate: int) -> None:
     """Write a picture and a sound of each prototype of one speaker, named <emotion>_<rank>."""
     folder.mkdir()
     for log_mel, sound, row in zip(log_mels, sounds, index.itertuples(), strict=True):
@@ -197,9 +183,7 @@ def speaker_pages(
     facts = published[["emotion", "published_rank", "score", "f0_hz", "voiced_share", "note"]]
     by_emotion = analysis.pitch_by_emotion(published).drop(columns="speaker")
     drawn = [tracks[place] for place in published.index]
-    found = pd.concat(
-        [pd.DataFrame({"emotion": e, "f0": t}) for e, t in zip(published["emotion"], drawn, strict=True)]
-    )
+    found = pd.concat([pd.DataFrame({"emotion": e, "f0": t}) for e, t in zip(published["emotion"], drawn, strict=True)])
     found = found.dropna().assign(note=lambda table: table["f0"].map(analysis.nearest_note))
     order = found.sort_values("f0")["note"].drop_duplicates()
     return {
@@ -245,10 +229,7 @@ def _class_pages(index, log_mels, tracks, rate, top, heading):
 def _band_pages(published, mels, profile, rate, heading):
     """Strongest bands and their counts, all 128 bands of each emotion, boxes and profiles."""
     bands_hz = analysis.strongest_bands(mels, rate)
-    listed, frequent = (
-        analysis.list_strongest(published, bands_hz),
-        analysis.frequent_bands(published, bands_hz),
-    )
+    listed, frequent = (analysis.list_strongest(published, bands_hz), analysis.frequent_bands(published, bands_hz))
     for column in listed.columns[2:]:
         yield figures.text_page(f"{heading}: {column} bands (Hz=note)", listed[["emotion", "rank", column]])
     yield figures.text_page(f"{heading}: most frequent of the ten strongest bands", frequent.T)
@@ -263,9 +244,7 @@ def _band_pages(published, mels, profile, rate, heading):
 
 def _profile_pages(profile, heading):
     yield figures.class_profiles(profile.prototypes, profile.segments, profile.agreement)
-    yield figures.text_page(
-        f"{heading}: what prototypes kept of their class", pd.DataFrame(profile.agreement).T
-    )
+    yield figures.text_page(f"{heading}: what prototypes kept of their class", pd.DataFrame(profile.agreement).T)
     for fmax in (np.inf, analysis.LOW_BAND_HZ):
         yield figures.band_boxes(profile.prototypes, fmax=fmax, heading=heading)
 

@@ -124,11 +124,7 @@ class PrototypeRuns:
         costs["ms_per_utterance"] = float(np.mean([trained.ms_per_utterance for trained in members]))
         costs["seconds_to_train"] = sum(trained.seconds for trained in members)
         workspace.save_costs(costs, **name)
-        return {
-            "protocol": protocol,
-            "model": system,
-            "leaks beyond its promise": leaks_beyond(audit, protocol),
-        }
+        return {"protocol": protocol, "model": system, "leaks beyond its promise": leaks_beyond(audit, protocol)}
 
     def votes(self) -> pd.DataFrame:
         """Count the segments that decide a clip, and the share that overlaps a segment its model learned from."""
@@ -138,28 +134,21 @@ class PrototypeRuns:
             pairs = zip((trained.predictions for trained in members), learned, strict=True)
             near = np.mean([overlap_share(*pair, within_ms=SEGMENT_MS) for pair in pairs])
             votes = pd.concat([trained.predictions.groupby("utterance_id").size() for trained in members])
-            counts = {
-                "segments that decide a clip": votes.median(),
-                "overlap what was learned (%)": 100 * near,
-            }
+            counts = {"segments that decide a clip": votes.median(), "overlap what was learned (%)": 100 * near}
             rows.append({"model": system, "protocol": protocol} | counts)
         return pd.DataFrame(rows)
 
     def scores(self) -> pd.DataFrame:
         """Score each system and each speaker's model, by segment and by voted utterance."""
         members = self.by_system()
-        members |= {
-            (p, model): [trained] for model, own in self.by_speaker().items() for p, trained in own.items()
-        }
+        members |= {(p, model): [trained] for model, own in self.by_speaker().items() for p, trained in own.items()}
         scored = [score_models(group, protocol=p, model=model) for (p, model), group in members.items()]
         return pd.DataFrame([row for levels in scored for row in levels])
 
     def recall(self) -> pd.DataFrame:
         """Recall of each emotion (columns) by the segments of each speaker's own models (rows)."""
         answers = {f"{t.run.model} · {t.run.protocol}": t.predictions for t in self if t.run.is_own}
-        recalls = {
-            name: metrics.per_class(table["emotion"], table["prediction"]) for name, table in answers.items()
-        }
+        recalls = {name: metrics.per_class(table["emotion"], table["prediction"]) for name, table in answers.items()}
         return pd.DataFrame({name: table["recall"] for name, table in recalls.items()}).T
 
     def tables(self) -> tuple[pd.DataFrame, pd.DataFrame]:

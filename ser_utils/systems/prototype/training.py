@@ -84,9 +84,7 @@ def fit_coder(data: PrototypeData, run: Run) -> Coder:
     train_db, watched_db = (data.store.array[rows] for rows in data.coder_rows(run))
     scale = Scale.of(train_db)
     x, watched = scale.apply(train_db), scale.apply(watched_db if len(watched_db) else train_db)
-    steps = (
-        settings["epochs"] * -(-len(x) // settings["batch_size"]) if settings["schedule"] == "cosine" else 0
-    )
+    steps = settings["epochs"] * -(-len(x) // settings["batch_size"]) if settings["schedule"] == "cosine" else 0
     shaping = {name: settings[name] for name in ("filters", "hfenn_weight", "learning_rate")}
 
     def build():
@@ -249,9 +247,7 @@ def train_and_predict(data: PrototypeData, run: Run) -> Trained | None:
     probabilities = in_batches(fitted.model, coder.embed(log_mel))
     ms = 1000 * (time.perf_counter() - start) / tested["utterance_id"].nunique()
     predictions = prediction_table(tested, probabilities, classes, data.emotions).assign(fold=run.fold)
-    return Trained(
-        run, coder, fitted, classes, predictions, nearest_segments(fitted.model, known[0], train), ms
-    )
+    return Trained(run, coder, fitted, classes, predictions, nearest_segments(fitted.model, known[0], train), ms)
 
 
 def prediction_table(

@@ -78,13 +78,10 @@ class CnnGru(keras.Model):
         ]
         # PyTorch's momentum and epsilon, in Keras's way of counting
         self.norms = [
-            keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=f"norm_{i}")
-            for i in range(len(widths))
+            keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=f"norm_{i}") for i in range(len(widths))
         ]
         self.reduce = keras.layers.Dense(widths[-1] // 2, kernel_initializer=torch_uniform(), name="reduce")
-        self.grus = [
-            keras.layers.GRU(gru_units, return_sequences=True, name=f"gru_{i}") for i in range(gru_layers)
-        ]
+        self.grus = [keras.layers.GRU(gru_units, return_sequences=True, name=f"gru_{i}") for i in range(gru_layers)]
         self.drop = keras.layers.Dropout(dropout, name="drop")
         self.head = keras.layers.Dense(classes, kernel_initializer=torch_uniform(), name="head")
 

@@ -89,9 +89,7 @@ def search(workspace, system, table, *, budget=None):
             mode="max",
             num_samples=budget["n_trials"],
             scheduler=tune.schedulers.ASHAScheduler(
-                max_t=budget["max_epochs"],
-                grace_period=budget["grace_epochs"],
-                reduction_factor=budget["reduction"],
+                max_t=budget["max_epochs"], grace_period=budget["grace_epochs"], reduction_factor=budget["reduction"]
             ),
             search_alg=tune.search.BasicVariantGenerator(random_state=workspace.seed),
         ),
@@ -125,8 +123,11 @@ def _trial(config, task):
 
 
 def _draw(tune, kind, values):
-    return {"choice": lambda v: tune.choice(v), "uniform": lambda v: tune.uniform(*v),
-            "log": lambda v: tune.loguniform(*v)}[kind](values)  # fmt: skip
+    return {
+        "choice": lambda v: tune.choice(v),
+        "uniform": lambda v: tune.uniform(*v),
+        "log": lambda v: tune.loguniform(*v),
+    }[kind](values)
 
 
 def _start_ray():
@@ -138,11 +139,14 @@ def _start_ray():
 
 def _trials_table(results, space):
     rows = [
-        {**{name: result.config[name] for name in space}, "val_uar": result.metrics["val_uar"],
-         "epochs": result.metrics["training_iteration"]}
+        {
+            **{name: result.config[name] for name in space},
+            "val_uar": result.metrics["val_uar"],
+            "epochs": result.metrics["training_iteration"],
+        }
         for result in results
         if result.metrics and "val_uar" in result.metrics
-    ]  # fmt: skip
+    ]
     if not rows:
         raise RuntimeError(f"All {len(results)} trials failed; the first: {results.errors[0]}")
     return pd.DataFrame(rows).sort_values("val_uar", ascending=False, ignore_index=True)

@@ -11,13 +11,7 @@ import pandas as pd
 from ser_utils.features.store import FeatureStore, build_store
 from ser_utils.systems.sigwavnet import recipe
 from ser_utils.training.fit import class_weights, code_of, compile_for_lengths
-from ser_utils.training.folds import (
-    ClipBatches,
-    FoldTask,
-    UnweightedAverageRecall,
-    epochs_of,
-    predict_clips,
-)
+from ser_utils.training.folds import ClipBatches, FoldTask, UnweightedAverageRecall, epochs_of, predict_clips
 from ser_utils.workspace import Workspace
 
 

@@ -176,10 +176,7 @@ class BandBranch(keras.layers.Layer):
         self.gate = DilatedConvolution(2 * channels, width=7, padding="same", name="gate")
         self.spatial_attention = SpatialAttention(name="spatial_attention")
         self.grus = [
-            [
-                keras.layers.GRU(gru_units, return_sequences=True, name=f"{way}_{i}")
-                for way in ("forward", "backward")
-            ]
+            [keras.layers.GRU(gru_units, return_sequences=True, name=f"{way}_{i}") for way in ("forward", "backward")]
             for i in range(gru_layers)
         ]
         self.temporal_attention = TemporalAttention(name="temporal_attention")
@@ -256,9 +253,7 @@ def _run_together(pairs, both):
     bias = ops.stack([ops.stack([cell.bias[1:] for cell in pair]) for pair in cells])
     # per band (time, 2, batch, 3 units), gates in the order update, reset, new
     inputs = [
-        ops.stack(
-            [_time_first(ops.matmul(x, cell.kernel) + cell.bias[0]) for cell, x in zip(*band, strict=True)], 1
-        )
+        ops.stack([_time_first(ops.matmul(x, cell.kernel) + cell.bias[0]) for cell, x in zip(*band, strict=True)], 1)
         for band in zip(cells, both, strict=True)
     ]
     state = ops.stack([ops.zeros_like(x[0, ..., :units]) for x in inputs])
@@ -275,10 +270,7 @@ def _run_together(pairs, both):
             return h, h
 
         state, states = ops.scan(
-            step,
-            state[:count],
-            ops.stack([x[start:stop] for x in inputs[:count]], axis=1),
-            unroll=4 if jax else 1,
+            step, state[:count], ops.stack([x[start:stop] for x in inputs[:count]], axis=1), unroll=4 if jax else 1
         )
         for band in range(count):
             outputs[band].append(states[:, band])
@@ -396,9 +388,7 @@ class SigWavNet(keras.Model):
         details, approximation, steps = self.transform(signal, n)
         thresholded = [threshold(detail) for threshold, detail in zip(self.thresholds, details, strict=True)]
         bands, band_steps = [*thresholded, approximation], [*steps, steps[-1]]
-        halves = [
-            branch.features(*band) for branch, *band in zip(self.branches, bands, band_steps, strict=True)
-        ]
+        halves = [branch.features(*band) for branch, *band in zip(self.branches, bands, band_steps, strict=True)]
         sequences, spatial, n = (list(part) for part in zip(*halves, strict=True))
         for layer in range(self.settings["gru_layers"]):
             sequences = run_bidirectional([branch.grus[layer] for branch in self.branches], sequences, n)
@@ -443,11 +433,7 @@ def load_reference_weights(model, arrays):
                 kernel.assign(arrays[f"{name}.{level}.kernel"])
     for level, threshold in enumerate(model.thresholds):
         prefix = f"HardThresholdAssymH.{level}."
-        for variable, name in (
-            (threshold.positive, "thrP"),
-            (threshold.negative, "thrN"),
-            (threshold.alpha, "alpha"),
-        ):
+        for variable, name in ((threshold.positive, "thrP"), (threshold.negative, "thrN"), (threshold.alpha, "alpha")):
             variable.assign(arrays[prefix + name][0])
     for band, branch in enumerate(model.branches):
         prefix = f"conv1ds.{band}."

@@ -63,18 +63,11 @@ def hidden_states(
         stop = None if end == n_frames else (end - 1) * a.hop + a.receptive_field
         states = encoder(waveform[:, begin * a.hop : stop])
         states[-1] = encoder.last_hidden_state(states[-1])
-        yield np.stack(
-            [keras.ops.convert_to_numpy(state)[0, first - begin : last - begin] for state in states]
-        )
+        yield np.stack([keras.ops.convert_to_numpy(state)[0, first - begin : last - begin] for state in states])
 
 
 def embed(
-    signal: np.ndarray,
-    sample_rate: int,
-    *,
-    encoder: SpeechTransformer,
-    top: int,
-    longest_s: float = LONGEST_S,
+    signal: np.ndarray, sample_rate: int, *, encoder: SpeechTransformer, top: int, longest_s: float = LONGEST_S
 ) -> np.ndarray:
     """What the heads need of one clip, in one pass.
 
@@ -145,9 +138,7 @@ def build_embeddings(
     return Embeddings(encoder, top, build_store(folder / f"embeddings_{name}", table, extract, **making))
 
 
-def network(
-    head: str, n_classes: int, n_features: int, encoder: Encoder, options: dict[str, Any]
-) -> keras.Model:
+def network(head: str, n_classes: int, n_features: int, encoder: Encoder, options: dict[str, Any]) -> keras.Model:
     """The network of one head; options : as in the profile."""
     more = {
         "layer_weighting": {"n_layers": encoder.model.architecture.num_hidden_layers + 1},
@@ -226,15 +217,7 @@ def head_models(workspace: Workspace, embeddings: Embeddings, options: dict[str,
         settings = options | (tuning if head == "fine_tuned" else {})
         folder, models_folder = embeddings.store.folder, workspace.folder("models")
         models[model] = HeadTask(
-            f"speech_transformer-{model}",
-            head,
-            folder,
-            None,
-            settings,
-            models_folder,
-            workspace.seed,
-            (),
-            embeddings,
+            f"speech_transformer-{model}", head, folder, None, settings, models_folder, workspace.seed, (), embeddings
         )
     return models
 

@@ -87,9 +87,7 @@ class Architecture:
         for name in ("conv_dim", "conv_stride", "conv_kernel"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         if self.model_type not in FAMILIES:
-            raise CheckpointError(
-                f"Only {' and '.join(FAMILIES)} are read. Received: model_type={self.model_type!r}"
-            )
+            raise CheckpointError(f"Only {' and '.join(FAMILIES)} are read. Received: model_type={self.model_type!r}")
         for name, accepted in {
             "hidden_act": ACTIVATIONS,
             "feat_extract_activation": ACTIVATIONS,
@@ -234,9 +232,7 @@ class GroupedConvolution(layers.Layer):
     def call(self, x):
         half = self.kernel_size // 2
         x = ops.pad(x, [[0, 0], [half, half - 1 + self.kernel_size % 2], [0, 0]])
-        parts = zip(
-            ops.split(x, self.groups, axis=-1), ops.split(self.kernel, self.groups, axis=-1), strict=True
-        )
+        parts = zip(ops.split(x, self.groups, axis=-1), ops.split(self.kernel, self.groups, axis=-1), strict=True)
         return ops.concatenate([ops.conv(part, kernel) for part, kernel in parts], axis=-1) + self.bias
 
 
@@ -361,9 +357,7 @@ class TopLayers(layers.Layer):
 
     def __init__(self, architecture, top, **kwargs):
         super().__init__(**kwargs)
-        self.architecture = a = (
-            Architecture(**architecture) if isinstance(architecture, dict) else architecture
-        )
+        self.architecture = a = Architecture(**architecture) if isinstance(architecture, dict) else architecture
         if not 0 < top <= a.num_hidden_layers:
             raise ValueError(f"top must be within 1 … {a.num_hidden_layers}. Received: top={top!r}")
         self.top = top
@@ -406,8 +400,7 @@ class SpeechTransformer(keras.Model):
             architecture, preprocessing = Architecture(**architecture), Preprocessing(**preprocessing)
         self.architecture, self.preprocessing = a, _ = architecture, preprocessing
         self.convolutions = [
-            FeatureConvolution(i, a, name=f"feature_extractor.conv_layers.{i}")
-            for i in range(len(a.conv_dim))
+            FeatureConvolution(i, a, name=f"feature_extractor.conv_layers.{i}") for i in range(len(a.conv_dim))
         ]
         self.projection = FeatureProjection(a, name="feature_projection")
         self.positions = PositionConvolution(a, name="encoder.pos_conv_embed")
@@ -534,9 +527,7 @@ def weight_files(folder: str | Path) -> list[Path]:
     missing = [file.name for file in files if not file.exists()]
     if not missing:
         return files
-    pickled = sorted(
-        file.name for pattern in ("*.bin", "*.pt", "*.pth", "*.ckpt") for file in folder.glob(pattern)
-    )
+    pickled = sorted(file.name for pattern in ("*.bin", "*.pt", "*.pth", "*.ckpt") for file in folder.glob(pattern))
     if pickled:
         raise CheckpointError(
             f"{folder} has only pickled weights ({', '.join(pickled)}), and unpickling runs whatever code the file "
@@ -565,9 +556,7 @@ def _tensors(folder):
                 for name in tensors.keys():
                     yield name, tensors.get_tensor(name)
         except SafetensorError as error:
-            raise CheckpointError(
-                f"{file} is no readable safetensors file ({error}); fetch it again"
-            ) from error
+            raise CheckpointError(f"{file} is no readable safetensors file ({error}); fetch it again") from error
 
 
 def _assign(model, tensors, source):

@@ -60,9 +60,7 @@ def dimension_heat_map(z: np.ndarray, emotions: Sequence[str], *, title: str, mo
     return figure
 
 
-def dimension_boxes(
-    z: np.ndarray, emotions: Sequence[str], dimensions: Sequence[int], *, title: str
-) -> Figure:
+def dimension_boxes(z: np.ndarray, emotions: Sequence[str], dimensions: Sequence[int], *, title: str) -> Figure:
     """Draw how single dimensions are spread over the clips of each emotion.
 
     Parameters

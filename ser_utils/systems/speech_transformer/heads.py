@@ -176,17 +176,13 @@ class LayerwiseAdam(keras.optimizers.Adam):
         return next((rate / self._highest for part, rate in self.rates.items() if part in parts), 1.0)
 
     def update_step(self, gradient, variable, learning_rate):
-        super().update_step(
-            gradient, variable, learning_rate * self._factors[self._get_variable_index(variable)]
-        )
+        super().update_step(gradient, variable, learning_rate * self._factors[self._get_variable_index(variable)])
 
     def get_config(self):
         return super().get_config() | {"rates": self.rates}
 
 
-def changes_by_part(
-    encoder: SpeechTransformer, top_layers: TopLayers, rates: dict[str, float]
-) -> pd.DataFrame:
+def changes_by_part(encoder: SpeechTransformer, top_layers: TopLayers, rates: dict[str, float]) -> pd.DataFrame:
     """How far fine-tuning moved each part of an encoder, to show what was frozen.
 
     Parameters
@@ -203,10 +199,7 @@ def changes_by_part(
     rows = []
     for part, rate in rates.items():
         names = [name for name in before if name.startswith(part + ".")]
-        changes = [
-            float(ops.max(ops.abs(trained[name] - before[name]))) if name in trained else 0.0
-            for name in names
-        ]
+        changes = [float(ops.max(ops.abs(trained[name] - before[name]))) if name in trained else 0.0 for name in names]
         if names:
             size = sum(math.prod(before[name].shape) for name in names)
             rows.append([part, size, rate, max(changes)])

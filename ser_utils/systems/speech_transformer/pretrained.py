@@ -94,9 +94,7 @@ def weights_folder(model: str) -> Path:
     if Path(model).is_dir():
         return Path(model)
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", model):
-        raise PretrainedError(
-            f"A model is called owner/name, or by a folder that exists. Received: {model!r}"
-        )
+        raise PretrainedError(f"A model is called owner/name, or by a folder that exists. Received: {model!r}")
     place = Path(os.environ.get("SER_WEIGHTS_DIR") or REPOSITORY / "data" / "weights").expanduser()
     return place / model.replace("/", "--")
 
@@ -173,9 +171,7 @@ def fetch(model: str, *, revision: str | None = None) -> Path:
     if revision not in (None, commit) or not commit:
         commit, digests = _ask_hub(model, revision or "main")
     if not any(name.endswith(".safetensors") for name in digests):
-        pickles = "".join(
-            f" ({name}, sha256 {digest})" for name, digest in digests.items() if name.endswith(".bin")
-        )
+        pickles = "".join(f" ({name}, sha256 {digest})" for name, digest in digests.items() if name.endswith(".bin"))
         raise PretrainedError(
             f"{model} at {commit} has only pickled weights{pickles}, and unpickling runs whatever code the file "
             f"holds; only safetensors are read. Convert them once, in an environment of your own: "
@@ -206,16 +202,12 @@ def _ask_hub(model, revision):
         with urllib.request.urlopen(url, timeout=30) as answer:
             listing = json.load(answer)
     except urllib.error.HTTPError as error:
-        raise PretrainedError(
-            f"{url} answers {error.code}: is {model!r} spelled right, and public?"
-        ) from error
+        raise PretrainedError(f"{url} answers {error.code}: is {model!r} spelled right, and public?") from error
     except OSError as error:
         raise PretrainedError(
             f"{_hub()} cannot be reached ({error}). {OFFLINE.format(place=weights_folder(model))}"
         ) from error
-    wanted = re.compile(
-        r"config\.json|preprocessor_config\.json|model(-\d+-of-\d+)?\.safetensors(\.index\.json)?"
-    )
+    wanted = re.compile(r"config\.json|preprocessor_config\.json|model(-\d+-of-\d+)?\.safetensors(\.index\.json)?")
     files = {
         entry["rfilename"]: (entry.get("lfs") or {}).get("sha256")
         for entry in listing["siblings"]

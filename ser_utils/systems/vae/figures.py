@@ -197,11 +197,7 @@ def traversals(changes: dict[str, np.ndarray], names: Sequence[str], steps: np.n
 
 
 def interpolation(
-    envelopes_db: np.ndarray,
-    centres_hz: np.ndarray,
-    pitch_hz: np.ndarray,
-    shares: np.ndarray,
-    ends: Sequence[str],
+    envelopes_db: np.ndarray, centres_hz: np.ndarray, pitch_hz: np.ndarray, shares: np.ndarray, ends: Sequence[str]
 ) -> Figure:
     """Draw the spectral envelope (left) and the pitch (right) on the way from one emotion to another.
 

@@ -166,9 +166,7 @@ class SupportVectors(layers.Layer):
 
     def build(self, input_shape):
         n_pairs = len(self.first)
-        self.vectors = self.add_weight(
-            shape=(self.n_vectors, input_shape[-1]), trainable=False, name="vectors"
-        )
+        self.vectors = self.add_weight(shape=(self.n_vectors, input_shape[-1]), trainable=False, name="vectors")
         self.duals = self.add_weight(shape=(self.n_vectors, n_pairs), trainable=False, name="duals")
         self.intercepts = self.add_weight(shape=(n_pairs,), trainable=False, name="intercepts")
 

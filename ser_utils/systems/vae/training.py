@@ -11,12 +11,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
 from ser_utils.systems.baselines import classifier_predictions
-from ser_utils.systems.vae.network import (
-    KLWarmUp,
-    VariationalAutoencoder,
-    classifier_inputs,
-    kl_divergence,
-)
+from ser_utils.systems.vae.network import KLWarmUp, VariationalAutoencoder, classifier_inputs, kl_divergence
 from ser_utils.training.fit import Fitted, code_of, fit_or_load
 from ser_utils.workspace import Workspace, content_key
 
@@ -158,9 +153,7 @@ def classify(vaes: list[FoldVae], inputs: str) -> dict[str, Any]:
         start = time.perf_counter()
         svc = SVC().fit(seen[train], vae.rows["emotion"].iloc[train])
         seconds += time.perf_counter() - start + (vae.fitted.seconds if inputs != "features" else 0)
-        tables.append(
-            classifier_predictions(svc, seen[test], vae.rows.iloc[test], vae.rows["emotion"], vae.fold)
-        )
+        tables.append(classifier_predictions(svc, seen[test], vae.rows.iloc[test], vae.rows["emotion"], vae.fold))
     learned_from = {
         kind: {vae.fold["fold"].iloc[0]: vae.fitted.learned_from[kind] for vae in vaes}
         for kind in vaes[0].fitted.learned_from

@@ -18,11 +18,7 @@ def harmonic(f0_hz, seconds=0.1, rate=RATE):
 
 def test_the_best_of_each_emotion_are_ranked_by_score():
     table = analysis.select_prototypes(SCORES, ["anger", "sadness"], top=2)
-    assert table.to_numpy().tolist() == [
-        [5, "anger", 1, 99.0],
-        [0, "anger", 2, 90.0],
-        [2, "sadness", 1, 95.0],
-    ]
+    assert table.to_numpy().tolist() == [[5, "anger", 1, 99.0], [0, "anger", 2, 90.0], [2, "sadness", 1, 95.0]]
 
 
 def test_a_threshold_keeps_all_that_reach_it():
@@ -101,9 +97,7 @@ def pictures(*kinds, seed=0):
 
 def ranked(recordings, emotion="anger"):
     n = len(recordings)
-    table = pd.DataFrame(
-        {"speaker": "03", "emotion": emotion, "rank": range(1, n + 1), "prototype": range(n)}
-    )
+    table = pd.DataFrame({"speaker": "03", "emotion": emotion, "rank": range(1, n + 1), "prototype": range(n)})
     return table.assign(score=100.0 - table["rank"], nearest_utterance_id=list(recordings))
 
 

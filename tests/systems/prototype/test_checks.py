@@ -47,9 +47,7 @@ def test_projection_puts_prototypes_on_segments_and_moves_those_that_are_none(tw
 def test_accuracy_falls_when_a_class_has_lost_its_prototypes(two_clouds):
     classifier, embeddings, labels = two_clouds
     similarity = checks.similarities(classifier, embeddings)
-    shares, scores = checks.removal(
-        similarity, classifier.fc_weights, labels, np.array([1, 0, 3, 2]), steps=4
-    )
+    shares, scores = checks.removal(similarity, classifier.fc_weights, labels, np.array([1, 0, 3, 2]), steps=4)
     np.testing.assert_allclose(shares, [0, 0.25, 0.5, 0.75, 1])
     np.testing.assert_allclose(scores, [1, 1, 1, 0.5, 0.5])
 
@@ -90,10 +88,7 @@ def test_agreement_does_not_depend_on_the_order_of_prototypes(two_clouds):
 
 def test_chance_pairs_prototypes_as_agreement_does():
     rng = np.random.default_rng(0)
-    one, other = (
-        rng.random((30, 20)),
-        rng.random((30, 20)),
-    )  # of no relation; the best pairs are alike all the same
+    one, other = (rng.random((30, 20)), rng.random((30, 20)))  # of no relation; the best pairs are alike all the same
     weights = rng.random((20, 2))
     found = checks.agreement((one, weights), (other, weights), [rng.random((30, 20)) for _ in range(5)])
     assert found["by_chance"] == pytest.approx(found["correlation"], abs=0.06) and found["by_chance"] > 0.2

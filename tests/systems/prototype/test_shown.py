@@ -45,7 +45,5 @@ def test_few_of_the_sounds_shown_first_have_a_twin(folder):
 if __name__ == "__main__":
     for folder in FOLDERS:
         share, recordings = twins_and_recordings(folder)
-        told = (
-            f"{100 * share:.0f} % have a twin, {recordings.min()} to {recordings.max()} recordings an emotion"
-        )
+        told = f"{100 * share:.0f} % have a twin, {recordings.min()} to {recordings.max()} recordings an emotion"
         print(f"{folder.name}: {told}")

@@ -12,24 +12,13 @@ from ser_utils.evaluation.splits import make_all_folds
 from ser_utils.profiles import settings
 from ser_utils.systems.prototype import data as prototype_data
 from ser_utils.systems.prototype import training
-from ser_utils.systems.prototype.data import (
-    PrototypeData,
-    Run,
-    n_prototypes_per_class,
-    open_data,
-    teachers_of,
-)
+from ser_utils.systems.prototype.data import PrototypeData, Run, n_prototypes_per_class, open_data, teachers_of
 from ser_utils.systems.prototype.runs import autoencoder_runs
 from ser_utils.systems.prototype.segments import overlap_share, segment_table, select_segments
 from ser_utils.workspace import Workspace
 
 EMOTIONS = ["anger", "neutral", "sadness"]
-OF_CODER = settings("prototype", "smoke") | {
-    "filters": [4] * 5,
-    "epochs": 1,
-    "most_train": 40,
-    "most_test": 20,
-}
+OF_CODER = settings("prototype", "smoke") | {"filters": [4] * 5, "epochs": 1, "most_train": 40, "most_test": 20}
 OF_CLASSIFIER = settings("prototype_classifier", "smoke") | {"per_class": 2, "epochs": 20}
 
 
@@ -37,10 +26,19 @@ def voice(emotions, texts=4, per_clip=6):
     """An utterance table and a store: each emotion is a bright band at its own height."""
     random = np.random.default_rng(0)
     rows = [
-        dict(utterance_id=f"{emotion}{n}", corpus="made_up", speaker="01", gender="female", sentence=f"t{n % texts}",
-             emotion=emotion, duration_s=0.2, first_row=i * per_clip, n_rows=per_clip)
+        dict(
+            utterance_id=f"{emotion}{n}",
+            corpus="made_up",
+            speaker="01",
+            gender="female",
+            sentence=f"t{n % texts}",
+            emotion=emotion,
+            duration_s=0.2,
+            first_row=i * per_clip,
+            n_rows=per_clip,
+        )
         for i, (emotion, n) in enumerate((emotion, n) for emotion, own in emotions.items() for n in range(own))
-    ]  # fmt: skip
+    ]
     table = pd.DataFrame(rows).assign(pcm_sha256=[f"sha{i}" for i in range(len(rows))])
     array = random.uniform(-80, -60, (len(table) * per_clip, 16, 7)).astype(np.float32)
     for row in table.itertuples():
@@ -58,9 +56,7 @@ def data_of(tmp_path, table, store, protocols=("utterance",), speakers=("01",)):
     people = {f"speaker_{speaker}": [speaker] for speaker in speakers}
     groups = people, {}
     workspace = Workspace("demo", "smoke", 0, tmp_path)
-    return PrototypeData(
-        workspace, table, store, segments, folds, impossible, *groups, OF_CODER, OF_CLASSIFIER
-    )
+    return PrototypeData(workspace, table, store, segments, folds, impossible, *groups, OF_CODER, OF_CLASSIFIER)
 
 
 def run(tmp_path, table, store, protocol="utterance"):
@@ -144,10 +140,7 @@ def test_a_speakers_autoencoder_starts_from_that_of_others(tmp_path):
     unchanged = replace(data, of_coder=OF_CODER | {"learning_rate": 0.0})
     coders = training.fit_coders(unchanged, [run, run.but(shared=0)])
     shared = training.fit_coder(unchanged, Run("shared", "others"))
-    same = [
-        np.array_equal(a, b)
-        for a, b in zip(*(c.model.get_weights() for c in (shared, coders[run])), strict=True)
-    ]
+    same = [np.array_equal(a, b) for a, b in zip(*(c.model.get_weights() for c in (shared, coders[run])), strict=True)]
     assert all(same)
 
 
@@ -155,10 +148,7 @@ def test_the_audit_knows_what_the_shared_autoencoder_heard(tmp_path):
     data = two_voices(tmp_path)
     for protocol in ("paper", "utterance"):
         kinds = data.audit(protocol, ["speaker_01"]).set_index("kind")
-        assert (
-            kinds.loc["encoder fitted on test", "count"] == 0
-            and kinds.loc["encoder fitted on test", "checked"]
-        )
+        assert kinds.loc["encoder fitted on test", "count"] == 0 and kinds.loc["encoder fitted on test", "checked"]
     overheard = replace(data, people=data.people | {"others": ["01", "02"]})
     audit = overheard.audit("utterance", ["speaker_01"]).set_index("kind")
     assert audit.loc["encoder fitted on test", "count"] > 0
@@ -221,23 +211,18 @@ def test_every_test_clip_is_decided_by_as_many_segments():
             assert (few.groupby("utterance_id").size() == there.clip(upper=k)).all()
             assert set(few["row"]) <= set(whole["row"])
     starts = select_segments(segments, folds["utterance"], "test", speakers=["01"], per_clip=3)
-    assert (
-        starts.groupby("utterance_id")["start_ms"].diff().dropna() > 20
-    ).all()  # spread, not the first three
+    assert (starts.groupby("utterance_id")["start_ms"].diff().dropna() > 20).all()  # spread, not the first three
 
 
 @pytest.mark.parametrize("n_speakers", [1, 4])
 def test_folds_are_made_of_what_a_table_knows(n_speakers, tmp_path):
-    ids = [
-        f"s{speaker}{emotion}{n}" for speaker in range(n_speakers) for emotion in EMOTIONS for n in range(5)
-    ]
+    ids = [f"s{speaker}{emotion}{n}" for speaker in range(n_speakers) for emotion in EMOTIONS for n in range(5)]
     table = pd.DataFrame({"utterance_id": ids, "speaker": [name[:2] for name in ids], "pcm_sha256": ids})
     table = table.assign(emotion=[name[2:-1] for name in ids], corpus="mine", gender="", sentence="")
     workspace = Workspace("demo", "smoke", 0, tmp_path)
     workspace.save_table(table.assign(duration_s=0.5, path="", sample_rate_hz=16_000), "utterances")
     store = SimpleNamespace(
-        table=table,
-        rows=lambda: pd.DataFrame({"utterance_id": np.repeat(ids, 3), "row": np.tile(range(3), len(ids))}),
+        table=table, rows=lambda: pd.DataFrame({"utterance_id": np.repeat(ids, 3), "row": np.tile(range(3), len(ids))})
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(prototype_data, "load_store", lambda folder: store)

@@ -57,9 +57,13 @@ def test_width_is_depth_and_the_dense_layer_halves_it(n, halved):
 
 @pytest.mark.parametrize(
     ("n", "widths"),
-    [(3, [8] * 2), (5, [4, 4, 8, 16]), (11, [4] * 3 + [8] * 2 + [16] * 3 + [32] * 2),
-     (18, [4] * 5 + [8] * 4 + [16] * 4 + [32] * 4)],
-)  # fmt: skip
+    [
+        (3, [8] * 2),
+        (5, [4, 4, 8, 16]),
+        (11, [4] * 3 + [8] * 2 + [16] * 3 + [32] * 2),
+        (18, [4] * 5 + [8] * 4 + [16] * 4 + [32] * 4),
+    ],
+)
 def test_every_n_has_its_convolutions_and_a_norm_each(n, widths):
     model = built(n=n)
     assert [layer.filters for layer in model.convolutions] == widths
@@ -99,17 +103,9 @@ def test_a_saved_model_opens_with_equal_outputs(tmp_path):
 def test_a_tiny_batch_is_learned_by_heart():
     model, clips, truth = built(), noise(6, 1300), np.arange(6) % 3
     model.compile(
-        keras.optimizers.Adam(0.01),
-        keras.losses.CategoricalFocalCrossentropy(from_logits=True),
-        jit_compile=False,
+        keras.optimizers.Adam(0.01), keras.losses.CategoricalFocalCrossentropy(from_logits=True), jit_compile=False
     )
-    model.fit(
-        (clips, np.full(6, 1300, "int32")),
-        keras.utils.to_categorical(truth),
-        epochs=60,
-        batch_size=6,
-        verbose=0,
-    )
+    model.fit((clips, np.full(6, 1300, "int32")), keras.utils.to_categorical(truth), epochs=60, batch_size=6, verbose=0)
     assert (np.asarray(model(clips)).argmax(axis=1) == truth).all()
 
 

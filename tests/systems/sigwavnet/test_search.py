@@ -24,11 +24,7 @@ def test_only_paper_searches_the_published_sizes():
 
 @pytest.mark.parametrize("system", sorted(SPACE))
 def test_the_learning_rate_and_weight_decay_searched_are_those_used(system):
-    chosen = settings(system, "smoke") | {
-        "learning_rate": 0.0123,
-        "weight_decay": 0.045,
-        "schedule": "constant",
-    }
+    chosen = settings(system, "smoke") | {"learning_rate": 0.0123, "weight_decay": 0.045, "schedule": "constant"}
     optimizer = build_network(system, 3, chosen).optimizer
     assert np.isclose(float(optimizer.learning_rate.numpy()), 0.0123)
     assert optimizer.weight_decay == 0.045
@@ -59,10 +55,7 @@ def test_the_best_configuration_is_found_again(tmp_path):
 
 @pytest.mark.parametrize(
     ("given", "words"),
-    [
-        ([], r"run notebook 00 first \(make 00 DATASET=demo"),
-        (["--profile", "fast"], "profile must be one of"),
-    ],
+    [([], r"run notebook 00 first \(make 00 DATASET=demo"), (["--profile", "fast"], "profile must be one of")],
 )
 def test_the_command_says_in_a_line_what_is_missing(tmp_path, given, words):
     with pytest.raises(SystemExit, match=words):

@@ -27,14 +27,10 @@ def task(tmp_path, monkeypatch):
         return np.random.default_rng(i).normal(size=900 + 20 * i).astype("float32"), rate
 
     monkeypatch.setattr("ser_utils.features.store.load_audio", load)
-    rows = [
-        (f"{i:02d}", "noise", str(i // 4), f"{i}", ("sadness", "happiness")[i % 2], str(i)) for i in range(16)
-    ]
+    rows = [(f"{i:02d}", "noise", str(i // 4), f"{i}", ("sadness", "happiness")[i % 2], str(i)) for i in range(16)]
     columns = ["utterance_id", "corpus", "speaker", "path", "emotion", "pcm_sha256"]
     table = pd.DataFrame(rows, columns=columns)
-    store = build_store(
-        tmp_path / "store", table, lambda signal, _: signal, key="noise", sample_rate_hz=RATE, jobs=1
-    )
+    store = build_store(tmp_path / "store", table, lambda signal, _: signal, key="noise", sample_rate_hz=RATE, jobs=1)
     role = table["speaker"].map({"2": "validation", "3": "test"}).fillna("train")
     fold = table[["utterance_id"]].assign(start_ms=np.nan, role=role, fold=0)
     chosen = settings("cnn_n_gru", "paper") | SMALL
@@ -43,16 +39,26 @@ def task(tmp_path, monkeypatch):
 
 def test_paper_trains_cnn_n_gru_as_published():
     published = {
-        "n": 18, "channels": 0, "gru_units": 64, "gru_layers": 1, "dropout": 0.0, "gamma": 0.0, "optimizer": "adam",
-        "learning_rate": 1e-3, "weight_decay": 1e-5, "schedule": "step", "decay_epochs": 20, "batch_size": 32,
-        "class_weights": False, "monitor": "val_loss",
-    }  # fmt: skip
+        "n": 18,
+        "channels": 0,
+        "gru_units": 64,
+        "gru_layers": 1,
+        "dropout": 0.0,
+        "gamma": 0.0,
+        "optimizer": "adam",
+        "learning_rate": 1e-3,
+        "weight_decay": 1e-5,
+        "schedule": "step",
+        "decay_epochs": 20,
+        "batch_size": 32,
+        "class_weights": False,
+        "monitor": "val_loss",
+    }
     assert published.items() <= settings("cnn_n_gru", "paper").items()
 
 
 @pytest.mark.parametrize(
-    ("schedule", "rates"),
-    [("step", [1, 1, 0.1, 0.1]), ("constant", [1] * 4), ("cosine", [1, 0.853553, 0.5, 0.146447])],
+    ("schedule", "rates"), [("step", [1, 1, 0.1, 0.1]), ("constant", [1] * 4), ("cosine", [1, 0.853553, 0.5, 0.146447])]
 )
 def test_the_rate_changes_by_the_epoch(schedule, rates):
     chosen = {"learning_rate": 1.0, "schedule": schedule, "decay_epochs": 2, "epochs": 4}
@@ -61,10 +67,7 @@ def test_the_rate_changes_by_the_epoch(schedule, rates):
 
 def test_weight_decay_is_a_gradient_as_in_pytorch():
     chosen = {"optimizer": "sgd", "learning_rate": 0.5, "weight_decay": 0.1, "schedule": "constant"}
-    for optimizer, moved in (
-        ("sgd", 0.5 * 0.1 * 2.0),
-        ("adam", 0.5),
-    ):  # Adam divides the gradient by its size
+    for optimizer, moved in (("sgd", 0.5 * 0.1 * 2.0), ("adam", 0.5)):  # Adam divides the gradient by its size
         weight = keras.Variable([2.0])
         step = recipe.make_optimizer(chosen | {"optimizer": optimizer})
         step.apply([keras.ops.zeros(1)], [weight])

@@ -17,9 +17,18 @@ from ser_utils.systems.speech_transformer.pretrained import load_encoder
 from ser_utils.training.folds import ClipBatches, predict_clips, train_fold
 
 OPTIONS = {
-    "top_layers": 2, "units": 16, "dropout": 0.1, "batch_size": 4, "learning_rate": 3e-3, "top_learning_rate": 1e-3,
-    "decay": 0.5, "epochs": 15, "patience": 15, "tuning_epochs": 2, "tuning_patience": 2,
-}  # fmt: skip
+    "top_layers": 2,
+    "units": 16,
+    "dropout": 0.1,
+    "batch_size": 4,
+    "learning_rate": 3e-3,
+    "top_learning_rate": 1e-3,
+    "decay": 0.5,
+    "epochs": 15,
+    "patience": 15,
+    "tuning_epochs": 2,
+    "tuning_patience": 2,
+}
 RATE = 16_000
 PITCH_HZ = {"anger": 2000, "neutral": 300, "sadness": 900}
 
@@ -40,8 +49,17 @@ def corpus(tmp_path_factory):
                 time = np.arange(int(rng.integers(3000, 6000))) / RATE
                 sound = 0.3 * np.sin(2 * np.pi * pitch * time) + 0.05 * rng.standard_normal(len(time))
                 wavfile.write(folder / f"{name}.wav", RATE, (sound * 32767).astype(np.int16))
-                rows.append({"utterance_id": name, "corpus": "hum", "path": str(folder / f"{name}.wav"), "speaker": speaker,
-                             "emotion": emotion, "duration_s": len(time) / RATE, "pcm_sha256": name})  # fmt: skip
+                rows.append(
+                    {
+                        "utterance_id": name,
+                        "corpus": "hum",
+                        "path": str(folder / f"{name}.wav"),
+                        "speaker": speaker,
+                        "emotion": emotion,
+                        "duration_s": len(time) / RATE,
+                        "pcm_sha256": name,
+                    }
+                )
     return pd.DataFrame(rows)
 
 
@@ -59,9 +77,7 @@ def folds(corpus):
 
 
 def train_head(embedded, head, folds, options, folder):
-    task = embeddings.HeadTask(
-        "head", head, embedded.store.folder, folds, options, folder, embeddings=embedded
-    )
+    task = embeddings.HeadTask("head", head, embedded.store.folder, folds, options, folder, embeddings=embedded)
     return train_fold(task)
 
 
@@ -81,8 +97,12 @@ def test_rows_are_the_encoders_states(corpus, encoder, embedded):
     np.testing.assert_allclose(rows[n:, 0], states[-3], atol=1e-4)
     np.testing.assert_allclose(rows[n:, 1], states[-1], atol=1e-4)
     assert {head: embedded.clips(head)[0].shape[1] for head in HEADS} == {
-        "pooled": 64, "layer_weighting": 64 * n, "cnn": 32, "rnn": 32, "fine_tuned": 32
-    }  # fmt: skip
+        "pooled": 64,
+        "layer_weighting": 64 * n,
+        "cnn": 32,
+        "rnn": 32,
+        "fine_tuned": 32,
+    }
 
 
 def test_a_corpus_is_embedded_once(corpus, encoder, embedded, monkeypatch):
@@ -151,9 +171,7 @@ def test_fine_tuning_changes_exactly_the_layers_it_says(corpus, encoder, embedde
         name.rsplit(".attention")[0].rsplit(".feed_forward")[0].removesuffix(".weight").removesuffix(".bias")
         for name in changed
     }
-    assert {part.removesuffix(".layer_norm").removesuffix(".final_layer_norm") for part in parts} - said <= {
-        "encoder"
-    }
+    assert {part.removesuffix(".layer_norm").removesuffix(".final_layer_norm") for part in parts} - said <= {"encoder"}
     assert said - {"encoder.layer_norm"} <= {
         part.removesuffix(".layer_norm").removesuffix(".final_layer_norm") for part in parts
     }

@@ -18,13 +18,7 @@ from ser_utils.systems.speech_transformer.encoder import (
 
 # The last two hold what the project's own checks add: batch norm before the position convolution with an odd
 # kernel and no norm before the projection, and MMS adapters (random weights, Transformers 5.23 on PyTorch).
-FOLDERS = (
-    "wav2vec2_group",
-    "wav2vec2_layer_stable",
-    "hubert_group",
-    "hubert_batch_norm",
-    "wav2vec2_adapters",
-)
+FOLDERS = ("wav2vec2_group", "wav2vec2_layer_stable", "hubert_group", "hubert_batch_norm", "wav2vec2_adapters")
 
 
 @pytest.fixture(scope="module")
@@ -92,9 +86,7 @@ def checkpoint(golden, tmp_path):
 def same_as(folder, golden):
     values, _ = reference(golden, "wav2vec2_group")
     encoder = load_speech_transformer(folder)
-    np.testing.assert_allclose(
-        numpy(encoder(values["waveform"][:1])), values["hidden_states_single"], atol=1e-4
-    )
+    np.testing.assert_allclose(numpy(encoder(values["waveform"][:1])), values["hidden_states_single"], atol=1e-4)
     return encoder
 
 
@@ -115,8 +107,11 @@ def test_prefix_older_weight_norm_names_and_heads_are_read(checkpoint, golden):
     rewrite(as_published)
     encoder = same_as(folder, golden)
     assert sorted(encoder.ignored) == [
-        "feature_extractor.bias", "lm_head.weight", "quantizer.codevectors", "wav2vec2.masked_spec_embed"
-    ]  # fmt: skip
+        "feature_extractor.bias",
+        "lm_head.weight",
+        "quantizer.codevectors",
+        "wav2vec2.masked_spec_embed",
+    ]
 
 
 def test_numbered_parts_are_read(checkpoint, golden):
@@ -169,7 +164,7 @@ def without(name):
             r"mis-shaped: feature_projection\.projection\.bias \(7,\), wanted \(32,\)",
         ),
     ],
-)  # fmt: skip
+)
 def test_wrong_tensors_are_named(checkpoint, change, words):
     folder, rewrite = checkpoint
     rewrite(change)
@@ -180,9 +175,7 @@ def test_wrong_tensors_are_named(checkpoint, change, words):
 def test_pickled_weights_are_refused_with_what_to_do(checkpoint):
     folder, _ = checkpoint
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
-    with pytest.raises(
-        CheckpointError, match=r"pytorch_model\.bin.*runs whatever code.*uv run .*save_pretrained"
-    ):
+    with pytest.raises(CheckpointError, match=r"pytorch_model\.bin.*runs whatever code.*uv run .*save_pretrained"):
         load_speech_transformer(folder)
 
 
@@ -195,7 +188,7 @@ def test_pickled_weights_are_refused_with_what_to_do(checkpoint):
         (lambda folder: (folder / "model.safetensors").unlink(), "lacks model.safetensors"),
         (lambda folder: (folder / "model.safetensors").write_bytes(b"x" * 100), "no readable safetensors"),
     ],
-)  # fmt: skip
+)
 def test_damaged_folders_are_told(checkpoint, damage, words):
     folder, _ = checkpoint
     damage(folder)
@@ -208,13 +201,20 @@ def test_damaged_folders_are_told(checkpoint, damage, words):
     [  # of the published checkpoints, less the mask vector and weight norm's lengths
         ({}, 94_371_712 - 768 - 128),
         (
-            {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096,
-             "feat_extract_norm": "layer", "conv_bias": True, "do_stable_layer_norm": True},
+            {
+                "hidden_size": 1024,
+                "num_hidden_layers": 24,
+                "num_attention_heads": 16,
+                "intermediate_size": 4096,
+                "feat_extract_norm": "layer",
+                "conv_bias": True,
+                "do_stable_layer_norm": True,
+            },
             315_438_720 - 1024 - 128,
         ),
     ],
     ids=["base", "large"],
-)  # fmt: skip
+)
 @pytest.mark.slow
 def test_sizes_are_the_published_ones(size, parameters):
     model = SpeechTransformer(Architecture(**size))

@@ -34,12 +34,8 @@ def hub(golden, tmp_path, monkeypatch):
             listing = self.path.startswith("/api/models/someone/tiny-wav2vec2/revision/")
             name = self.path.rsplit("/", 1)[-1]
             if listing:
-                body = json.dumps(
-                    {"sha": COMMIT, "siblings": [entry(file) for file in served.iterdir()]}
-                ).encode()
-            elif (
-                self.path.startswith(f"/someone/tiny-wav2vec2/resolve/{COMMIT}/") and (served / name).exists()
-            ):
+                body = json.dumps({"sha": COMMIT, "siblings": [entry(file) for file in served.iterdir()]}).encode()
+            elif self.path.startswith(f"/someone/tiny-wav2vec2/resolve/{COMMIT}/") and (served / name).exists():
                 body = (served / name).read_bytes()
             else:
                 return self.send_error(404)

@@ -103,9 +103,7 @@ def test_a_heavy_kl_collapses_the_posterior_and_active_units_tell(plane):
 def test_warm_up_raises_the_weight_to_beta(plane):
     model, x = build(beta=0.8), plane[0][:32]
     weights = []
-    watch = keras.callbacks.LambdaCallback(
-        on_epoch_end=lambda *_: weights.append(float(numbers(model.kl_weight)))
-    )
+    watch = keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: weights.append(float(numbers(model.kl_weight))))
     history = model.fit(x, x, epochs=6, verbose=0, callbacks=[KLWarmUp(4), watch]).history
     np.testing.assert_allclose(weights, [0.2, 0.4, 0.6, 0.8, 0.8, 0.8], rtol=1e-6)
     by_hand = np.array(history["reconstruction"]) + np.array(weights) * history["kl"]
@@ -116,11 +114,20 @@ def test_saved_model_gives_equal_outputs_and_the_same_seed_the_same_model(plane,
     x = plane[0]
     runs = [
         fit_or_load(
-            tmp_path / f"{name}.keras", build, (x[:200], x[:200]), key=name, seed=3, epochs=3, patience=2,
-            validation=(x[200:], x[200:]), monitor="val_objective", batch_size=32, callbacks=[KLWarmUp(2)],
+            tmp_path / f"{name}.keras",
+            build,
+            (x[:200], x[:200]),
+            key=name,
+            seed=3,
+            epochs=3,
+            patience=2,
+            validation=(x[200:], x[200:]),
+            monitor="val_objective",
+            batch_size=32,
+            callbacks=[KLWarmUp(2)],
         ).model.predict(x, verbose=0)
         for name in "ab"
-    ]  # fmt: skip
+    ]
     loaded = keras.saving.load_model(tmp_path / "a.keras").predict(x, verbose=0)
     for name, value in runs[0].items():
         np.testing.assert_array_equal(value, runs[1][name])
