@@ -173,12 +173,8 @@ def by_class(summary):
 
 # %%
 figure = explanations.class_means(by_class(attribution.mean_map), row_labels=axis_of)
-style.save_figure(
-    workspace,
-    figure,
-    "09_class_means",
-    "Integrated gradients of log-mel and MFCC networks, mean over recordings of an emotion, speakers never heard.",
-)
+caption = "Integrated gradients of log-mel and MFCC networks, mean over recordings of an emotion, speakers never heard."
+style.save_figure(workspace, figure, "09_class_means", caption)
 plt.show()
 
 # %%
@@ -242,12 +238,8 @@ sounds, frame_rate = parts_of(network.clips[0], of_clips[0]["integrated_gradient
 powers = {what: librosa.feature.melspectrogram(y=sound, sr=frame_rate, **grid) for what, sound in sounds.items()}
 levels = {what: librosa.power_to_db(power, ref=powers["whole"].max()) for what, power in powers.items()}
 figure = explanations.part_and_rest_levels(levels, frame_rate, hop_length=grid["hop_length"])
-style.save_figure(
-    workspace,
-    figure,
-    "09_part_and_rest",
-    "A recording, the fifth of it that integrated gradients point at, and the rest.",
-)
+caption = "A recording, the fifth of it that integrated gradients point at, and the rest."
+style.save_figure(workspace, figure, "09_part_and_rest", caption)
 plt.show()
 for what, sound in sounds.items():
     print(what)

@@ -80,12 +80,8 @@ decoded = first.coder.decode(first.classifier.prototypes[best["prototype"]])
 real = np.stack([segments.of(row.nearest_utterance_id)[row.place] for row in best.itertuples()])
 titles = [f"{row.emotion}\n{row.score:.0f} %, {row.nearest_similarity:.2f} alike" for row in best.itertuples()]
 figure = explanations.neighbours(decoded, real, titles, rate)
-style.save_figure(
-    workspace,
-    figure,
-    "10_prototype_neighbours",
-    f"The strongest prototype of each emotion, {shown}, decoded, and the real segment nearest to it.",
-)
+caption = f"The strongest prototype of each emotion, {shown}, decoded, and the real segment nearest to it."
+style.save_figure(workspace, figure, "10_prototype_neighbours", caption)
 plt.show()
 
 # %% [markdown]
@@ -122,12 +118,8 @@ of_prototypes.round(3)
 # %%
 curves = {name: prototypes.removals(model, seed=seed) for name, model in opened.items()}
 figure = explanations.prototype_removal(curves, chance=1 / utterances["emotion"].nunique())
-style.save_figure(
-    workspace,
-    figure,
-    "10_prototype_removal",
-    "UAR on held-out segments as prototypes are removed, by score and at random; dotted: chance.",
-)
+caption = "UAR on held-out segments as prototypes are removed, by score and at random; dotted: chance."
+style.save_figure(workspace, figure, "10_prototype_removal", caption)
 plt.show()
 areas = {name: {f"area_{order}": np.mean(uar) for order, (_, uar) in orders.items()} for name, orders in curves.items()}
 of_prototypes = of_prototypes.join(pd.DataFrame(areas).T)
@@ -176,12 +168,8 @@ planted_maps, _ = attribution.all_maps([planted], seed=seed)
 clip = planted.clips[0]
 pictures = {method: values[0] for method, values in planted_maps[0][0].items() if method != "random"}
 figure = explanations.maps_over(clip.x[0], pictures, region=region_of(clip.utterance, clip.x.shape[1]))
-style.save_figure(
-    workspace,
-    figure,
-    "10_planted_maps",
-    "One planted recording and what each method says of it; the cue that decides is outlined.",
-)
+caption = "One planted recording and what each method says of it; the cue that decides is outlined."
+style.save_figure(workspace, figure, "10_planted_maps", caption)
 plt.show()
 
 # %% [markdown]
@@ -191,12 +179,8 @@ plt.show()
 # %%
 found = faithfulness.summarise_cues(faithfulness.found_cues([planted], planted_maps, region_of), **bootstrap)
 figure = explanations.score_bars(found, "localisation", "low", "high", chance=0.5, label="localisation (ROC AUC)")
-style.save_figure(
-    workspace,
-    figure,
-    "10_localisation",
-    f"How well each method finds the planted cue, {len(planted.clips)} held-out recordings; bars: 95 %.",
-)
+caption = f"How well each method finds the planted cue, {len(planted.clips)} held-out recordings; bars: 95 %."
+style.save_figure(workspace, figure, "10_localisation", caption)
 plt.show()
 found.sort_values("localisation", ascending=False).round(3)
 
@@ -234,12 +218,8 @@ likeness = pd.concat(
 )
 for value, title in (("spearman", "rank correlation"), ("ssim", "SSIM")):
     figure = explanations.cascade(likeness[likeness["model"] != explained.WAVEFORM], value=value)
-    style.save_figure(
-        workspace,
-        figure,
-        f"10_randomised_{value}",
-        f"Likeness ({title}) of maps to the trained network's as layers are shuffled.",
-    )
+    caption = f"Likeness ({title}) of maps to the trained network's as layers are shuffled."
+    style.save_figure(workspace, figure, f"10_randomised_{value}", caption)
     plt.show()
 
 # %% [markdown]
@@ -304,12 +284,8 @@ stable.groupby(["method", "model"], sort=False)[["stability", "null"]].mean().un
 removed = faithfulness.removals_of(networks, maps)
 for kind in ("deletion", "insertion"):
     figure = explanations.removal_curves(removed[removed["fill"] == "absence"], kind)
-    style.save_figure(
-        workspace,
-        figure,
-        f"10_{kind}",
-        f"Score of the class under {kind}, most important points first; absence fills; mean over recordings.",
-    )
+    caption = f"Score of the class under {kind}, most important points first; absence fills; mean over recordings."
+    style.save_figure(workspace, figure, f"10_{kind}", caption)
     plt.show()
 
 # %%
