@@ -7,6 +7,7 @@ The methods are written in plain Keras because today's libraries need something 
 Keras below 3, xplique TensorFlow up to 2.20, innvestigate TensorFlow below 2.15.
 """
 
+import functools
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -73,14 +74,19 @@ class Subject:
         """What the model wants beside x (1, ...)."""
         return []
 
+    @functools.cached_property
+    def network(self) -> Callable[[Any], Any]:
+        """The model as a function of its inputs."""
+        return functools.partial(self.model, training=False)
+
     def score(self, label: int, x: np.ndarray) -> Score:
         """`class_score` of one class for inputs as long as x (1, ...)."""
-        return class_score(self.model, label, *self.others(x), log_probabilities=self.log_probabilities)
+        return class_score(self.network, label, *self.others(x), log_probabilities=self.log_probabilities)
 
     def predict(self, x: np.ndarray) -> np.ndarray:
         """Probabilities (n_classes,) of one input (1, ...)."""
         others = self.others(x)
-        p = ops.convert_to_numpy(self.model([x, *others] if others else x, training=False))
+        p = ops.convert_to_numpy(self.network([x, *others] if others else x))
         return np.exp(p[0]) if self.log_probabilities else p[0]
 
     def absence(self, x: np.ndarray) -> np.ndarray:
@@ -135,6 +141,15 @@ class WaveformSubject(Subject):
     """A network of samples (batch, n_samples) that gives logarithms of probabilities."""
 
     log_probabilities = True
+
+    @functools.cached_property
+    def network(self):
+        """The model, compiled once for clips of any length: TensorFlow is slow at a recurrence that is not."""
+        if keras.backend.backend() != "tensorflow":
+            return super().network
+        import tensorflow as tf
+
+        return tf.function(super().network, input_signature=[tf.TensorSpec((None, None), "float32")])
 
     def _at_level(self, filled, x):
         return filled * (np.std(x) / max(np.std(filled), EPSILON))
@@ -303,7 +318,7 @@ def load_maps(folder: Path, networks: Sequence[Explained]) -> list[list[Maps]]:
     return maps
 
 
-def class_score(model: keras.Model, label: int, *others: Any, log_probabilities: bool = False) -> Score:
+def class_score(model: Callable[[Any], Any], label: int, *others: Any, log_probabilities: bool = False) -> Score:
     """Make a score: how sure a model is of one class, as the log-odds of its probability.
 
     Log-odds do not saturate where the probability is near one. What is left for the other classes is summed, since
@@ -322,7 +337,7 @@ def class_score(model: keras.Model, label: int, *others: Any, log_probabilities:
 
     def score(x):
         fixed = [ops.repeat(ops.convert_to_tensor(other)[:1], ops.shape(x)[0], axis=0) for other in others]
-        p = model([x, *fixed] if others else x, training=False)
+        p = model([x, *fixed] if others else x)
         p = ops.maximum(ops.exp(p) if log_probabilities else p, SMALLEST)
         rest = ops.sum(p[:, :label], axis=1) + ops.sum(p[:, label + 1 :], axis=1)
         return ops.log(p[:, label]) - ops.log(rest)
@@ -473,16 +488,23 @@ def grad_cam(model: keras.Model, layer: str, label: int, x: np.ndarray, *others:
 
     Source: Selvaraju et al. 2017.
     """
-    weights, model = model.get_weights(), keras.models.clone_model(model)
-    model.set_weights(weights)  # a copy: where Keras cuts a graph, it leaves nodes behind in the layers
-    outputs = _as_list(model.get_layer(layer).output)
-    cut = [*outputs, *_beside(model, outputs)]
+    copy, before, after = _cut(model, layer)
+    copy.set_weights(model.get_weights())
     inputs = [ops.convert_to_tensor(values) for values in (x, *others)]
-    reached = _as_list(keras.Model(model.inputs, cut)(inputs if others else inputs[0]))
+    reached = _as_list(before(inputs if others else inputs[0]))
     activation = ops.convert_to_numpy(reached[0])
-    slope = gradient(class_score(keras.Model(cut, model.output), label, *reached[1:]), activation)
+    slope = gradient(class_score(after, label, *reached[1:]), activation)
     channels = slope.mean(axis=tuple(range(1, activation.ndim - 1)), keepdims=True)
     return np.maximum((channels * activation).sum(axis=-1), 0)
+
+
+@functools.lru_cache(maxsize=1)
+def _cut(model, layer):
+    """A copy of a model, and the copy's two parts: up to the output of a layer, and from there."""
+    copy = keras.models.clone_model(model)  # where Keras cuts a graph, it leaves nodes behind in the layers
+    outputs = _as_list(copy.get_layer(layer).output)
+    cut = [*outputs, *_beside(copy, outputs)]
+    return copy, keras.Model(copy.inputs, cut), keras.Model(cut, copy.output)
 
 
 def _as_list(tensors):
