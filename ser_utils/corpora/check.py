@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ser_utils.corpora.loading import CorpusError, CorpusReport, inspect_parts
+from ser_utils.corpora.loading import CorpusError, CorpusReport, find_shared_people, inspect_parts
 from ser_utils.corpora.recordings import describe_remarks
 from ser_utils.workspace import REPOSITORY, Workspace
 
@@ -282,8 +282,13 @@ def _check_between(reports):
     parts = [(report.corpora[0].name, report.files) for report in reports]
     files = pd.concat([part.assign(path=name + "/" + part["path"], corpus=name) for name, part in parts])
     shared = files.groupby("pcm_sha256")["corpus"].transform("nunique") > 1
+    refused = find_shared_people(reports)
     return CorpusCheck(
-        "Between them", duplicated=find_duplicates(files[shared]), warnings=_find_loudness_by_corpus(files)
+        "Between them",
+        verdict="cannot be used together" if refused else "",
+        usable=not refused,
+        duplicated=find_duplicates(files[shared]),
+        warnings=refused + _find_loudness_by_corpus(files),
     )
 
 

@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -327,7 +328,8 @@ def _join(reports, labels):
             f"Each corpus may be there once, under a name of its own. Received: {'+'.join(names)}. "
             f"Two tables of one name need two names."
         )
-    _refuse_shared(reports)
+    if shared := find_shared_people(reports):
+        raise CorpusError(shared[0])
     named = list(zip(names, reports, strict=True))
     tables = [_named_after(name, report.table) for name, report in named]
     table = pd.concat(tables).sort_values("utterance_id", ignore_index=True)
@@ -361,25 +363,26 @@ def _join(reports, labels):
     )
 
 
-def _refuse_shared(reports):
-    """Raise CorpusError if a person of the reader's own, or a recording, is in two parts: it would become two."""
-    seen, heard = {}, {}
+def find_shared_people(reports: Sequence[CorpusReport]) -> list[str]:
+    """Find people of the reader's own, or their recordings, who are in two parts and would become two; in sentences."""
+    seen, heard, said = {}, {}, []
     for report in reports:
         corpus = report.corpora[0]
         for speaker in corpus.speakers if corpus.is_own else ():
             other, spelling = seen.setdefault(speaker_key(speaker), (corpus, speaker))
             if other is not corpus and speaker != UNKNOWN:
-                raise CorpusError(
+                said.append(
                     f"{other.title} and {corpus.title} both have a speaker {spelling!r} ({speaker!r}). If that is one "
                     f"person, put all rows into one table; if not, give the two people different ids."
                 )
         for samples, path in report.table[["pcm_sha256", "path"]].to_numpy():
             other, first = heard.setdefault(samples, (corpus, path))
             if other is not corpus and (other.is_own or corpus.is_own):
-                raise CorpusError(
+                said.append(
                     f"{other.title} and {corpus.title} share a recording, whose speaker would count as two people: "
                     f"{first} and {path}."
                 )
+    return said
 
 
 def _named_after(corpus, table):

@@ -181,6 +181,17 @@ def test_corpora_that_differ_in_loudness_are_told_apart(tmp_path):
     assert "Loudness tells the corpora apart" in between.warnings[0]
 
 
+def test_two_tables_that_name_the_same_people_are_not_called_usable(tmp_path, capsys):
+    for i in range(4):
+        soundfile.write(tmp_path / f"{i}.wav", np.random.default_rng(i).normal(0, 0.1, 16_000), 16_000)
+    (tmp_path / "train.csv").write_text("path,speaker,emotion\n0.wav,11,sad\n1.wav,11,angry\n")
+    (tmp_path / "test.csv").write_text("path,speaker,emotion\n2.wav,011,sad\n3.wav,12,angry\n")
+    assert main([f"{tmp_path}/train.csv+{tmp_path}/test.csv", "--data-dir", str(tmp_path)]) == 1
+    said = capsys.readouterr().out
+    assert "cannot be used together" in said
+    assert "train.csv and test.csv both have a speaker '11' ('011')" in said
+
+
 def test_a_corpus_is_looked_over_for_what_could_fool_a_model(tmp_path):
     for seed, name in enumerate(["DC_a04", "DC_a05", "DC_d01", "JE_a04", "JE_a06", "JE_h01"]):
         record(tmp_path / "savee" / f"{name}.wav", seed)
