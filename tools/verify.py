@@ -310,6 +310,9 @@ def rescore(workspace: Workspace) -> list[str]:
     apart = sorted({path.stem for path in folder.glob("*.csv")} - set(tables) - {"scores"})
     print("Made again:", *sorted(["scores", *tables]))
     print("By checksum alone, since they need the recordings: provenance", *apart)
+    if older := outdated_figures(workspace):
+        again = f"`python -m tools.verify figures --dataset {workspace.dataset}` lists them"
+        print(f"Pictures of another run or of older code: {len(older)}; {again}.")
     return wrong
 
 
