@@ -82,6 +82,32 @@ def falls(table: pd.DataFrame) -> Figure:
     return figure
 
 
+def known_clips(curve: pd.DataFrame) -> Figure:
+    """Draw UAR against the number of unlabelled clips known of a new speaker.
+
+    Parameters
+    ----------
+    curve : as `known_clips.adaptation_curve` gives it; bands and bars are 95 % intervals over speakers and draws
+    """
+    numbers = sorted(set(curve["n_known"]))
+    figure, axes = plt.subplots(figsize=(5.2, 3.4))
+    styles = {"random": ("o", "C0"), "neutral": ("s", "C7"), "lopsided": ("v", "C3"), "all": ("D", "C0")}
+    for known, rows in curve.groupby("known"):
+        marker, colour = styles[known]
+        places = [numbers.index(n) for n in rows["n_known"]]
+        axes.plot(places, rows["uar"], marker=marker, color=colour, label=known)
+        if known == "random":
+            axes.fill_between(places, rows["uar_low"], rows["uar_high"], color=colour, alpha=0.15, linewidth=0)
+        else:
+            axes.vlines(places, rows["uar_low"], rows["uar_high"], color=colour, linewidth=0.8, alpha=0.6)
+    without = curve.loc[curve["n_known"] == 0, "uar"].max()
+    axes.axhline(without, color="0.5", linestyle=":", linewidth=1)
+    axes.set_xticks(range(len(numbers)), numbers)
+    axes.set(xlabel="unlabelled clips known of the new speaker", ylabel="UAR on new speakers")
+    axes.legend(title="what they express", fontsize=8, title_fontsize=8)
+    return figure
+
+
 def calibration(tables: Mapping[str, pd.DataFrame], *, columns: int = 4) -> Figure:
     """Draw how often each system is right against how sure it is.
 

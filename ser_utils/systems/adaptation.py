@@ -5,10 +5,13 @@ Nothing here sees an emotion. A model that uses it knows clips of the tested spe
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-PRIOR_CLIPS = 10  # that the usual spread within a speaker counts as much as
+PRIOR_CLIPS = 5  # that the usual spread within a speaker counts as much as
+LEAST_BETWEEN = 0.25  # of the variance within: speakers are taken to differ at least so much in everything
+DRAWS = 2  # of the clips that are known of each training speaker
 
 
 @dataclass(frozen=True)
@@ -19,7 +22,7 @@ class Population:
     ----------
     mean : (n_features,), over speakers' means
     within : (n_features,), variance within a speaker, mean over speakers
-    between : (n_features,), variance of the speakers' true means; 0 where they do not differ more than by chance
+    between : (n_features,), variance of the speakers' true means, at least LEAST_BETWEEN of `within`
     """
 
     mean: np.ndarray
@@ -41,7 +44,7 @@ def learn_population(features: np.ndarray, speakers: Sequence[str]) -> Populatio
     within = variances.mean(axis=0)
     # a constant has no scale: it is left as it is
     within = np.where(within > 1e-12 * np.maximum(1, means.mean(axis=0) ** 2), within, 1)
-    return Population(means.mean(axis=0), within, np.maximum(means.var(axis=0) - chance, 0))
+    return Population(means.mean(axis=0), within, np.maximum(means.var(axis=0) - chance, LEAST_BETWEEN * within))
 
 
 def adapt(features: np.ndarray, known: np.ndarray, population: Population) -> np.ndarray:
@@ -68,6 +71,54 @@ def adapt(features: np.ndarray, known: np.ndarray, population: Population) -> np
     mean = population.mean + trust * (known.mean(axis=0) - population.mean)
     squares = PRIOR_CLIPS * population.within + ((known - mean) ** 2).sum(axis=0)
     return (features - mean) / np.sqrt(squares / (PRIOR_CLIPS + n_known))
+
+
+@dataclass(frozen=True)
+class SpeakerModel:
+    """A classifier of features as they look when some clips of the speaker are known.
+
+    Parameters
+    ----------
+    classifier : of scikit-learn, fitted
+    population : of the training speakers
+    """
+
+    classifier: Any
+    population: Population
+
+    def adapted(self, features: np.ndarray, known: np.ndarray) -> np.ndarray:
+        """What the classifier is given for one speaker's features; see `adapt`."""
+        return adapt(features, known, self.population)
+
+
+def fit_for_known(
+    classifier: Any,
+    features: np.ndarray,
+    speakers: Sequence[str],
+    emotions: Sequence[str],
+    n_known: int | None,
+    *,
+    seed: int = 0,
+) -> SpeakerModel:
+    """Fit a classifier for speakers of whom so many clips are known.
+
+    Every training speaker is put on the scale that so many clips, drawn at random, give: a classifier that has only seen
+    voices known through and through would take the rest of a voice for an emotion.
+
+    Parameters
+    ----------
+    classifier : of scikit-learn, not fitted
+    features : (n_clips, n_features); speakers, emotions : (n_clips,), of the training part
+    n_known : clips known of each speaker; None is all
+    """
+    population, rng, emotions = learn_population(features, speakers), np.random.default_rng(seed), np.asarray(emotions)
+    rows, labels = [], []
+    for members in _clips_of(speakers).values():
+        for _ in range(DRAWS if n_known else 1):
+            known = members if n_known is None else rng.permutation(members)[:n_known]
+            rows.append(adapt(features[members], features[known], population))
+            labels.append(emotions[members])
+    return SpeakerModel(classifier.fit(np.concatenate(rows), np.concatenate(labels)), population)
 
 
 def standardise_by_speaker(features: np.ndarray, speakers: Sequence[str]) -> np.ndarray:
