@@ -2,7 +2,7 @@
 # jupyter:
 #   graph:
 #     reads: ["02", "04", "05", "06", "07", "08"]
-#     settings: [comparison]
+#     settings: [comparison, ensemble]
 #     files: [published, systems]
 # ---
 
@@ -23,13 +23,16 @@
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from IPython.display import display
 
 from ser_utils.evaluation import figures as comparison
 from ser_utils.evaluation import metrics, results
-from ser_utils.evaluation.splits import make_folds
+from ser_utils.evaluation.splits import default_folds, make_folds
+from ser_utils.features.audio import load_audio
+from ser_utils.features.utterance import RATE_HZ, describe_utterance
 from ser_utils.figures import networks, style
 from ser_utils.profiles import settings, settings_table
-from ser_utils.systems import baselines, known_clips
+from ser_utils.systems import baselines, ensemble, known_clips, ready
 from ser_utils.workspace import Workspace, read_json
 from tools import verify
 
@@ -81,6 +84,21 @@ print("openSMILE is not installed: without", *left_out) if left_out else print(b
 is_several = len(utterances[["corpus", "speaker"]].drop_duplicates()) > 1
 for model in (f"{name}_adapted" for name in chosen["adapted_models"] if is_several and name in models):
     baselines.evaluate(workspace, utterances, model, "speaker")
+
+# %% [markdown]
+# ## All of them together
+#
+# The system `ensemble` is the mean of what several systems say: members are named in its toml, with equal weights, and the
+# same ones in both conditions. `new_speaker` knows nothing of a new speaker; in `adapted`, the members that can do so know
+# a speaker's unlabelled clips. The mean of several answers is less sure than each, so it is raised to a power that fits the
+# clips of other folds' speakers, which changes no answer. What leaks into a member leaks into the ensemble.
+
+# %%
+if is_several:
+    named, way = settings("ensemble", profile), default_folds(utterances, "speaker")
+    for model, names in named.items():
+        members, absent = ensemble.evaluate(workspace, utterances, model, names, "speaker", way)
+        print(f"{model}: {len(members)} members; not run: {', '.join(absent) or 'none'}")
 
 # %% [markdown]
 # ## The leaderboard
@@ -335,6 +353,17 @@ print(f"All {wrong.shape[1]} wrong on {wrong.all(axis=1).mean():.1%} of clips; {
 tables["11_hardest"].head(10)
 
 # %% [markdown]
+# The ensemble's own members, under the same protocol: how much their errors have in common, and how often the answer is right
+# where so many of them gave it.
+
+# %%
+together = decided.get("ensemble · new speaker")
+if together is not None:
+    members, _ = ensemble.find_members(workspace, named["new_speaker"], "speaker", way)
+    display(results.failing_together(results.errors(members | {"together": together})).round(2))
+    display(ensemble.agreement(members, together).round(3))
+
+# %% [markdown]
 # ## Beside what was published
 #
 # The same model under the same kind of split, in our profile. `agree` says whether classes, clips tested, folds, size of
@@ -359,6 +388,21 @@ published.round(3)
 # %%
 seeds = tables["11_seeds"]
 seeds.round(3) if len(seeds) else print("Only one seed so far: make reproduce SEED=1 adds another.")
+
+# %% [markdown]
+# ## A model to use at once
+#
+# The 288 numbers and one logistic regression for each number of known clips make a model of some ten kilobytes. It needs no
+# network and no openSMILE. `make predict FILE=my.wav` asks it; `FILES=folder` shows it other recordings of the same voice.
+# It ships where the licence of the corpus lets models be shared.
+
+# %%
+if is_several:
+    names = list(describe_utterance(*load_audio(utterances["path"].iloc[0], RATE_HZ)))
+    model = ready.learn_model(utterances, features["voice"], names, dataset, seed)
+    path = ready.save_model(model, ready.model_folder(workspace))
+    print(path.name, f"{path.with_suffix('.npz').stat().st_size / 1000:.0f} kB")
+    display(pd.DataFrame(model.facts["tested"]).query("known == 'random'").drop(columns="known").round(3))
 
 # %% [markdown]
 # ## Saved
