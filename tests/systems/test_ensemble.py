@@ -127,7 +127,7 @@ def test_one_member_is_no_ensemble(workspace, table):
 
 
 def test_it_is_right_the_more_often_the_more_members_agree(table, folds):
-    members = {f"vae-{i}": guess(table, folds, i) for i in range(4)}
+    members = {f"vae-{i}": guess(table, folds, i, skill=0.8) for i in range(4)}
     together = ensemble.mean_probabilities(members)
     agreeing = ensemble.agreement(members, together)
     assert agreeing["n_utterances"].sum() == len(together)
