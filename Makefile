@@ -7,6 +7,7 @@ ENGINE ?= $(or $(SER_ENGINE),local)
 ROOT ?=
 MODEL ?= facebook/hubert-base-ls960
 FILE ?=
+FILES ?=
 # the notebooks' own parameters
 SPEAKERS ?=
 DENOISE ?=
@@ -145,8 +146,9 @@ check-data: setup ## what is there of a corpus, and what is wrong with it
 weights: setup ## get a published speech encoder: make weights MODEL=facebook/hubert-base-ls960
 	@$(BIN)/python -m ser_utils.systems.speech_transformer.pretrained $(call quoted,MODEL)
 
-predict: setup ## emotion probabilities of a recording: make predict FILE=my.wav
-	@$(BIN)/python -m ser_utils.predict $(call quoted,FILE) $(WHICH)
+# no DATASET asks the model that ships
+predict: setup ## emotion probabilities of a recording: make predict FILE=my.wav; FILES=folder has others of the same voice
+	@$(BIN)/python -m ser_utils.answer $(call quoted,FILE) --files $(call quoted,FILES) $(if $(filter file,$(origin DATASET)),$(subst --dataset 'demo',,$(WHICH)),$(WHICH))
 
 search: setup ## hyperparameter search with Ray Tune and ASHA (optional packages)
 	@$(BIN)/python -m ser_utils.systems.sigwavnet.search $(WHICH)

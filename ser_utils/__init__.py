@@ -1,5 +1,6 @@
 """The helper package of the notebooks. A room is a folder; imports run down only:
 
+answer
 predict
 systems
 evaluation explanation

@@ -27,7 +27,7 @@ class Dataset:
         self.costs, self.speakers = self._table(folder, "costs"), self._table(folder, "11_speakers")
         self.seeds, self.fall = self._table(folder, "11_seeds"), self._table(folder, "11_fall")
         self.one_voice, self.beaten = self._table(folder, "11_one_voice"), self._table(folder, "11_beaten")
-        self.published = self._table(folder, "11_published")
+        self.published, self.adapted = self._table(folder, "11_published"), self._table(folder, "11_adapted")
 
     @staticmethod
     def _table(folder, name):
@@ -194,6 +194,28 @@ def one_voice_table(datasets: list[Dataset]) -> str:
     return "\n".join(lines) if len(lines) > 2 else ""
 
 
+def adaptation_table(datasets: list[Dataset]) -> str:
+    """Models with nothing and with unlabelled clips known of a new speaker, a column each; "" where there are none."""
+    pairs = {(row.system, row.knows_nothing, row.model) for data in datasets for row in data.adapted.itertuples()}
+    kinds = ("nothing known", "adapted", "gain")
+    heads = [f"{data.title}, {kind}" for data in datasets for kind in kinds]
+    lines = [f"| system | model | {' | '.join(heads)} |", "|---|---|" + "---:|" * len(heads)]
+    for system, *models in sorted(pairs, key=lambda pair: ([*systems()].index(pair[0]), pair)):
+        cells = []
+        for data in datasets:
+            rows = data.whole[(data.whole["protocol"] == "speaker") & (data.whole["system"] == system)]
+            cells += [data.cell(rows[rows["model"] == model]) for model in models]
+            cells.append(_gain(data, system, models[1]))
+        lines.append(f"| {system} | {models[0]} | {' | '.join(cells)} |")
+    return "\n".join(lines) if pairs else ""
+
+
+def _gain(data, system, model) -> str:
+    rows = data.adapted
+    rows = rows[(rows["system"] == system) & (rows["model"] == model)] if len(rows) else rows
+    return f"{100 * rows.iloc[0]['difference']:+.1f} (p {rows.iloc[0]['p']:.2g})" if len(rows) else "–"
+
+
 def conclusions(datasets: list[Dataset]) -> str:
     """What the tables say, in words."""
     lines = []
@@ -295,6 +317,13 @@ def _of_readme(datasets, note) -> str:
             "Models of one voice are trained on a speaker and asked about the same speaker. No such model can be asked "
             "about somebody new, so they are compared with the baselines on exactly the same clips:",
             voices,
+        ]
+    if adapted := adaptation_table(datasets):
+        text += [
+            "What a new speaker's other recordings are worth, without any label: the same models with nothing known of the "
+            "new speakers, and with all of their clips known but not what they express. These are two conditions: the "
+            "column `leaks` of the second says *adapted*.",
+            adapted,
         ]
     text.append("All models, splits and costs: [results/README.md](results/README.md).")
     return "\n\n".join(filter(None, text))

@@ -57,7 +57,7 @@ def save_results(workspace: Workspace, **tables: pd.DataFrame) -> None:
         with atomic_path(path) as temporary:
             temporary.write_text(_csv(table), "utf-8")
     with workspace.results_lock():
-        write_checksums(workspace.results, "scores.csv", "costs.csv", "11_*.csv", "provenance.json")
+        write_checksums(workspace.results, "scores.csv", "costs.csv", "11_*.csv", "provenance.json", "model/*")
 
 
 def _csv(table) -> str:
@@ -147,14 +147,16 @@ def compare_scores(
         equal in either case.
     spread : standard deviation of the UAR over seeds by (system, model, protocol, folds), where it was measured
 
-    Openly missing are openSMILE's rows where it is not installed.
+    Where openSMILE is not installed, its rows are missing, and those of the ensemble, whose members it is among, are others.
     """
     keys = [*NAME, "level"]
     both = committed.merge(fresh, on=keys, how="outer", suffixes=("", "_fresh"), indicator=True)
     different = []
     for row in both.to_dict("records"):
         name = "-".join(row[key] for key in NAME) + f" ({row['level']})"
-        if row["_merge"] == "left_only" and row["system"] == "opensmile" and not has_opensmile():
+        if not has_opensmile() and (
+            row["system"] == "ensemble" or [row["_merge"], row["system"]] == ["left_only", "opensmile"]
+        ):
             continue
         if row["_merge"] != "both":
             where = "not recomputed" if row["_merge"] == "left_only" else "not in results/"

@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from ser_utils.evaluation.metrics import reliability
-from ser_utils.evaluation.results import NAME, label_of
+from ser_utils.evaluation.results import NAME, conditions, label_of
 from ser_utils.evaluation.splits import PROTOCOLS
 from ser_utils.figures.style import DIVERGING, SEQUENTIAL, panels
 from ser_utils.profiles import systems
@@ -19,6 +19,8 @@ SYSTEM_COLOUR = dict(zip(systems(), plt.get_cmap("tab10").colors, strict=False))
 def leaderboard(scores: pd.DataFrame, speakers: pd.DataFrame, *, chance: float | None = None) -> Figure:
     """Draw UAR with its 95 % interval, one panel per protocol, the best of the strictest protocol on top.
 
+    Models that know unlabelled clips of the tested speakers have a panel of their own.
+
     Parameters
     ----------
     scores : rows of one level; a row without an interval (few speakers) gets a tick for each speaker
@@ -26,13 +28,14 @@ def leaderboard(scores: pd.DataFrame, speakers: pd.DataFrame, *, chance: float |
     chance : UAR of guessing, drawn as a line
     """
     rows = scores.sort_values("n_utterances").drop_duplicates(NAME[:3], keep="last")
-    rows = rows.assign(label=[label_of(row) for row in rows.itertuples()])
+    rows = rows.assign(label=[label_of(row) for row in rows.itertuples()], condition=conditions(rows))
     order = rows.assign(rank=rows["protocol"].map(PROTOCOLS.index)).sort_values(["rank", "uar"])
     labels = list(order.drop_duplicates("label", keep="last")["label"])
     own_values = dict(list(speakers.groupby(NAME)["uar"]))
-    figure, axes_of = _rows_by_protocol(labels, [p for p in PROTOCOLS if p in set(rows["protocol"])])
-    for protocol, axes in axes_of.items():
-        for row in rows[rows["protocol"] == protocol].itertuples():
+    there = sorted(set(rows["condition"]), key=lambda name: (PROTOCOLS.index(name.split(",")[0]), name))
+    figure, axes_of = _rows_by_protocol(labels, there)
+    for condition, axes in axes_of.items():
+        for row in rows[rows["condition"] == condition].itertuples():
             colour, height = SYSTEM_COLOUR[row.system], labels.index(row.label)
             axes.plot([row.uar_low, row.uar_high], [height] * 2, color=colour, linewidth=1.6)
             few = np.isnan(row.uar_low)
@@ -43,7 +46,7 @@ def leaderboard(scores: pd.DataFrame, speakers: pd.DataFrame, *, chance: float |
             axes.plot(row.uar, height, "o", color=colour, markersize=5, markerfacecolor=face)
         if chance is not None:
             axes.axvline(chance, color="0.5", linestyle=":", linewidth=1)
-        axes.set(xlim=(0, 1), xlabel="UAR", title=protocol)
+        axes.set(xlim=(0, 1), xlabel="UAR", title=condition)
         axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "", "0.5", "", "1"])
     return figure
 
@@ -76,6 +79,32 @@ def falls(table: pd.DataFrame) -> Figure:
             face = "white" if np.isnan(row.low) else colour
             axes.plot(row.difference, height, "o", color=colour, markersize=5, markerfacecolor=face)
         axes.set(xlabel="UAR lost", title=f"from {protocol}")
+    return figure
+
+
+def known_clips(curve: pd.DataFrame) -> Figure:
+    """Draw UAR against the number of unlabelled clips known of a new speaker.
+
+    Parameters
+    ----------
+    curve : as `known_clips.adaptation_curve` gives it; bands and bars are 95 % intervals over speakers and draws
+    """
+    numbers = sorted(set(curve["n_known"]))
+    figure, axes = plt.subplots(figsize=(5.2, 3.4))
+    styles = {"random": ("o", "C0"), "neutral": ("s", "C7"), "lopsided": ("v", "C3"), "all": ("D", "C0")}
+    for known, rows in curve.groupby("known"):
+        marker, colour = styles[known]
+        places = [numbers.index(n) for n in rows["n_known"]]
+        axes.plot(places, rows["uar"], marker=marker, color=colour, label=known)
+        if known == "random":
+            axes.fill_between(places, rows["uar_low"], rows["uar_high"], color=colour, alpha=0.15, linewidth=0)
+        else:
+            axes.vlines(places, rows["uar_low"], rows["uar_high"], color=colour, linewidth=0.8, alpha=0.6)
+    without = curve.loc[curve["n_known"] == 0, "uar"].max()
+    axes.axhline(without, color="0.5", linestyle=":", linewidth=1)
+    axes.set_xticks(range(len(numbers)), numbers)
+    axes.set(xlabel="unlabelled clips known of the new speaker", ylabel="UAR on new speakers")
+    axes.legend(title="what they express", fontsize=8, title_fontsize=8)
     return figure
 
 

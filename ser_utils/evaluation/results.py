@@ -13,7 +13,7 @@ import pandas as pd
 from sklearn.metrics import cohen_kappa_score
 
 from ser_utils.evaluation import metrics
-from ser_utils.evaluation.splits import PROTOCOLS, default_folds, leaks_beyond
+from ser_utils.evaluation.splits import ADAPTED, PROTOCOLS, default_folds, leaks_beyond
 from ser_utils.names import result_name
 from ser_utils.profiles import systems
 from ser_utils.workspace import Workspace, read_json
@@ -169,6 +169,30 @@ def _by_model(decided, protocol) -> dict[tuple[str, str], tuple[Name, pd.DataFra
     most = sorted(there, key=lambda name: there[name]["utterance_id"].nunique())
     last = {name[:2]: name for name in most}
     return {name[:2]: (name, there[name]) for name in there if last[name[:2]] == name}
+
+
+def conditions(scores: pd.DataFrame) -> pd.Series:
+    """The protocol of each row of scores, and ", adapted" where the model knew unlabelled clips of the tested speakers."""
+    is_adapted = scores["leaks"].str.split("; ").map(lambda kinds: ADAPTED in kinds)
+    return scores["protocol"] + np.where(is_adapted, f", {ADAPTED}", "")
+
+
+def measure_adaptation(decided: Decisions) -> pd.DataFrame:
+    """Tell what a speaker's unlabelled clips are worth: each adapted model against the one that knows nothing of them.
+
+    Returns
+    -------
+    table `system, model, protocol, knows_nothing` (the other model's name), `uar` and `uar_without` on the clips that both
+    tested, and of their difference what `metrics.compare_paired` gives
+    """
+    rows = []
+    for name, table in decided.items():
+        models = _by_model(decided, name.protocol)
+        without = systems()[name.system].adapted.get(name.model)
+        if (name.system, without) in models:
+            about = dict(zip(NAME[:3], name, strict=False), knows_nothing=without)
+            rows += _on_same_clips(about, {"uar": table, "uar_without": models[name.system, without][1]})
+    return pd.DataFrame(rows, columns=[*NAME[:3], "knows_nothing", "uar", "uar_without", *DIFFERENCE])
 
 
 def label_of(name: Any) -> str:
@@ -410,6 +434,7 @@ def derived_tables(
         "11_speakers": score_speakers(decided),
         "11_fall": measure_falls(decided),
         "11_one_voice": models_of_one_voice(decided),
+        "11_adapted": measure_adaptation(decided),
         "11_beaten": compare_all(tables, against=TO_BEAT),
         "11_significance": compare_all(tables),
         "11_gender": score_genders(tables, utterances),

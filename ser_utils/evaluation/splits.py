@@ -28,7 +28,8 @@ FITTED = {
     "augmentation": "augmentation before split",
     "selection": "selection on test",
 }
-LEAKS = ("overlapping segments", "utterances", "speakers", "sentences", "identical audio", *FITTED.values())
+ADAPTED = "adapted"  # no broken promise but another condition: unlabelled clips of the tested speakers are known
+LEAKS = ("overlapping segments", "utterances", "speakers", "sentences", "identical audio", *FITTED.values(), ADAPTED)
 
 
 def make_folds(
@@ -474,7 +475,8 @@ def audit_leakage(folds: pd.DataFrame, table: pd.DataFrame, *, fit: dict[str, An
     fit : what was given to `scaler`, `encoder`, `augmentation` (the originals of artificial clips) and `selection` (of
         epoch or settings): a role or roles ("train", "all"), utterance ids, (utterance_id, start_ms) pairs,
         {fold: any of these}, or rows of the fold table; `()` or None where nothing was given. It is to come from the
-        code that fits. A key that is missing is unknown, which is not the same as clean.
+        code that fits. A key that is missing is unknown, which is not the same as clean. `adaptation` names, in the same
+        forms, the clips that a model was given without their labels to get used to a speaker; missing means none.
 
     Returns
     -------
@@ -487,8 +489,9 @@ def audit_leakage(folds: pd.DataFrame, table: pd.DataFrame, *, fit: dict[str, An
     ValueError : for an unknown key or role in `fit`, and for utterances the table does not know
     """
     fit = {**folds.attrs.get("fit", {}), **(fit or {})}
-    if unknown := set(fit) - set(FITTED):
-        raise ValueError(f"Unknown key in fit. Accepted: {', '.join(FITTED)}. Received: {sorted(unknown)}")
+    if unknown := set(fit) - {*FITTED, "adaptation"}:
+        accepted = ", ".join([*FITTED, "adaptation"])
+        raise ValueError(f"Unknown key in fit. Accepted: {accepted}. Received: {sorted(unknown)}")
     about = _prepare(table).set_index("utterance_id")
     if strange := set(folds["utterance_id"].astype(str)) - set(about.index):
         raise ValueError(f"Folds of other data: {len(strange)} unknown utterances, e.g. {min(strange)!r}")
@@ -501,6 +504,7 @@ def audit_leakage(folds: pd.DataFrame, table: pd.DataFrame, *, fit: dict[str, An
         count = _shared(rows, about, folds.attrs.get("segment_ms", SEGMENT_MS))
         for key, kind in FITTED.items():
             count[kind] = _test_rows_given(rows, fit.get(key), fold)
+        count[ADAPTED] = _test_rows_given(rows, fit.get("adaptation"), fold)
         audit += [(fold, kind, count[kind], kind in allowed, kind not in untold) for kind in LEAKS]
     return pd.DataFrame(audit, columns=["fold", "kind", "count", "allowed", "checked"])
 

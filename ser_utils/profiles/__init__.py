@@ -30,6 +30,7 @@ class System:
     notebook : number of the notebook that makes its predictions
     models : those that stand for the system in tables, chosen by name and not by score; patterns may have a "*"
     not_compared : of these, the ones that nobody asks whether they are better
+    adapted : models that know unlabelled clips of the tested speakers, each with the one that knows nothing of them
     split : shares of the published split, e.g. {"train": 0.8, "test": 0.2}
     folds : name of the published folds
     stratified : whether the published split keeps the shares of the emotions
@@ -45,6 +46,7 @@ class System:
     models: tuple[str, ...]
     split: dict[str, float] = field(hash=False)
     not_compared: tuple[str, ...] = ()
+    adapted: dict[str, str] = field(default_factory=dict, hash=False)
     folds: str = "holdout"
     stratified: bool = True
     epoch_chosen_on_test: bool = False

@@ -27,6 +27,8 @@ from ser_utils.evaluation.metrics import unweighted_average_recall
 from ser_utils.evaluation.splits import audit_leakage, make_folds
 from ser_utils.features.audio import load_audio
 from ser_utils.features.store import build_store
+from ser_utils.features.utterance import RATE_HZ, utterance_statistics
+from ser_utils.systems.adaptation import standardise_by_speaker
 from ser_utils.workspace import Workspace, content_key
 
 # Scaler and classifier are fitted on both, and nothing is chosen
@@ -100,12 +102,17 @@ EXTRACTORS = {
     "duration": (duration, None),
     "loudness": (loudness, None),
     "mfcc": (mfcc_statistics, MFCC_RATE_HZ),
+    "voice": (utterance_statistics, RATE_HZ),
     **{m: (functools.partial(opensmile_functionals, name=name), None) for m, name in OPENSMILE_SETS.items()},
 }
 
 
+ADAPTED_MODEL = "_adapted"  # the end of a model's name whose features are on each speaker's own scale
+
+
 def system_of(model: str) -> str:
-    return "opensmile" if model in OPENSMILE_SETS else "baseline"
+    """The system of a model: "opensmile", or "baseline"."""
+    return "opensmile" if model.removesuffix(ADAPTED_MODEL) in OPENSMILE_SETS else "baseline"
 
 
 def add_white_noise(signal: np.ndarray, snr_db: float) -> np.ndarray:
@@ -130,7 +137,7 @@ def load_features(
     ----------
     folder : where feature stores live
     table : utterance table
-    model : "chance" (knows nothing), "duration", "loudness", "mfcc", "egemaps" or "compare"
+    model : "chance" (knows nothing), "duration", "loudness", "mfcc", "voice", "egemaps" or "compare"
     snr_db : dB, of white noise that is added to every clip before; None adds none
 
     Returns
@@ -262,20 +269,26 @@ def _fit(features, label, model):
 def evaluate(workspace: Workspace, table: pd.DataFrame, model: str, protocol: str, folds: str | None = None) -> str:
     """Predict, audit and measure one baseline under one protocol, unless exactly that was done before.
 
+    A model whose name ends in ADAPTED_MODEL puts every speaker's features on the scale of all of that speaker's clips,
+    tested ones included, without their labels; the audit is told.
+
     Writes predictions, folds, audit and costs through the workspace. Returns the name of the folds.
     """
-    system = system_of(model)
+    system, features_of = system_of(model), model.removesuffix(ADAPTED_MODEL)
     split = make_folds(table, protocol, system=system, folds=folds, seed=workspace.seed)
     name = {"system": system, "model": model, "protocol": protocol, "folds": split.attrs["folds"]}
-    features = load_features(workspace.folder("features"), table, model)
+    features, learned_from = load_features(workspace.folder("features"), table, features_of), LEARNED_FROM
+    if features_of != model:
+        features = standardise_by_speaker(features, table["corpus"] + "/" + table["speaker"])
+        learned_from = LEARNED_FROM | {"adaptation": "test"}
     key = content_key(features, table[["utterance_id", "emotion"]], split, sys.modules[__name__])
     if finished(workspace, key, name):
         workspace.saved.add("-".join(name.values()))
         return name["folds"]
     predictions, costs = cross_validate(features, table, split, model=model)
-    costs["ms_per_utterance"] += ms_to_extract(table, model)
+    costs["ms_per_utterance"] += ms_to_extract(table, features_of)
     workspace.save_folds(split, system=system, protocol=protocol, folds=name["folds"])
-    workspace.save_audit(audit_leakage(split, table, fit=LEARNED_FROM), **name)
+    workspace.save_audit(audit_leakage(split, table, fit=learned_from), **name)
     workspace.save_costs(costs, **name)
     predictions.attrs["made_from"] = key
     workspace.save_predictions(predictions, **name)

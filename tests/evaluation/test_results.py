@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from ser_utils.evaluation import metrics, results
+from ser_utils.evaluation.figures import leaderboard
 from ser_utils.evaluation.splits import FITTED, audit_leakage, make_folds
 from ser_utils.figures import style
 from ser_utils.profiles import systems
@@ -583,6 +584,34 @@ def test_readme_shows_speaker_independent_scores_and_models_of_one_voice_apart(w
     head, _, apart = readme.pages(workspace.root)[0].partition("Models of one voice")
     assert "per_speaker" not in head and "| baseline | mfcc |" in head and "| baseline | loudness |" in head
     assert "| prototype | `paper` |" in apart and "| prototype | `utterance` |" in apart
+
+
+def test_what_knows_a_speakers_clips_has_a_column_of_its_own(workspace, utterances):
+    split = make_folds(utterances, "speaker", system="opensmile")
+    tested = split[split["role"] == "test"].merge(utterances, on="utterance_id")
+    for model, skill in (("compare", 0.4), ("compare_adapted", 0.9)):
+        name = {"system": "opensmile", "model": model, "protocol": "speaker", "folds": split.attrs["folds"]}
+        workspace.save_predictions(guess(tested, skill, seed=1), **name)
+        told = dict.fromkeys(FITTED, ()) | ({"adaptation": "test"} if model.endswith("adapted") else {})
+        workspace.save_audit(audit_leakage(split, utterances, fit=told), **name)
+    tables = ship(workspace, utterances)
+    scores = readme.read_scores(workspace.results / "scores.csv").set_index("model")
+    assert scores.loc["compare_adapted", "leaks"] == "adapted" and scores.loc["compare", "leaks"] == ""
+    row = tables["11_adapted"].iloc[0]
+    assert row["uar"] == pytest.approx(scores.loc["compare_adapted", "uar"], abs=1e-6)
+    assert row["difference"] == pytest.approx(row["uar"] - row["uar_without"])
+    head, _, cells = readme.pages(workspace.root)[0].split("What a new speaker's other")[1].splitlines()[2:5]
+    assert [name.split(", ")[-1] for name in head.strip(" |").split(" | ")[2:]] == ["nothing known", "adapted", "gain"]
+    cells = cells.strip(" |").split(" | ")
+    assert cells[2].startswith(f"{100 * row['uar_without']:.1f}") and cells[3].startswith(f"{100 * row['uar']:.1f}")
+    assert cells[4].startswith(f"{100 * row['difference']:+.1f}")
+    overview = readme.pages(workspace.root)[0].split("UAR (the mean")[0]
+    assert "adapted" not in overview  # nor among the models that know nothing
+    decided = results.stand_side_by_side(results.load_decisions(workspace), "speaker")
+    assert "opensmile · compare" in decided and "opensmile · compare adapted" not in decided
+    panels = [axes.get_title() for axes in leaderboard(results.gather_scores(workspace), tables["11_speakers"]).axes]
+    assert panels[-2:] == ["speaker", "speaker, adapted"]
+    plt.close("all")
 
 
 def test_few_speakers_are_shown_one_by_one_and_seeds_as_their_mean(workspace, utterances):

@@ -307,6 +307,19 @@ def test_each_planted_leak_is_found():
             assert leaks_beyond(audit_leakage(clean, table, fit=NOTHING | {key: given}), "speaker") == ""
 
 
+def test_a_speakers_unlabelled_clips_are_another_condition_and_named():
+    table = corpus()
+    made = make_folds(table, "speaker", folds="3_speakers")
+    test_id = made.query("fold == 0 and role == 'test'")["utterance_id"].iloc[0]
+    for given, count in [("test", 40), ([test_id], 1), ({0: [test_id]}, 1)]:
+        audit = audit_leakage(made, table, fit=NOTHING | {"adaptation": given})
+        assert leaks_beyond(audit, "speaker") == "adapted"
+        assert audit.query("kind == 'adapted' and fold == 0")["count"].item() == count
+    assert leaks_beyond(audit_leakage(made, table, fit=NOTHING | {"adaptation": "train"}), "speaker") == ""
+    with_choice = audit_leakage(made, table, fit=NOTHING | {"adaptation": "test", "selection": "test"})
+    assert leaks_beyond(with_choice, "speaker") == "selection on test; adapted"
+
+
 def test_what_was_not_told_is_unknown_and_never_blank():
     table = corpus()
     made = make_folds(table, "speaker")

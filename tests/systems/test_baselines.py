@@ -106,6 +106,21 @@ def test_evaluate_writes_once_and_keeps_its_word(tmp_path, table, monkeypatch):
     assert score_predictions(blind)["uar"] == pytest.approx(1 / 3)
 
 
+def test_a_speakers_own_scale_helps_where_voices_differ_and_the_audit_says_so(tmp_path, table, features, monkeypatch):
+    of_speaker = 10 * np.random.default_rng(2).standard_normal((6, 4))[table["speaker"].astype(int)]
+    monkeypatch.setattr(baselines, "load_features", lambda folder, rows, model: features + of_speaker)
+    monkeypatch.setattr(baselines, "ms_to_extract", lambda rows, model: 1.0)
+    workspace = Workspace("demo", "smoke", 0, tmp_path)
+    uar, leaks = {}, {}
+    for model in ("egemaps", "egemaps_adapted"):
+        folds = baselines.evaluate(workspace, table, model, "speaker")
+        name = f"opensmile-{model}-speaker-{folds}"
+        uar[model] = score_predictions(workspace.load_table(f"predictions/{name}"))["uar"]
+        leaks[model] = leaks_beyond(workspace.load_table(f"audits/{name}"), "speaker")
+    assert uar["egemaps_adapted"] > 0.8 > uar["egemaps"]
+    assert leaks == {"egemaps": "", "egemaps_adapted": "adapted"}
+
+
 def test_across_domains(table, features):
     domain = np.where(table["speaker"] < "3", "left", "right")
     shifted = features + 10 * (domain == "right")[:, None]

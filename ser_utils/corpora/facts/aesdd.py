@@ -29,6 +29,7 @@ CORPUS = Corpus(
     "https://huggingface.co/datasets/EdwardLin2023/AESDD.",
     licence="CC BY 4.0 as re-published; cite the authors",
     may_be_shared=True,
+    models_may_be_shared=True,
     citation="Vryzas, Kotsakis, Liatsou, Dimoulas, Kalliris: Speech emotion recognition for performance "
     "interaction. Journal of the Audio Engineering Society 66(6), 2018, 457-467.",
     home="http://m3c.web.auth.gr/research/aesdd-speech-emotion-recognition/",

@@ -34,6 +34,7 @@ CORPUS = Corpus(
     source=Archive("http://emodb.bilderbar.info/download/download.zip"),
     licence="free to use with citation; published as CC0-1.0 by audEERING",
     may_be_shared=True,
+    models_may_be_shared=True,
     citation="Burkhardt, Paeschke, Rolfes, Sendlmeier, Weiss: A database of German emotional speech. Interspeech 2005.",
     home="http://emodb.bilderbar.info",
     n_phonemes=45,

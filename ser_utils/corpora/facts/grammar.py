@@ -57,6 +57,7 @@ class Corpus:
         raises GrammarError
     layout : where its files are expected, under the data folder
     may_be_shared : whether its licence lets anybody pass its recordings on
+    models_may_be_shared : whether its licence lets anybody pass on what was learned from them, under the same licence
     place : its place in lists of corpora; corpora without one come last
     sentences : sentence code → text, as far as it is documented
     folders : other names of its folder
@@ -81,6 +82,7 @@ class Corpus:
     citation: str = ""
     home: str = ""
     may_be_shared: bool = False
+    models_may_be_shared: bool = False
     place: int = 99
     sentences: dict[str, str] = field(default_factory=dict)
     folders: tuple[str, ...] = ()

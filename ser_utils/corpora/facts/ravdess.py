@@ -39,6 +39,7 @@ CORPUS = Corpus(
         "md5:bc696df654c87fed845eb13823edef8a",  # as the Zenodo record shows it
     ),
     licence="CC BY-NC-SA 4.0",
+    models_may_be_shared=True,  # not for money, and under the same licence
     citation="Livingstone, Russo: The Ryerson Audio-Visual Database of Emotional Speech and Song (RAVDESS). "
     "PLoS ONE 13(5), 2018, e0196391.",
     home="https://zenodo.org/records/1188976",

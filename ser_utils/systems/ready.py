@@ -1,0 +1,179 @@
+"""A model to use at once: small, trained on one corpus, kept as arrays and JSON beside the results.
+
+One vector a clip (`utterance_statistics`), and a logistic regression for each number of clips known of the speaker. It
+needs neither a network nor openSMILE, and answers within seconds.
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.special import softmax
+from sklearn.linear_model import LogisticRegression
+
+from ser_utils.corpora import CORPORA
+from ser_utils.evaluation.splits import make_folds
+from ser_utils.names import dataset_name, dataset_parts
+from ser_utils.systems.adaptation import Population, adapt, fit_for_known
+from ser_utils.systems.known_clips import adaptation_curve
+from ser_utils.workspace import MissingResult, Workspace, atomic_path, made_by, read_json, write_json
+
+COUNTS = (0, 1, 2, 5, 10, 20)  # clips known of a speaker, a regression each
+DRAWS = 5  # of the known clips, when it is tested
+PENALTY = 0.01  # scikit-learn's C: features are many and go together
+GROUPS = {  # of features, by how their names begin
+    "pitch": ("pitch", "voiced", "share voiced"),
+    "level": ("level",),
+    "rhythm": ("modulation", "seconds", "share sounding"),
+}
+REST = "timbre"
+
+
+def regression() -> LogisticRegression:
+    """The classifier, not fitted."""
+    return LogisticRegression(C=PENALTY, max_iter=500)
+
+
+@dataclass(frozen=True)
+class ReadyModel:
+    """A model that recognises emotions in the statistics of a clip.
+
+    Parameters
+    ----------
+    population : of the training speakers
+    weights : {number of known clips: (n_classes, n_features + 1)}, the intercept last
+    facts : what it learned from and what it reaches: dataset, title, licence, citation, language, seed, n_clips,
+        n_speakers, emotions, features (names), tested (rows of `adaptation_curve`), made_by
+    """
+
+    population: Population
+    weights: dict[int, np.ndarray]
+    facts: dict[str, Any]
+
+    def probabilities(self, features: np.ndarray, known: np.ndarray) -> np.ndarray:
+        """Probabilities (n_clips, n_classes) of one speaker's clips.
+
+        Parameters
+        ----------
+        features : (n_clips, n_features), of one speaker
+        known : (n_known, n_features), clips of the same speaker without labels; may be empty
+        """
+        return softmax(self._parts(features, known).sum(axis=-1), axis=1)
+
+    def reasons(self, features: np.ndarray, known: np.ndarray, emotion: str) -> pd.Series:
+        """How much each group of features raises the log-odds of an emotion over the other emotions' mean, (n_groups,).
+
+        Parameters
+        ----------
+        features : (1, n_features)
+        """
+        parts = self._parts(features, known)[0, :, :-1]  # the intercept is nobody's
+        raised = parts[self.facts["emotions"].index(emotion)] - parts.mean(axis=0)
+        return pd.Series(raised).groupby([_group_of(name) for name in self.facts["features"]]).sum().sort_values()[::-1]
+
+    def _parts(self, features, known):
+        """What each feature adds to each class's score, (n_clips, n_classes, n_features + 1)."""
+        weights = self.weights[max(number for number in self.weights if number <= len(known))]
+        x = adapt(np.asarray(features, float), np.asarray(known, float), self.population)
+        return np.column_stack([x, np.ones(len(x))])[:, None, :] * weights
+
+
+def _group_of(name) -> str:
+    return next((group for group, starts in GROUPS.items() if name.startswith(starts)), REST)
+
+
+def learn_model(table: pd.DataFrame, features: np.ndarray, names: list[str], dataset: str, seed: int = 0) -> ReadyModel:
+    """Learn from all clips of a table, and test the same recipe on speakers it did not learn from.
+
+    Parameters
+    ----------
+    table : utterance table of two speakers or more
+    features : (n_utterances, n_features); names : of the features
+    dataset : its name
+    """
+    speakers = (table["corpus"] + "/" + table["speaker"]).to_numpy()
+    about = (features, speakers, table["emotion"].to_numpy())
+    fitted = {n: fit_for_known(regression(), *about, n, seed=seed) for n in COUNTS}
+    folds = make_folds(table, "speaker", system="baseline", seed=seed)
+    asked = {"counts": list(COUNTS), "draws": DRAWS, "seed": seed, "build": regression}
+    tested = adaptation_curve({"voice": features}, table, folds, **asked).round(4)
+    corpora = [CORPORA[name] for name in dataset_parts(dataset) if name in CORPORA]
+    facts = {
+        "dataset": dataset_name(dataset),
+        "title": " + ".join(corpus.title for corpus in corpora) or dataset_name(dataset),
+        "licence": "; ".join(corpus.licence for corpus in corpora),
+        "citation": " ".join(corpus.citation for corpus in corpora),
+        "language": ", ".join(sorted(set(table["language"].dropna()) - {""})) if "language" in table else "",
+        "seed": seed,
+        "n_clips": len(table),
+        "n_speakers": len(set(speakers)),
+        "emotions": [str(name) for name in fitted[0].classifier.classes_],
+        "features": names,
+        "tested": tested.to_dict("records"),
+        "made_by": made_by(),
+    }
+    return ReadyModel(fitted[0].population, {n: _weights(m.classifier) for n, m in fitted.items()}, facts)
+
+
+def _weights(regression) -> np.ndarray:
+    weights = np.column_stack([regression.coef_, regression.intercept_])
+    return weights if len(weights) > 1 else np.concatenate([0 * weights, weights])  # of two classes there is one row
+
+
+def licence_word(licence: str) -> str:
+    """The licence as part of a file's name: "cc-by-4.0"; "own" where it is not a Creative Commons licence.
+
+    >>> licence_word("free to use with citation; published as CC0-1.0 by audEERING")
+    'cc0-1.0'
+    """
+    licences = re.findall(r"CC(?:0|[ -]BY[A-Z-]*)[ -]\d\.\d", licence)
+    return "+".join(text.lower().replace(" ", "-") for text in licences) or "own"
+
+
+def model_folder(workspace: Workspace) -> Path:
+    """Where a dataset's model is kept: it ships only where every corpus lets models be shared."""
+    names = dataset_parts(workspace.dataset)
+    may_ship = all(name in CORPORA and CORPORA[name].models_may_be_shared for name in names)
+    return workspace.results / "model" if may_ship else workspace.build / "model"
+
+
+def save_model(model: ReadyModel, folder: Path) -> Path:
+    """Write arrays (npz, no pickles) and facts (JSON), named by corpus, licence and seed. Returns the JSON's path."""
+    facts = model.facts
+    name = f"{facts['dataset']}_{licence_word(facts['licence'])}_seed_{facts['seed']}"
+    arrays = {key: getattr(model.population, key) for key in ("mean", "within", "between")}
+    arrays |= {f"weights_{number}": weights for number, weights in model.weights.items()}
+    with atomic_path(folder / f"{name}.npz") as temporary:
+        np.savez_compressed(temporary, **{key: value.astype(np.float32) for key, value in arrays.items()})
+    write_json(folder / f"{name}.json", facts)
+    return folder / f"{name}.json"
+
+
+def load_model(path: Path) -> ReadyModel:
+    """Read a model; path : of its JSON."""
+    with np.load(path.with_suffix(".npz"), allow_pickle=False) as stored:
+        arrays = {key: stored[key] for key in stored.files}
+    weights = {int(key.removeprefix("weights_")): arrays[key] for key in arrays if key.startswith("weights_")}
+    population = Population(*(arrays[key] for key in ("mean", "within", "between")))
+    return ReadyModel(population, dict(sorted(weights.items())), read_json(path))
+
+
+def find_model(workspace: Workspace) -> Path:
+    """Find the model of a dataset: made here, or one that ships.
+
+    Raises
+    ------
+    MissingResult : if there is none; says what makes it, and which datasets have one
+    """
+    places = [workspace.build / "model", workspace.root / "results" / workspace.name / "model"]
+    found = [path for place in places for path in sorted(place.glob("*.json"))]
+    if not found:
+        there = sorted(path.parents[1].name for path in workspace.root.glob("results/*/model/*.json"))
+        raise MissingResult(
+            f"There is no model of {workspace.dataset} to use at once; there is one of {', '.join(there) or 'none'}. "
+            f"{workspace.command('11')} makes one."
+        )
+    return found[0]

@@ -1,0 +1,145 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from ser_utils.evaluation.metrics import expected_calibration_error, score_predictions
+from ser_utils.evaluation.results import load_decisions, measure_adaptation, stands_for_its_system
+from ser_utils.evaluation.splits import FITTED, audit_leakage, leaks_beyond, make_folds
+from ser_utils.profiles import PROFILES, settings, systems
+from ser_utils.systems import ensemble
+from ser_utils.workspace import Workspace
+
+EMOTIONS = ("anger", "calm", "fear")
+CLEAN = dict.fromkeys(FITTED, ())
+
+
+@pytest.fixture(scope="module")
+def table():
+    rows = [(f"{s}{e}{t}", f"{s}", e) for s in range(6) for e in EMOTIONS for t in range(20)]
+    made = pd.DataFrame(rows, columns=["utterance_id", "speaker", "emotion"])
+    return made.assign(corpus="made_up", gender="", sentence="", pcm_sha256=made["utterance_id"])
+
+
+@pytest.fixture(scope="module")
+def folds(table):
+    return make_folds(table, "speaker", system="ensemble")
+
+
+def guess(table, folds, seed, skill=1.5):
+    """Predictions of a member that hears the truth through noise of its own."""
+    tested = folds[folds["role"] == "test"].merge(table, on="utterance_id")
+    random = np.random.default_rng(seed)
+    heard = skill * np.eye(3)[tested["emotion"].map(EMOTIONS.index)] + random.standard_normal((len(tested), 3))
+    p = np.exp(heard) / np.exp(heard).sum(axis=1, keepdims=True)
+    made = tested[["utterance_id", "start_ms", "speaker", "emotion", "fold"]]
+    made = made.assign(
+        **{f"p_{e}": p[:, i] for i, e in enumerate(EMOTIONS)}, prediction=np.array(EMOTIONS)[p.argmax(1)]
+    )
+    return made.sample(frac=1, random_state=seed)  # members need not keep one order
+
+
+def test_the_mean_is_the_literal_one_and_better_than_its_members(table, folds):
+    members = {f"vae-{i}": guess(table, folds, i) for i in range(4)}
+    together = ensemble.mean_probabilities(members)
+    for row in together.sample(20, random_state=0).itertuples():
+        rows = [member[member["utterance_id"] == row.utterance_id].iloc[0] for member in members.values()]
+        assert row.p_fear == pytest.approx(np.mean([own["p_fear"] for own in rows]))
+        assert row.prediction == max(EMOTIONS, key=lambda e: getattr(row, f"p_{e}"))
+    uar = score_predictions(together)["uar"]
+    assert uar > max(score_predictions(member)["uar"] for member in members.values()) + 0.05
+
+
+def test_members_of_other_clips_or_folds_are_refused(table, folds):
+    first, second = guess(table, folds, 0), guess(table, folds, 1)
+    for other in (second.iloc[1:], second.assign(fold=(second["fold"] + 1) % 6), second.drop(columns="p_fear")):
+        with pytest.raises(
+            ValueError, match="spectrogram_cnn-b decided about other clips, folds or emotions than vae-a"
+        ):
+            ensemble.mean_probabilities({"vae-a": first, "spectrogram_cnn-b": other})
+
+
+def test_it_is_made_as_sure_as_it_is_right_and_says_the_same(table, folds):
+    together = ensemble.mean_probabilities({f"vae-{i}": guess(table, folds, i) for i in range(6)})
+    sharp, told = ensemble.sharpen(together, folds)
+    same = together.set_index("utterance_id")["prediction"]
+    assert (sharp.set_index("utterance_id")["prediction"] == same[sharp["utterance_id"]].to_numpy()).all()
+    assert expected_calibration_error(sharp) < expected_calibration_error(together) - 0.05
+    assert leaks_beyond(audit_leakage(folds, table, fit=CLEAN | {"selection": told}), "speaker") == ""
+
+
+def test_a_choice_on_test_is_caught(table, folds):
+    together = ensemble.mean_probabilities({f"vae-{i}": guess(table, folds, i) for i in range(3)})
+
+    def on_test(folds, fold):
+        return list(folds.loc[(folds["fold"] == fold) & (folds["role"] == "test"), "utterance_id"])
+
+    def on_one_test_clip(folds, fold):
+        return [*ensemble.speakers_of_other_folds(folds, fold), on_test(folds, fold)[0]]
+
+    for planted in (on_test, on_one_test_clip):
+        _, told = ensemble.sharpen(together, folds, planted)
+        audit = audit_leakage(folds, table, fit=CLEAN | {"selection": told})
+        assert leaks_beyond(audit, "speaker") == "selection on test"
+
+
+@pytest.fixture
+def workspace(tmp_path, table, folds):
+    made = Workspace("demo", "smoke", 0, tmp_path)
+    audits = {
+        "a": CLEAN,
+        "b": {key: () for key in FITTED if key != "encoder"},
+        "a_adapted": CLEAN | {"adaptation": "test"},
+    }
+    for seed, (model, told) in enumerate(audits.items()):
+        name = {"system": "opensmile", "model": model, "protocol": "speaker", "folds": folds.attrs["folds"]}
+        made.save_predictions(guess(table, folds, seed), **name)
+        made.save_audit(audit_leakage(folds, table, fit=told), **name)
+        made.save_costs({"parameters": 10, "seconds_to_train": 1, "ms_per_utterance": 2}, **name)
+    return made
+
+
+def leaks_of(workspace, model):
+    return leaks_beyond(workspace.load_table(f"audits/ensemble-{model}-speaker-leave_one_speaker_out"), "speaker")
+
+
+def test_what_leaks_into_a_member_leaks_into_the_ensemble(workspace, table):
+    asked = ("speaker", "leave_one_speaker_out")
+    for model, wanted in [
+        ("new_speaker", ["opensmile-a", "opensmile-b"]),
+        ("adapted", ["opensmile-a_adapted", "opensmile-b"]),
+    ]:
+        members, missing = ensemble.evaluate(workspace, table, model, [*wanted, "vae-both"], *asked)
+        assert list(members) == wanted and missing == ["vae-both"]
+    assert leaks_of(workspace, "new_speaker") == "unknown: encoder fitted on test"
+    assert leaks_of(workspace, "adapted") == "adapted; unknown: encoder fitted on test"
+    decided = load_decisions(workspace)
+    gain = measure_adaptation(decided)
+    assert gain[["system", "model", "knows_nothing"]].values.tolist() == [["ensemble", "adapted", "new_speaker"]]
+    assert gain["difference"].item() == pytest.approx(gain["uar"].item() - gain["uar_without"].item())
+
+
+def test_one_member_is_no_ensemble(workspace, table):
+    members, missing = ensemble.evaluate(
+        workspace, table, "new_speaker", ["opensmile-a", "vae-both"], "speaker", "leave_one_speaker_out"
+    )
+    assert list(members) == ["opensmile-a"] and missing == ["vae-both"]
+    assert not any((workspace.build / "predictions").glob("ensemble-*"))
+
+
+def test_it_is_right_the_more_often_the_more_members_agree(table, folds):
+    members = {f"vae-{i}": guess(table, folds, i, skill=0.8) for i in range(4)}
+    together = ensemble.mean_probabilities(members)
+    agreeing = ensemble.agreement(members, together)
+    assert agreeing["n_utterances"].sum() == len(together)
+    few, all_of_them = agreeing[agreeing["members_agreeing"] < 4], agreeing["share_right"].iloc[-1]
+    assert all_of_them > np.average(few["share_right"], weights=few["n_utterances"]) + 0.2
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_the_model_that_knows_nothing_has_no_member_that_knows_a_speaker(profile):
+    members = settings("ensemble", profile)
+    adapted = {f"{name}-{model}" for name, system in systems().items() for model in system.adapted}
+    assert not adapted & set(members["new_speaker"]) and adapted & set(members["adapted"])
+    # the same members in both, so that the difference is what a speaker's clips are worth
+    assert [name.removesuffix("_adapted") for name in members["adapted"]] == members["new_speaker"]
+    assert stands_for_its_system("ensemble", "new_speaker") and not stands_for_its_system("ensemble", "adapted")
