@@ -28,7 +28,8 @@ FITTED = {
     "augmentation": "augmentation before split",
     "selection": "selection on test",
 }
-LEAKS = ("overlapping segments", "utterances", "speakers", "sentences", "identical audio", *FITTED.values())
+HEARD = "corpus heard in pre-training"
+LEAKS = ("overlapping segments", "utterances", "speakers", "sentences", "identical audio", *FITTED.values(), HEARD)
 
 
 def make_folds(
@@ -474,7 +475,9 @@ def audit_leakage(folds: pd.DataFrame, table: pd.DataFrame, *, fit: dict[str, An
     fit : what was given to `scaler`, `encoder`, `augmentation` (the originals of artificial clips) and `selection` (of
         epoch or settings): a role or roles ("train", "all"), utterance ids, (utterance_id, start_ms) pairs,
         {fold: any of these}, or rows of the fold table; `()` or None where nothing was given. It is to come from the
-        code that fits. A key that is missing is unknown, which is not the same as clean.
+        code that fits. A key that is missing is unknown, which is not the same as clean. `pretraining`: the corpora that
+        weights from elsewhere were trained on, or {fold: corpora}; None where nobody says. A system that has no such
+        weights leaves it out.
 
     Returns
     -------
@@ -487,8 +490,8 @@ def audit_leakage(folds: pd.DataFrame, table: pd.DataFrame, *, fit: dict[str, An
     ValueError : for an unknown key or role in `fit`, and for utterances the table does not know
     """
     fit = {**folds.attrs.get("fit", {}), **(fit or {})}
-    if unknown := set(fit) - set(FITTED):
-        raise ValueError(f"Unknown key in fit. Accepted: {', '.join(FITTED)}. Received: {sorted(unknown)}")
+    if unknown := set(fit) - {*FITTED, "pretraining"}:
+        raise ValueError(f"Unknown key in fit. Accepted: {', '.join(FITTED)}, pretraining. Received: {sorted(unknown)}")
     about = _prepare(table).set_index("utterance_id")
     if strange := set(folds["utterance_id"].astype(str)) - set(about.index):
         raise ValueError(f"Folds of other data: {len(strange)} unknown utterances, e.g. {min(strange)!r}")
@@ -496,12 +499,16 @@ def audit_leakage(folds: pd.DataFrame, table: pd.DataFrame, *, fit: dict[str, An
     folds = folds.assign(utterance_id=folds["utterance_id"].astype(str))
     allowed = ALLOWED.get(folds.attrs.get("protocol"), ())
     untold = {kind for key, kind in FITTED.items() if key not in fit}
-    audit = []
+    audit, heard = [], fit.get("pretraining", ())
     for fold, rows in folds.groupby("fold"):
         count = _shared(rows, about, folds.attrs.get("segment_ms", SEGMENT_MS))
         for key, kind in FITTED.items():
             count[kind] = _test_rows_given(rows, fit.get(key), fold)
-        audit += [(fold, kind, count[kind], kind in allowed, kind not in untold) for kind in LEAKS]
+        corpora = heard.get(fold) if isinstance(heard, dict) else heard
+        test = rows.loc[rows["role"] == "test", "utterance_id"]
+        count[HEARD] = int(test.map(about["corpus"]).isin(list(corpora or ())).sum())
+        unchecked = untold | ({HEARD} if corpora is None else set())
+        audit += [(fold, kind, count[kind], kind in allowed, kind not in unchecked) for kind in LEAKS]
     return pd.DataFrame(audit, columns=["fold", "kind", "count", "allowed", "checked"])
 
 
