@@ -117,6 +117,17 @@ print(caveat)
 scores.groupby(["protocol", "system"], sort=False)["leaks"].agg(lambda kinds: " | ".join(sorted(set(kinds)))).unstack(0)
 
 # %% [markdown]
+# ## Corpus by corpus
+#
+# A pooled score can hide that a model works on one corpus and fails on another. Here each model is scored on each corpus
+# under the strictest protocol.
+
+# %%
+strictest = results.strictest_protocol(scores)
+by_corpus = tables["11_corpora"].query("protocol == @strictest")
+by_corpus.pivot(index=["system", "model", "folds"], columns="corpus", values="uar").round(3)
+
+# %% [markdown]
 # ## How far each score falls
 #
 # Each protocol tests other clips, so the difference of two pooled scores is also one of clips. Here every model is
@@ -163,7 +174,6 @@ costs.drop(columns="machine").round(1)
 # baseline?**
 
 # %%
-strictest = results.strictest_protocol(scores)
 decided = results.stand_side_by_side(results.load_decisions(workspace), strictest)
 beaten, pairs = tables["11_beaten"], tables["11_significance"]
 for what, family in (("against the MFCC baseline", beaten), ("of all with all", pairs)):

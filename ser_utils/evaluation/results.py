@@ -163,6 +163,22 @@ def score_speakers(decided: Decisions) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True)[[*NAME, "speaker", "n_utterances", "uar"]]
 
 
+def score_corpora(decided: Decisions, utterances: pd.DataFrame) -> pd.DataFrame:
+    """Score every model on each of several corpora: a table `system, model, protocol, folds, corpus` and its scores.
+
+    Parameters
+    ----------
+    utterances : with `utterance_id, corpus`; without corpora, or with one, the table is empty
+    """
+    columns, rows = ["n_speakers", "n_utterances", "uar", "uar_low", "uar_high"], []
+    corpus_of = utterances.set_index("utterance_id")["corpus"] if "corpus" in utterances else pd.Series(dtype=str)
+    for name, table in decided.items() if corpus_of.nunique() > 1 else ():
+        for corpus, group in table.groupby(table["utterance_id"].map(corpus_of)):
+            scores = metrics.score_predictions(group)
+            rows.append(name._asdict() | {"corpus": corpus} | {column: scores[column] for column in columns})
+    return pd.DataFrame(rows, columns=[*NAME, "corpus", *columns])
+
+
 def _by_model(decided, protocol) -> dict[tuple[str, str], tuple[Name, pd.DataFrame]]:
     """Each model's result under a protocol; of several ways to fold it the one with the most test utterances."""
     there = {name: table for name, table in decided.items() if name.protocol == protocol}
@@ -408,6 +424,7 @@ def derived_tables(
     setups = gather_setups(decided, gather_costs(workspace), epochs)
     return {
         "11_speakers": score_speakers(decided),
+        "11_corpora": score_corpora(decided, utterances),
         "11_fall": measure_falls(decided),
         "11_one_voice": models_of_one_voice(decided),
         "11_beaten": compare_all(tables, against=TO_BEAT),

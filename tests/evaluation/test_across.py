@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -6,8 +8,10 @@ from ser_utils.evaluation import across
 from ser_utils.evaluation import figures as comparison
 from ser_utils.evaluation.across import Crossing
 from ser_utils.evaluation.metrics import compare_paired, score_predictions
+from ser_utils.evaluation.results import Name, score_corpora
 from ser_utils.evaluation.splits import FITTED, audit_leakage, leaks_beyond
 from ser_utils.systems import crossing
+from tools.readme import crossed_table
 
 EMOTIONS = {
     "here": ("anger", "fear", "sadness"),
@@ -128,3 +132,24 @@ def test_the_figures_draw_every_crossing(crossed, lost):
     assert len(texts) == len(scores) and all("–" in text for text in texts)
     axes = comparison.losses(lost, chance=1 / 3).axes[0]
     assert [label.get_text() for label in axes.get_yticklabels()][-1] == "here → there"
+
+
+def test_readme_shows_every_crossing_without_normalisation_and_with(crossed):
+    scores = across.score_crossings(crossed)
+    table = crossed_table(SimpleNamespace(across=scores)).splitlines()
+    assert table[0] == "| model | trained on | here | there | far |" and len(table) == 2 + 7
+    pair = scores.set_index(["trained_on", "tested_on", "normalised"])["uar"].sort_index().loc["here", "there"]
+    (row,) = [line for line in table if line.startswith("| cue | here |")]
+    assert row.split(" | ")[3] == f"{100 * pair['none']:.0f} → {100 * pair['corpus']:.0f}"
+    assert row.count("**") == 2  # only what training heard other speakers of
+    assert crossed_table(SimpleNamespace(across=pd.DataFrame({"trained on": ["female"]}))) == ""
+
+
+def test_a_pooled_score_is_told_corpus_by_corpus(crossed, table):
+    decided = {
+        Name("baseline", "cue", "speaker", "3_speakers"): crossed["cue", "none", Crossing(tuple(EMOTIONS), "far")]
+    }
+    scores = score_corpora(decided, table)
+    assert scores["corpus"].tolist() == ["far"] and scores["n_speakers"].tolist() == [6]
+    assert score_corpora(decided, table.drop(columns="corpus")).empty
+    assert score_corpora(decided, table.assign(corpus="one")).empty
