@@ -5,7 +5,7 @@ SEED ?= 0
 JOBS ?= $(SER_JOBS)
 ENGINE ?= $(or $(SER_ENGINE),local)
 ROOT ?=
-MODEL ?= facebook/hubert-base-ls960
+MODEL ?=
 FILE ?=
 FILES ?=
 # the notebooks' own parameters
@@ -14,6 +14,8 @@ DENOISE ?=
 # how corpora are taken
 STRICT ?=
 LABELS ?=
+# a folder with a speech encoder that is there already
+WEIGHTS ?=
 
 # the first Python from 3.11 to 3.13 that is there
 PYTHON ?= $(shell for name in python3 python3.13 python3.12 python3.11; do \
@@ -25,7 +27,7 @@ READY_TO_TEST := $(VENV)/.ready-dev
 
 export SER_JOBS := $(JOBS)
 export SER_ENGINE := $(ENGINE)
-export STRICT LABELS
+export STRICT LABELS WEIGHTS
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 export PYTHONWARNINGS ?= ignore::SyntaxWarning
 .DEFAULT_GOAL := help
@@ -62,6 +64,7 @@ help: ## print this
 	@echo "  ENGINE    local, or ray for a cluster (after make setup-extras)"
 	@echo "  SPEAKERS  those who get models of their own (notebooks 01 and 02); DENOISE=1 reduces noise first (notebook 00)"
 	@echo "  STRICT=1 refuses a corpus with missing files; LABELS=all keeps every emotion of several corpora"
+	@echo "  WEIGHTS   a folder with the weights of a speech encoder that you have, for notebooks 08 to 10"
 	@echo "  SER_DATA_DIR, an environment variable, is where corpora are looked for: data/ unless you set it"
 
 # --- environment ---------------------------------------------------------------------------------------
@@ -143,8 +146,8 @@ data: setup ## get a corpus, or say whom to ask: make data DATASET=emodb
 check-data: setup ## what is there of a corpus, and what is wrong with it
 	@$(BIN)/python -m ser_utils.corpora.check $(call quoted,DATASET)
 
-weights: setup ## get a published speech encoder: make weights MODEL=facebook/hubert-base-ls960
-	@$(BIN)/python -m ser_utils.systems.speech_transformer.pretrained $(call quoted,MODEL)
+weights: setup ## get the published speech encoders of notebook 08, or one: make weights MODEL=facebook/hubert-base-ls960
+	@$(BIN)/python -m ser_utils.systems.speech_transformer.pretrained $(if $(WEIGHTS),$(call quoted,WEIGHTS),$(if $(MODEL),$(call quoted,MODEL)))
 
 # no DATASET asks the model that ships
 predict: setup ## emotion probabilities of a recording: make predict FILE=my.wav; FILES=folder has others of the same voice

@@ -13,7 +13,7 @@ import numpy as np
 from keras import ops
 
 from benchmarks.measuring import MemoryWatch, in_turn, row, seconds_unit, tell
-from ser_utils.systems.speech_transformer.embeddings import CONTEXT_S, LONGEST_S, embed
+from ser_utils.systems.speech_transformer.embeddings import CONTEXT_S, LONGEST_S, embed, listen
 from ser_utils.systems.speech_transformer.encoder import Architecture, SpeechTransformer
 from ser_utils.systems.speech_transformer.pretrained import TINY
 
@@ -60,6 +60,23 @@ def measure(quick):
         whole = peak if seconds <= LONGEST_S else whole
         than = {} if seconds <= LONGEST_S else {"other": whole, "than": f"a clip of {LONGEST_S:.0f} s"}
         yield row(f"{name}, peak anonymous memory", at, peak, "GB", **than)
+    yield from ways_to_listen(encoder, name, seconds=1 if quick else 3)
+
+
+def ways_to_listen(encoder, name, *, seconds, n_clips=8):
+    """One clip as `listen` hears it, operation by operation, and as one of several that are equally long."""
+    clips = np.random.default_rng(0).standard_normal((n_clips, 16_000 * seconds)).astype(np.float32)
+    traced, literal, batched = in_turn(
+        [
+            lambda: ops.convert_to_numpy(listen(encoder, clips[:1])[-1]),
+            lambda: ops.convert_to_numpy(encoder(clips[:1])[-1]),
+            lambda: ops.convert_to_numpy(listen(encoder, clips)[-1]),
+        ],
+        repeats=3,
+    )
+    at = f"a clip of {seconds} s"
+    yield row(f"{name}, one pass", at, traced, seconds_unit(), other=literal, than="operation by operation")
+    yield row(f"{name}, one pass", at, traced, seconds_unit(), other=batched / n_clips, than=f"{n_clips} at once, each")
 
 
 if __name__ == "__main__":

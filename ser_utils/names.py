@@ -7,6 +7,7 @@ import hashlib
 import re
 from pathlib import Path
 
+STAND_INS = ("random_", "fixture_")  # how models with encoders that were never trained begin: their scores mean nothing
 CORPUS_NAMES = re.compile(r"[a-z0-9_]+(\+[a-z0-9_]+)*")  # anything else is a path to the reader's own
 
 

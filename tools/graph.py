@@ -127,7 +127,9 @@ def searched_settings(profile: str, folder: Path) -> str:
 
 
 def encoder_weights(profile: str, folder: Path) -> str:
-    """Which files of published weights there are of the profile's speech encoders."""
+    """Which files of published weights there are of the profile's speech encoders, or of those that WEIGHTS names."""
+    if os.environ.get("WEIGHTS"):
+        return listing(Path(os.environ["WEIGHTS"]).expanduser().resolve())
     place = Path(os.environ.get("SER_WEIGHTS_DIR") or REPOSITORY / "data" / "weights").expanduser().resolve()
     models = profile_files()["speech_transformer"]["speech_transformer"].get(profile, {}).get("models", [])
     return "\n".join(listing(place / model.replace("/", "--")) for model in models)

@@ -282,7 +282,7 @@ def main(arguments: list[str] | None = None) -> None:
 def _run_as_asked(given):
     if not given.seed.isdigit():
         raise ValueError(f"SEED must be an integer of at least 0. Received: SEED={given.seed}")
-    for name in ("SER_DATA_DIR", "SER_WEIGHTS_DIR"):  # the kernel works in another folder
+    for name in ("SER_DATA_DIR", "SER_WEIGHTS_DIR", "WEIGHTS"):  # the kernel works in another folder
         if os.environ.get(name):
             os.environ[name] = str(Path(os.environ[name]).expanduser().resolve())
     workspace = Workspace(given.dataset, given.profile, int(given.seed), given.root)

@@ -28,6 +28,7 @@ class Dataset:
         self.seeds, self.fall = self._table(folder, "11_seeds"), self._table(folder, "11_fall")
         self.one_voice, self.beaten = self._table(folder, "11_one_voice"), self._table(folder, "11_beaten")
         self.published, self.adapted = self._table(folder, "11_published"), self._table(folder, "11_adapted")
+        self.across = self._table(folder, "11_across")
 
     @staticmethod
     def _table(folder, name):
@@ -216,6 +217,24 @@ def _gain(data, system, model) -> str:
     return f"{100 * rows.iloc[0]['difference']:+.1f} (p {rows.iloc[0]['p']:.2g})" if len(rows) else "–"
 
 
+def crossed_table(data: Dataset) -> str:
+    """UAR from corpus to corpus in Markdown, without normalisation and with; "" where corpora were not crossed."""
+    if "normalised" not in data.across:
+        return ""
+    uar = data.across.pivot(index=["model", "trained_on"], columns=["tested_on", "normalised"], values="uar")
+    corpora = list(dict.fromkeys(data.across["tested_on"]))
+    order = list(dict.fromkeys(data.across[["model", "trained_on"]].itertuples(index=False, name=None)))
+    lines = [f"| model | trained on | {' | '.join(map(title_of, corpora))} |", "|---|---|" + "---:|" * len(corpora)]
+    for model, trained_on in order:
+        cells = []
+        for corpus in corpora:
+            pair = [f"{100 * value:.0f}" for value in uar.loc[(model, trained_on), corpus].reindex(["none", "corpus"])]
+            text = "–" if pair == ["nan", "nan"] else " → ".join(pair)
+            cells.append(f"**{text}**" if corpus in trained_on.split("+") else text)
+        lines.append(f"| {model.replace('_', ' ')} | {title_of(trained_on)} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def conclusions(datasets: list[Dataset]) -> str:
     """What the tables say, in words."""
     lines = []
@@ -325,6 +344,14 @@ def _of_readme(datasets, note) -> str:
             "column `leaks` of the second says *adapted*.",
             adapted,
         ]
+    for data in datasets:
+        if crossed := crossed_table(data):
+            text += [
+                f"From corpus to corpus ({data.title}, the emotions that all of them have): UAR in % without normalisation "
+                "→ with each corpus on its own scale, which needs its recordings but no label. Bold: training heard other "
+                "speakers of the tested corpus. Intervals and paired tests are in notebook 11.",
+                crossed,
+            ]
     text.append("All models, splits and costs: [results/README.md](results/README.md).")
     return "\n\n".join(filter(None, text))
 

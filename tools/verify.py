@@ -80,7 +80,9 @@ def keep_decisions(workspace: Workspace, utterances: pd.DataFrame) -> None:
                 for name in result_names(space):
                     for path in space.build.glob(f"{kind}/{result_name(*name)}.*"):
                         shutil.copyfile(path, folder / path.name)
-        who = utterances[["utterance_id", "speaker", "gender", "emotion"]].reset_index(drop=True)
+        several = "corpus" in utterances and utterances["corpus"].nunique() > 1
+        about = ["utterance_id", *(["corpus"] if several else []), "speaker", "gender", "emotion"]
+        who = utterances[about].reset_index(drop=True)
         who.attrs = {}  # a loader's notes are not a fact about who speaks
         who.to_parquet(temporary / "utterances.parquet", index=False)
         write_checksums(temporary, "*.parquet", "*/*.*", "seed_*/*/*")

@@ -19,9 +19,10 @@
 # %%
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 from IPython.display import Audio, display
 
-from ser_utils.corpora.check import find_traps
+from ser_utils.corpora.check import count_labels, describe_harmonisation, find_traps
 from ser_utils.corpora.demo import make_demo_corpus
 from ser_utils.corpora.loading import common_rate, inspect_corpus
 from ser_utils.evaluation.splits import HOP_MS, SEGMENT_MS
@@ -30,6 +31,7 @@ from ser_utils.features.audio import load_audio, reduce_noise, save_audio
 from ser_utils.features.store import build_store
 from ser_utils.figures import speech, style
 from ser_utils.profiles import settings, settings_table
+from ser_utils.systems.prototype.analysis import band_frequencies
 from ser_utils.systems.prototype.segments import clearest_segments, segment_table
 from ser_utils.workspace import Workspace
 
@@ -204,6 +206,30 @@ shown = style.sort_by_emotion(clearest_segments(store, by_segment))
 figure = speech.log_mel_grid(store.array[shown["row"]], shown["emotion"].tolist(), rate)
 style.save_figure(workspace, figure, "00_segments", "One 100 ms log-mel segment per emotion, as the networks see it.")
 plt.show()
+
+# %% [markdown]
+# ## Several corpora, made one
+#
+# Joined corpora differ in more than their language. All are brought to one sampling rate, the lowest of their usual ones.
+# Emotions that only some of them have are left out, unless you say `LABELS=all`: there, knowing the corpus would be half the
+# answer. Levels and spectra stay as recorded; notebook 11 shows what that costs from corpus to corpus.
+
+# %%
+several = utterances["corpus"].nunique() > 1
+described = describe_harmonisation(report) if several else "One corpus: nothing to harmonise."
+described
+
+# %%
+if several:
+    corpus_of = by_segment["utterance_id"].map(utterances.set_index("utterance_id")["corpus"]).to_numpy()
+    spectra = {name: store.array[np.flatnonzero(corpus_of == name)[::20]].mean(axis=(0, 2)) for name in set(corpus_of)}
+    spectra = pd.DataFrame(spectra, index=band_frequencies(rate))[sorted(spectra)]
+    figure = speech.harmonisation(count_labels(report), loudness, spectra)
+    caption = (
+        "Labels, levels and mean spectra of the 100 ms segments of each corpus, each against its own loudest point."
+    )
+    style.save_figure(workspace, figure, "00_harmonisation", f"{caption}{partial}")
+    plt.show()
 
 # %% [markdown]
 # ## How much of the voice survives mel → audio?

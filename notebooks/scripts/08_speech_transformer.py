@@ -30,7 +30,7 @@ from ser_utils.systems import study
 from ser_utils.systems.speech_transformer import embeddings
 from ser_utils.systems.speech_transformer import figures as transformer
 from ser_utils.systems.speech_transformer.heads import changes_by_part
-from ser_utils.systems.speech_transformer.pretrained import load_encoder
+from ser_utils.systems.speech_transformer.pretrained import describe_heard, encoder_names, load_encoder
 from ser_utils.workspace import Workspace
 
 # %% tags=["parameters"]
@@ -38,7 +38,7 @@ dataset = "demo"  # a corpus, several joined by "+", or a path to your own table
 profile = "quick"  # smoke, quick or paper
 seed = 0
 root = ""  # where everything is written; empty: the repository
-models = ""  # encoders parted by spaces, owner/name or folders; empty: the profile's
+models = ""  # encoders parted by spaces, owner/name or folders; empty: WEIGHTS, or the profile's
 
 # %%
 workspace = Workspace(dataset, profile, seed, root)
@@ -58,9 +58,9 @@ settings_table("speech_transformer")
 # hours of speech, so it has learned text, too. EmoBox's figure for wav2vec 2.0, which notebook 11 sets beside ours, is for the pre-trained one, without text.
 
 # %%
-loaded = [load_encoder(name, seed=seed) for name in models.split() or chosen["models"]]
+loaded = [load_encoder(name, seed=seed) for name in models.split() or encoder_names(chosen)]
 encoders = {encoder.name: encoder for encoder in loaded}
-note = next((encoder.caption("") for encoder in loaded if encoder.is_random), "").strip()
+note = next((encoder.caption("") for encoder in loaded if not encoder.is_trained), "").strip()
 for encoder in loaded:
     print(encoder.source)
 
@@ -84,6 +84,40 @@ about["width"] = [a.hidden_size for a in architectures.values()]
 about["parameters"] = [encoder.model.count_params() for encoder in loaded]
 about["normalises before a sublayer"] = [a.do_stable_layer_norm for a in architectures.values()]
 marked(about)
+
+# %% [markdown]
+# ## Real HuBERT numbers, with one command
+#
+# On a machine with an internet connection:
+#
+#     make weights && make reproduce DATASET=emodb
+#
+# The first half downloads the encoders of this page (about 0.8 GB) into `data/weights`, and checks every file by its sha256.
+# The second half runs all notebooks: this one listens through the encoders, 09 and 10 explain a head on them, 11 puts their
+# scores into the tables. Embedding takes about 0.2 s of CPU time for each second of speech.
+#
+# - HuBERT is published as pickled weights, which run code when they are opened. They are not read. Where the hub offers its
+#   own conversion to safetensors, that is taken, and the line above says so. Where it does not, `make weights` prints the one
+#   command that converts them, in an environment apart.
+# - You have the files already? `make reproduce DATASET=emodb WEIGHTS=folder`. The folder is a checkpoint (`config.json`,
+#   `model.safetensors`), holds several, or is the cache of a hub client (`~/.cache/huggingface/hub`).
+# - Another encoder: `make weights MODEL=microsoft/wavlm-base-plus`, then
+#   `make reproduce DATASET=emodb WEIGHTS=data/weights/microsoft--wavlm-base-plus`. wav2vec 2.0, HuBERT, WavLM and
+#   data2vec-audio are read.
+# - A gated model, a wrong checksum, no connection: `make weights` says what to do.
+#
+# All of this but the download itself is tested on small encoders of random weights, from a server that answers as the hub
+# does. An encoder that was never trained is marked wherever it appears, and nothing of it is saved as a result.
+#
+# ## What did they hear before?
+#
+# An encoder that was trained on a corpus knows its voices, and often its labels. Test clips of that corpus are then not
+# new to it, whatever the folds keep apart. The table says what each encoder was trained on, and whether a corpus of this
+# page is among it. The leakage audit counts such clips as *corpus heard in pre-training*; where nobody says what an
+# encoder heard, it is *unknown*.
+
+# %%
+marked(describe_heard(loaded, utterances["corpus"].unique()))
 
 # %% [markdown]
 # ## Embedding, once
@@ -189,7 +223,7 @@ for name, kept in embedded.items():
         title=name,
         main=main,
         elsewhere=[f"{name}_{head}" for head in chosen["heads_elsewhere"]],
-        save=not encoders[name].is_random,
+        save=encoders[name].is_trained,
         jobs=1,
         engine="local",
     )
@@ -251,9 +285,11 @@ show(figure, "fine_tuning", f"Learning rate and largest change of each part, fir
 
 # %%
 probes = pd.concat(probed, names=["encoder", ""]).droplevel(1).reset_index()
-if not note:
-    scores.to_csv(workspace.results / "08_scores.csv", index=False, float_format="%.6f")
-    probes.to_csv(workspace.results / "08_probing.csv", index=False, float_format="%.6f")
+trained = tuple(name for name, encoder in encoders.items() if encoder.is_trained)
+for name, table, column in (("08_scores", scores, "model"), ("08_probing", probes, "encoder")):
+    if trained:
+        rows = table[table[column].str.startswith(trained)]
+        rows.to_csv(workspace.results / f"{name}.csv", index=False, float_format="%.6f")
 keys = {name: encoder.key for name, encoder in encoders.items()}
 workspace.record("08", utterances, {**chosen, "encoders": keys})
 print(f"{len(workspace.saved)} of {len(results)} results saved; 09 and 11 read them next. {note}")

@@ -36,6 +36,7 @@ from ser_utils.features.audio import load_audio
 from ser_utils.features.spectral import split_segments
 from ser_utils.features.store import load_store
 from ser_utils.figures import style
+from ser_utils.names import STAND_INS
 from ser_utils.profiles import settings, settings_table
 from ser_utils.systems import explained
 from ser_utils.systems.prototype import checks as prototypes
@@ -414,7 +415,8 @@ words.unstack("model").fillna("")
 # %%
 table = checks.join(found[["localisation", "cue_over_decoys"]], on="method").join(verdicts).reset_index()
 workspace.save_table(table.astype({name: "boolean" for name in faithfulness.RULES["check"]}), "explanations")
-table.to_csv(workspace.results / "10_verdicts.csv", index=False, float_format="%.6f", lineterminator="\n")
+meant = table[~table["model"].str.startswith(STAND_INS)]  # an encoder that was never trained has no place in results
+meant.to_csv(workspace.results / "10_verdicts.csv", index=False, float_format="%.6f", lineterminator="\n")
 workspace.record("10", utterances, chosen)
 believed = per_method.drop(index=list(attribution.BASELINES))[["trust", "with care"]].sum(axis=1)
 mostly = believed.idxmax().replace("_", " ") if believed.any() else "none"

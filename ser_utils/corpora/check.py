@@ -13,7 +13,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ser_utils.corpora.loading import CorpusError, CorpusReport, find_shared_people, inspect_parts
+from ser_utils.corpora import emotions_in_order
+from ser_utils.corpora.loading import (
+    NOT_SHARED,
+    CorpusError,
+    CorpusReport,
+    common_rate,
+    find_shared_people,
+    inspect_parts,
+)
 from ser_utils.corpora.recordings import describe_remarks
 from ser_utils.workspace import REPOSITORY, Workspace
 
@@ -226,6 +234,50 @@ def find_regularities(files: pd.DataFrame) -> list[str]:
         example = files["path"][long].iloc[0]
         said.append(f"{long.sum()} files are more than ten times as long as usual, e.g. {example}.")
     return said
+
+
+def describe_harmonisation(report: CorpusReport) -> pd.DataFrame:
+    """Tell what was done to each of several corpora to make them one.
+
+    Returns
+    -------
+    table indexed by corpus: `language`, `files` that could be read, `used`, `left out: emotion` (as not all corpora have
+    it), `speakers`, `texts`, `rates` as recorded and the rate they are `brought to` (kHz), and the medians of level (dB of
+    full scale, as recorded) and length (s)
+    """
+    files, table, rows = _files_of_corpora(report), report.table, {}
+    for corpus, group in files.groupby("corpus", sort=False):
+        used = table[table["corpus"] == corpus]
+        rates = group["sample_rate_hz"].value_counts().index
+        level_db = 20 * np.log10(group.loc[group["utterance_id"].isin(used["utterance_id"]), "rms"].median())
+        rows[corpus] = {
+            "language": ", ".join(sorted(set(used["language"]) - {""})) or "unknown",
+            "files": len(group),
+            "used": len(used),
+            "left out: emotion": int((~group["emotion"].isin(table["emotion"])).sum()),
+            "speakers": used["speaker"].nunique(),
+            "texts": used.loc[used["sentence"] != "", "sentence"].nunique(),
+            "rates": ", ".join(f"{rate / 1000:g}" for rate in rates),
+            "brought to": common_rate(table) / 1000,
+            "median level": level_db,
+            "median length": used["duration_s"].median(),
+        }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("corpus")
+
+
+def count_labels(report: CorpusReport) -> pd.DataFrame:
+    """Count the readable files of each corpus and emotion, those that are left out too: a table corpus × emotion."""
+    files = _files_of_corpora(report)
+    return pd.crosstab(files["corpus"], files["emotion"])[emotions_in_order(files["emotion"])]
+
+
+def _files_of_corpora(report):
+    """The files that are used, and those left out for their emotion alone, with their corpus."""
+    names = [corpus.name for corpus in report.corpora]
+    corpus = report.files["path"].str.split("/").str[0] if len(names) > 1 else names[0]
+    for_another_reason = report.problems.loc[~report.problems["reason"].str.endswith(NOT_SHARED), "path"]
+    files = report.files.assign(corpus=corpus)
+    return files[~files["path"].isin(for_another_reason)]
 
 
 def find_traps(report: CorpusReport) -> list[str]:

@@ -22,6 +22,7 @@ COLUMNS = (
     "utterance_id corpus path speaker gender language emotion emotion_native intensity sentence sample_rate_hz "
     "duration_s sha256 pcm_sha256"
 ).split()
+NOT_SHARED = ": not all corpora have it"  # why a file of several corpora is left out, after its emotion
 VARYING = r"\b\d+ |[:;(].*|(?<=copy) of .*| under the name of .*"
 
 
@@ -346,7 +347,7 @@ def _join(reports, labels):
         others = ", ".join(sorted(set(dropped["emotion"])))
         said.append(f"{len(dropped)} files of {others} left out, as not all have them")
         own_names = {report.corpora[0].name for report in reports if report.n_rows}
-        rows = {"path": dropped["path"], "reason": dropped["emotion"] + ": not all corpora have it"}
+        rows = {"path": dropped["path"], "reason": dropped["emotion"] + NOT_SHARED}
         flags = {"unusable": False, "is_file": True, "is_row": dropped["corpus"].isin(own_names)}
         problems.append(pd.DataFrame(rows | flags))
     return CorpusReport(

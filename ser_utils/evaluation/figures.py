@@ -1,12 +1,15 @@
 """Systems side by side: intervals, falls, calibration, noise, who fails together."""
 
+import itertools
 from collections.abc import Mapping
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
+from ser_utils.evaluation.across import NORMALISED
 from ser_utils.evaluation.metrics import reliability
 from ser_utils.evaluation.results import NAME, conditions, label_of
 from ser_utils.evaluation.splits import PROTOCOLS
@@ -181,6 +184,70 @@ def matrix(
     axes.set(xlabel=table.columns.name or "", ylabel=table.index.name or "")
     axes.grid(False)
     figure.colorbar(image, ax=axes, shrink=0.8, label=label)
+    return figure
+
+
+def crossings(scores: pd.DataFrame) -> Figure:
+    """Draw UAR from every training set on every corpus, a row of panels per model, one panel per normalisation.
+
+    Framed cells are speaker-independent within the tested corpus; the others never heard it.
+
+    Parameters
+    ----------
+    scores : as `across.score_crossings` gives it
+    """
+    models, kinds = scores["model"].unique(), [kind for kind in NORMALISED if kind in set(scores["normalised"])]
+    size = {"width": 3.4, "height": 2.9, "sharex": True, "sharey": True}
+    figure, grid = panels(len(models) * len(kinds), columns=len(kinds), **size)
+    highest = scores["uar"].max()
+    for axes, (model, kind) in zip(grid, itertools.product(models, kinds), strict=True):
+        rows = scores[(scores["model"] == model) & (scores["normalised"] == kind)]
+        uar = rows.pivot(index="trained_on", columns="tested_on", values="uar")
+        uar = uar.loc[rows["trained_on"].unique(), rows["tested_on"].unique()]
+        image = axes.imshow(uar, cmap=SEQUENTIAL, vmin=0, vmax=highest, aspect="auto")
+        for row in rows.itertuples():
+            place = list(uar.columns).index(row.tested_on), list(uar.index).index(row.trained_on)
+            text = f"{row.uar:.2f}" + ("" if np.isnan(row.uar_low) else f"\n{row.uar_low:.2f}–{row.uar_high:.2f}")
+            shade = np.dot(image.cmap(image.norm(row.uar))[:3], (0.3, 0.59, 0.11))
+            axes.text(*place, text, ha="center", va="center", fontsize=7, color="black" if shade > 0.5 else "white")
+            if row.tested_on in row.trained_on.split("+"):
+                corner = (place[0] - 0.46, place[1] - 0.46)
+                axes.add_patch(Rectangle(corner, 0.92, 0.92, fill=False, edgecolor="#d55e00", linewidth=1.5))
+        axes.set_xticks(range(uar.shape[1]), uar.columns)
+        axes.set_yticks(range(len(uar)), uar.index.str.replace("+", " +\n"), fontsize=7)
+        axes.set(title=f"{model.replace('_', ' ')}, {NORMALISED[kind]}", xlabel="tested on")
+        axes.title.set_fontsize(8)
+        axes.grid(False)
+    return figure
+
+
+def losses(table: pd.DataFrame, *, chance: float) -> Figure:
+    """Draw what each pair of corpora loses: models of the tested corpus itself, and of the other one.
+
+    Parameters
+    ----------
+    table : as `across.measure_losses` gives it
+    chance : UAR of guessing, drawn as a line
+    """
+    looks = {
+        "within": ("o", "0.2", "own models"),
+        "worn": ("x", "#cc79a7", "own models, clips in the other's statistics"),
+        "across_normalised": ("D", "#0072b2", "other corpus, normalised"),
+        "across": ("s", "#d55e00", "other corpus"),
+    }
+    models = table["model"].unique()
+    figure, grid = panels(len(models), columns=3, width=3.4, height=3.2, sharex=True, sharey=True)
+    for axes, model in zip(grid, models, strict=True):
+        rows = table[table["model"] == model][::-1]
+        shown = [name for name in looks if name in rows and rows[name].notna().any()]
+        axes.hlines(range(len(rows)), rows[shown].min(axis=1), rows[shown].max(axis=1), color="0.8")
+        for name in shown:
+            marker, colour, label = looks[name]
+            axes.plot(rows[name], range(len(rows)), marker, color=colour, markersize=5, label=label)
+        axes.set_yticks(range(len(rows)), rows["trained_on"] + " → " + rows["tested_on"], fontsize=8)
+        axes.axvline(chance, color="0.5", linestyle=":", linewidth=1)
+        axes.set(title=model.replace("_", " "), xlabel="UAR", xlim=(0, 1))
+    figure.legend(*grid[0].get_legend_handles_labels(), fontsize=8, ncols=2, loc="outside lower center")
     return figure
 
 

@@ -14,7 +14,7 @@ from sklearn.metrics import cohen_kappa_score
 
 from ser_utils.evaluation import metrics
 from ser_utils.evaluation.splits import ADAPTED, PROTOCOLS, default_folds, leaks_beyond
-from ser_utils.names import result_name
+from ser_utils.names import STAND_INS, result_name
 from ser_utils.profiles import systems
 from ser_utils.workspace import Workspace, read_json
 
@@ -46,11 +46,11 @@ Labelled = Mapping[str, pd.DataFrame]  # utterance predictions of several system
 def list_predictions(workspace: Workspace) -> pd.DataFrame:
     """List what has been predicted: a table `system, model, protocol, folds`, in the order tables show it.
 
-    Encoders of random weights (`random_…`) have no meaning and are left out.
+    Models with encoders that were never trained (STAND_INS) have no meaning and are left out.
     """
     names = [path.stem.split("-") for path in (workspace.build / "predictions").glob("*.parquet")]
     names = [name for name in names if len(name) == 4 and name[0] in systems()]
-    return sort_results(pd.DataFrame([n for n in names if not n[1].startswith("random_")], columns=NAME))
+    return sort_results(pd.DataFrame([n for n in names if not n[1].startswith(STAND_INS)], columns=NAME))
 
 
 def result_names(workspace: Workspace) -> list[Name]:
@@ -69,7 +69,7 @@ def stands_for_its_system(system: str, model: str) -> bool:
     """Tell whether its system is compared by this model: named in its toml, neither deaf nor of random weights."""
     declared = systems()[system]
     stands = any(fnmatch(model, pattern) for pattern in declared.models)
-    return stands and model not in declared.not_compared and not model.startswith("random_")
+    return stands and model not in declared.not_compared and not model.startswith(STAND_INS)
 
 
 def protocols_for(table: pd.DataFrame) -> set[tuple[str, str | None]]:
@@ -161,6 +161,22 @@ def score_speakers(decided: Decisions) -> pd.DataFrame:
     """Score every speaker alone: a table `system, model, protocol, folds, speaker, n_utterances, uar`."""
     tables = [metrics.speaker_scores(table).assign(**name._asdict()) for name, table in decided.items()]
     return pd.concat(tables, ignore_index=True)[[*NAME, "speaker", "n_utterances", "uar"]]
+
+
+def score_corpora(decided: Decisions, utterances: pd.DataFrame) -> pd.DataFrame:
+    """Score every model on each of several corpora: a table `system, model, protocol, folds, corpus` and its scores.
+
+    Parameters
+    ----------
+    utterances : with `utterance_id, corpus`; without corpora, or with one, the table is empty
+    """
+    columns, rows = ["n_speakers", "n_utterances", "uar", "uar_low", "uar_high"], []
+    corpus_of = utterances.set_index("utterance_id")["corpus"] if "corpus" in utterances else pd.Series(dtype=str)
+    for name, table in decided.items() if corpus_of.nunique() > 1 else ():
+        for corpus, group in table.groupby(table["utterance_id"].map(corpus_of)):
+            scores = metrics.score_predictions(group)
+            rows.append(name._asdict() | {"corpus": corpus} | {column: scores[column] for column in columns})
+    return pd.DataFrame(rows, columns=[*NAME, "corpus", *columns])
 
 
 def _by_model(decided, protocol) -> dict[tuple[str, str], tuple[Name, pd.DataFrame]]:
@@ -432,6 +448,7 @@ def derived_tables(
     setups = gather_setups(decided, gather_costs(workspace), epochs)
     return {
         "11_speakers": score_speakers(decided),
+        "11_corpora": score_corpora(decided, utterances),
         "11_fall": measure_falls(decided),
         "11_one_voice": models_of_one_voice(decided),
         "11_adapted": measure_adaptation(decided),

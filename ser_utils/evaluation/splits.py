@@ -29,7 +29,9 @@ FITTED = {
     "selection": "selection on test",
 }
 ADAPTED = "adapted"  # no broken promise but another condition: unlabelled clips of the tested speakers are known
-LEAKS = ("overlapping segments", "utterances", "speakers", "sentences", "identical audio", *FITTED.values(), ADAPTED)
+HEARD = "corpus heard in pre-training"
+SHARED = ("overlapping segments", "utterances", "speakers", "sentences", "identical audio")
+LEAKS = (*SHARED, *FITTED.values(), ADAPTED, HEARD)
 
 
 def make_folds(
@@ -477,6 +479,8 @@ def audit_leakage(folds: pd.DataFrame, table: pd.DataFrame, *, fit: dict[str, An
         {fold: any of these}, or rows of the fold table; `()` or None where nothing was given. It is to come from the
         code that fits. A key that is missing is unknown, which is not the same as clean. `adaptation` names, in the same
         forms, the clips that a model was given without their labels to get used to a speaker; missing means none.
+        `pretraining`: the corpora that weights from elsewhere were trained on, or {fold: corpora}; None where nobody
+        says. A system that has no such weights leaves it out.
 
     Returns
     -------
@@ -489,8 +493,8 @@ def audit_leakage(folds: pd.DataFrame, table: pd.DataFrame, *, fit: dict[str, An
     ValueError : for an unknown key or role in `fit`, and for utterances the table does not know
     """
     fit = {**folds.attrs.get("fit", {}), **(fit or {})}
-    if unknown := set(fit) - {*FITTED, "adaptation"}:
-        accepted = ", ".join([*FITTED, "adaptation"])
+    if unknown := set(fit) - {*FITTED, "adaptation", "pretraining"}:
+        accepted = ", ".join([*FITTED, "adaptation", "pretraining"])
         raise ValueError(f"Unknown key in fit. Accepted: {accepted}. Received: {sorted(unknown)}")
     about = _prepare(table).set_index("utterance_id")
     if strange := set(folds["utterance_id"].astype(str)) - set(about.index):
@@ -499,13 +503,17 @@ def audit_leakage(folds: pd.DataFrame, table: pd.DataFrame, *, fit: dict[str, An
     folds = folds.assign(utterance_id=folds["utterance_id"].astype(str))
     allowed = ALLOWED.get(folds.attrs.get("protocol"), ())
     untold = {kind for key, kind in FITTED.items() if key not in fit}
-    audit = []
+    audit, heard = [], fit.get("pretraining", ())
     for fold, rows in folds.groupby("fold"):
         count = _shared(rows, about, folds.attrs.get("segment_ms", SEGMENT_MS))
         for key, kind in FITTED.items():
             count[kind] = _test_rows_given(rows, fit.get(key), fold)
         count[ADAPTED] = _test_rows_given(rows, fit.get("adaptation"), fold)
-        audit += [(fold, kind, count[kind], kind in allowed, kind not in untold) for kind in LEAKS]
+        corpora = heard.get(fold) if isinstance(heard, dict) else heard
+        test = rows.loc[rows["role"] == "test", "utterance_id"]
+        count[HEARD] = int(test.map(about["corpus"]).isin(list(corpora or ())).sum())
+        unchecked = untold | ({HEARD} if corpora is None else set())
+        audit += [(fold, kind, count[kind], kind in allowed, kind not in unchecked) for kind in LEAKS]
     return pd.DataFrame(audit, columns=["fold", "kind", "count", "allowed", "checked"])
 
 

@@ -56,6 +56,36 @@ def overview(table: pd.DataFrame) -> Figure:
     return figure
 
 
+def harmonisation(labels: pd.DataFrame, table: pd.DataFrame, spectra: pd.DataFrame) -> Figure:
+    """Draw what several corpora bring to one: how often each emotion, how loud, and how their recordings sound.
+
+    Parameters
+    ----------
+    labels : files of each corpus × emotion; those of emotions that `table` lacks are in grey
+    table : with `corpus, emotion, rms_db`
+    spectra : mean level in dB by corpus, corpora in columns; its index is the centre of each band in Hz
+    """
+    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(11, 2.2 + 0.4 * len(labels)), width_ratios=(1.3, 1, 1))
+    kept = labels.columns.isin(table["emotion"])
+    left.imshow(np.where(kept, labels, np.nan), cmap="Blues", vmin=0, aspect="auto")
+    for (row, column), count in np.ndenumerate(labels.to_numpy()):
+        is_dark = kept[column] and count > 0.6 * labels.loc[:, kept].to_numpy().max()
+        colour = "white" if is_dark else "0.1" if kept[column] else "0.6"
+        left.text(column, row, str(count) if count else "–", ha="center", va="center", fontsize=8, color=colour)
+    left.set_xticks(range(labels.shape[1]), labels.columns, rotation=45, ha="right")
+    left.set_yticks(range(len(labels)), labels.index)
+    left.set(title="files; grey: left out")
+    left.grid(False)
+    look = {"color": "0.85", "fliersize": 2, "linewidth": 0.8}
+    sns.boxplot(table, x="rms_db", y="corpus", order=list(labels.index), ax=middle, **look)
+    middle.set(xlabel="RMS level (dB of full scale)", ylabel="", title="level")
+    for corpus in spectra:
+        right.semilogx(spectra.index, spectra[corpus], label=corpus)
+    right.set(xlabel="frequency (Hz)", ylabel="mean level (dB)", title="mean spectrum")
+    right.legend(fontsize=8)
+    return figure
+
+
 def _stack_bars(axes, table, colours, columns):
     """One bar a row of the table, its columns one after another."""
     starts = table.cumsum(axis=1) - table

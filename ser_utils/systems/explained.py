@@ -35,7 +35,7 @@ from ser_utils.systems.prototype.checks import Opened, SegmentSubject, open_clas
 from ser_utils.systems.prototype.segments import groups_of
 from ser_utils.systems.sigwavnet import wavelet  # noqa: F401  registers the layers of 07
 from ser_utils.systems.speech_transformer.embeddings import build_embeddings
-from ser_utils.systems.speech_transformer.pretrained import load_encoder
+from ser_utils.systems.speech_transformer.pretrained import encoder_names, load_encoder
 from ser_utils.training.folds import FoldTask, train_fold
 from ser_utils.workspace import Workspace
 
@@ -124,7 +124,7 @@ def feature_networks(workspace: Workspace, utterances: pd.DataFrame, chosen: dic
 
 
 def heads(workspace: Workspace, utterances: pd.DataFrame, chosen: dict[str, Any]) -> list[Explained]:
-    """The CNN heads of 08 over HuBERT and wav2vec 2.0; none where their published weights are absent.
+    """The CNN heads of 08 over speech encoders; none where no weights are there.
 
     There is no silence in embeddings: absence is the training mean.
     """
@@ -135,7 +135,7 @@ def heads(workspace: Workspace, utterances: pd.DataFrame, chosen: dict[str, Any]
     options = {"top": of_speech["top_layers"], "longest_s": of_speech["longest_s"]}
     of_embeddings = {"patch": (5, -1), "stride": (2, -1), "layer": "own_rows_2"}  # 100 ms at a time
     networks, emotion_of, most = [], _emotion_of(utterances), -(-chosen["real_clips"] // chosen["folds"])
-    for name in of_speech["models"]:
+    for name in encoder_names(of_speech):
         encoder = load_encoder(name, seed=workspace.seed)
         if encoder.is_random:
             continue

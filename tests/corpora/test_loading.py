@@ -8,6 +8,7 @@ import soundfile
 
 from ser_utils.corpora import loading as corpora
 from ser_utils.corpora import recordings
+from ser_utils.corpora.check import count_labels, describe_harmonisation
 from ser_utils.corpora.facts import GrammarError
 from ser_utils.corpora.loading import COLUMNS, CORPORA, EMOTIONS, CorpusError, inspect_corpus, load_corpus
 
@@ -412,3 +413,16 @@ def test_the_demo_corpus_loads_as_one_of_nobody(tmp_path):
     table = load_corpus("demo", tmp_path)
     assert table["speaker"].tolist() == sorted(SPEAKERS) and table.attrs["announcement"] == ""
     assert not set(SPEAKERS) & set(CORPORA["emodb"].speakers) and set(table["corpus"]) == {"demo"}
+
+
+def test_what_joining_did_to_each_corpus_is_told(tmp_path):
+    record_two(tmp_path)
+    report = inspect_corpus("emodb+aesdd", tmp_path)
+    told = describe_harmonisation(report)
+    assert list(told.index) == ["emodb", "aesdd"] and told["brought to"].eq(16).all()
+    assert told.loc["emodb", ["language", "files", "used", "left out: emotion"]].tolist() == ["de", 20, 10, 10]
+    assert told.loc["aesdd", ["language", "files", "used", "rates"]].tolist() == ["el", 6, 4, "44.1"]
+    labels = count_labels(report)
+    assert labels.loc["aesdd"].to_dict() == {"anger": 2, "fear": 2, "happiness": 0, "neutral": 0, "sadness": 2}
+    alone = describe_harmonisation(inspect_corpus("emodb", tmp_path))
+    assert alone.loc["emodb", ["files", "used", "left out: emotion"]].tolist() == [20, 20, 0]

@@ -390,3 +390,21 @@ def test_real_corpora_keep_their_word(name, data_dir):
         made = make_folds(table, protocol)
         assert leaks_beyond(audit_leakage(made, table, fit=NOTHING), protocol) == ""
         assert set(made["utterance_id"]) == set(table["utterance_id"])
+
+
+def test_a_corpus_that_an_encoder_heard_before_is_told():
+    table = corpus(name="ravdess")
+    folds = make_folds(table, "speaker", folds="3_speakers")
+    tested = folds[folds["role"] == "test"].groupby("fold").size()
+
+    def told(**fit):
+        audit = audit_leakage(folds, table, fit=NOTHING | fit)
+        return audit[audit["kind"] == splits.HEARD], leaks_beyond(audit, "speaker")
+
+    assert told()[1] == "" == told(pretraining=["LibriSpeech"])[1]
+    rows, leaks = told(pretraining=["LibriSpeech", "ravdess"])
+    assert rows.set_index("fold")["count"].to_dict() == tested.to_dict()
+    assert leaks == "corpus heard in pre-training"
+    assert told(pretraining={0: ["ravdess"], 1: [], 2: []})[0]["count"].tolist() == [tested[0], 0, 0]
+    rows, leaks = told(pretraining=None)
+    assert not rows["checked"].any() and leaks == "unknown: corpus heard in pre-training"

@@ -13,7 +13,8 @@ import pytest
 
 from ser_utils.names import dataset_name
 from ser_utils.workspace import Workspace
-from tests.conftest import REPOSITORY
+from tests.conftest import GOLDEN_DIR, REPOSITORY
+from tests.systems.speech_transformer.hub import Hub, say_preprocessing, split_into_parts
 from tools import graph as make_graph
 from tools import notebooks
 
@@ -45,11 +46,12 @@ def smoke(tmp_path_factory):
     return root, _make("reproduce", ROOT=root, PROFILE="smoke")
 
 
-def _make(*goals, **variables):
+def _make(*goals, environment=(), **variables):
     arguments = [f"{name}={value}" for name, value in variables.items()]
     return subprocess.run(
         ["make", "--no-print-directory", *goals, *arguments],
         cwd=REPOSITORY,
+        env=os.environ | dict(environment),
         capture_output=True,
         text=True,
         check=False,
@@ -96,6 +98,49 @@ def test_a_second_run_has_nothing_to_do_and_a_touched_notebook_runs_alone(smoke)
     last.touch()
     touched = _make("reproduce", ROOT=root, PROFILE="smoke")
     assert re.findall(r"^(\d\d_\w+): ", touched.stdout, re.M) == [NAMES[-1]]
+
+
+@pytest.fixture(scope="session")
+def listened(smoke, tmp_path_factory):
+    """08 and 09 once more, through an encoder that `make weights` brought from a hub on this machine."""
+    place = tmp_path_factory.mktemp("listened")
+    root = shutil.copytree(smoke[0], place / "root")
+    hub = Hub(place / "served")
+    served = hub.serve("someone/tiny-wavlm", GOLDEN_DIR / "wavlm_group")
+    split_into_parts(served)
+    say_preprocessing(served)
+    weights = {"HF_ENDPOINT": hub.url, "NO_PROXY": "127.0.0.1", "SER_WEIGHTS_DIR": str(place / "weights")}
+    fetched = _make("weights", MODEL="someone/tiny-wavlm", environment=weights)
+    hub.close()  # from here on there is no internet
+    run = _make("09", ROOT=root, PROFILE="smoke", WEIGHTS=place / "weights", environment=weights)
+    return root, fetched, run
+
+
+@pytest.mark.notebook
+@pytest.mark.timeout(900)
+def test_weights_from_a_hub_are_heard_by_every_head_and_explained(listened):
+    root, fetched, run = listened
+    assert fetched.returncode == 0 and "wavlm, 3 layers, 32 wide" in fetched.stdout, fetched.stderr
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert re.findall(r"^(\d\d_\w+): ", run.stdout, re.M) == ["08_speech_transformer", "09_explanations"]
+    listening, explaining = (_text_of(root, name) for name in ("08_speech_transformer", "09_explanations"))
+    for head in ("pooled", "layer_weighting", "cnn", "rnn", "fine_tuned"):
+        assert f"fixture_tiny_wavlm_{head}" in listening, head
+    assert "someone/tiny-wavlm at c0ffee00. Encoder of a test: carries no meaning." in listening
+    assert "fixture_tiny_wavlm head" in explaining
+
+
+@pytest.mark.notebook
+def test_what_an_encoder_of_a_test_says_is_marked_and_no_result(listened):
+    root, _, _ = listened
+    build = root / "build/demo/smoke/seed_0"
+    assert not [path.name for path in build.rglob("*.parquet") if "fixture" in path.name]
+    assert not [path for path in root.rglob("*.csv") if path.name.startswith("08_") or "fixture" in path.read_text()]
+    assert "<caption>Encoder of a test: carries no meaning.</caption>" in _text_of(root, "08_speech_transformer")
+
+
+def _text_of(root, name):
+    return (root / f"build/demo/smoke/seed_0/notebooks/{name}.ipynb").read_text("utf-8")
 
 
 @pytest.mark.notebook
@@ -224,6 +269,18 @@ def test_what_a_notebook_reads_besides_runs_it_again_and_no_other(keys_of, tmp_p
         after = keys_of()
         assert [number for number in before if before[number] != after[number]] == again, path
         before = after
+
+
+def test_weights_that_the_reader_has_run_again_what_listens_through_them(keys_of, tmp_path, monkeypatch):
+    monkeypatch.delenv("WEIGHTS", raising=False)
+    seen = [keys_of()]
+    for content in ("one", "another"):
+        (tmp_path / "mine").mkdir(exist_ok=True)
+        (tmp_path / "mine" / "model.safetensors").write_text(content)
+        monkeypatch.setenv("WEIGHTS", str(tmp_path / "mine"))
+        seen.append(keys_of())
+    for before, after in zip(seen, seen[1:], strict=False):
+        assert [number for number in before if before[number] != after[number]] == ["08", "09", "10", "11"]
 
 
 @pytest.mark.parametrize(

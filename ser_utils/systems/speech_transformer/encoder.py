@@ -1,14 +1,15 @@
-"""wav2vec 2.0 and HuBERT in Keras, reading the published checkpoints.
+"""wav2vec 2.0, HuBERT, WavLM and data2vec-audio in Keras, reading the published checkpoints.
 
 Waveform → convolutions (one frame each 20 ms) → projection → convolutional positions → transformer.
 Layers carry the checkpoint's names, so that loading is one loop over the weights.
 Sources: Baevski et al. 2020 (arXiv 2006.11477), Hsu et al. 2021 (arXiv 2106.07447), Babu et al. 2021
-(XLS-R, arXiv 2111.09296).
+(XLS-R, arXiv 2111.09296), Chen et al. 2022 (WavLM, arXiv 2110.13900), Baevski et al. 2022 (data2vec, arXiv 2202.03555).
 """
 
 import dataclasses
 import functools
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 
 from ser_utils.systems.sigwavnet.waveforms import time_mask
 
-FAMILIES = ("wav2vec2", "hubert")
+FAMILIES = ("wav2vec2", "hubert", "wavlm", "data2vec-audio")
 ACTIVATIONS = {
     "gelu": functools.partial(keras.activations.gelu, approximate=False),
     "gelu_new": functools.partial(keras.activations.gelu, approximate=True),
@@ -57,6 +58,10 @@ class Architecture:
         after each convolution)
     do_stable_layer_norm : normalise before each sublayer instead of after it
     adapter_attn_dim : width of the per-language adapters of the MMS checkpoints, None without
+    num_conv_pos_embeddings : frames that the position convolution sees; in data2vec-audio how many convolutions there are
+    conv_pos_kernel_size : frames that each of data2vec-audio's position convolutions sees
+    num_buckets, max_bucket_distance : of WavLM's relative positions: how many kinds of distance there are, in both
+        directions together, and the distance in frames beyond which all are of one kind
     """
 
     model_type: str = "wav2vec2"
@@ -82,12 +87,15 @@ class Architecture:
     num_conv_pos_embedding_groups: int = 16
     do_stable_layer_norm: bool = False
     adapter_attn_dim: int | None = None
+    conv_pos_kernel_size: int = 19
+    num_buckets: int = 320
+    max_bucket_distance: int = 800
 
     def __post_init__(self):
         for name in ("conv_dim", "conv_stride", "conv_kernel"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         if self.model_type not in FAMILIES:
-            raise CheckpointError(f"Only {' and '.join(FAMILIES)} are read. Received: model_type={self.model_type!r}")
+            raise CheckpointError(f"Only {', '.join(FAMILIES)} are read. Received: model_type={self.model_type!r}")
         for name, accepted in {
             "hidden_act": ACTIVATIONS,
             "feat_extract_activation": ACTIVATIONS,
@@ -112,7 +120,15 @@ class Architecture:
     def from_config(cls, config: dict[str, Any]) -> "Architecture":
         """From the content of a config.json; keys that do not shape the encoder are left out."""
         names = {field.name for field in dataclasses.fields(cls)}
-        return cls(**{"model_type": None, **{key: value for key, value in config.items() if key in names}})
+        known = {"model_type": None} | {key: value for key, value in config.items() if key in names}
+        if known["model_type"] == "data2vec-audio":  # it has no other, and its files do not say so
+            known |= {"feat_extract_norm": "layer", "do_stable_layer_norm": False}
+        return cls(**known)
+
+    @property
+    def has_relative_positions(self) -> bool:
+        """Whether attention weighs how far apart two frames are, as WavLM's does."""
+        return self.model_type == "wavlm"
 
     @property
     def hop(self) -> int:
@@ -256,10 +272,60 @@ class PositionConvolution(layers.Layer):
         return self.activation(self.conv(x))
 
 
-class SelfAttention(layers.Layer):
-    """softmax(q kᵀ / √d) v in `num_attention_heads` heads.
+class StackedPositionConvolutions(layers.Layer):
+    """data2vec-audio's positions: several narrow convolutions, each followed by a norm without weights and an activation."""
 
-    x : float (batch, n_frames, hidden_size); visible : bool (batch, n_frames), the frames to attend to, or None
+    def __init__(self, architecture, **kwargs):
+        super().__init__(**kwargs)
+        a = architecture
+        self.convolutions = [
+            GroupedConvolution(a.conv_pos_kernel_size, a.num_conv_pos_embedding_groups, name=f"layers.{i}.conv")
+            for i in range(a.num_conv_pos_embeddings)
+        ]
+        self.norm = layers.LayerNormalization(epsilon=1e-5, center=False, scale=False)
+        self.activation = ACTIVATIONS[a.feat_extract_activation]
+
+    def call(self, x):
+        for convolution in self.convolutions:
+            x = self.activation(self.norm(convolution(x)))
+        return x
+
+
+class RelativePositions(layers.Layer):
+    """A number for each head and each pair of frames, by how far apart they are: (1, heads, n_frames, n_frames).
+
+    Distances have kinds of their own up to a quarter of `num_buckets`, and share kinds beyond, ever more of them.
+    The checkpoint keeps these numbers in its first layer, and all layers use them.
+    Source: Chen et al. 2022, equation 3 (after Raffel et al. 2020, T5).
+    """
+
+    def __init__(self, architecture, **kwargs):
+        super().__init__(**kwargs)
+        self.heads, self.n_kinds = architecture.num_attention_heads, architecture.num_buckets
+        self.furthest = architecture.max_bucket_distance
+
+    def build(self, *_):
+        self.kernel = self.add_weight(shape=(self.heads, self.n_kinds), name="kernel")
+
+    def call(self, x):
+        frames = ops.arange(ops.shape(x)[1])
+        return ops.take(self.kernel, self.kind(frames[None, :] - frames[:, None]), axis=1)[None]
+
+    def kind(self, distance):
+        """Number of the kind of each distance, int of the same shape; positive is later."""
+        half = self.n_kinds // 2
+        near, far = half // 2, ops.abs(distance)
+        ratio = ops.log(ops.maximum(ops.cast(far, "float32"), 1.0) / near) / math.log(self.furthest / near)
+        shared = ops.minimum(near + ops.cast(ratio * (half - near), "int32"), half - 1)
+        kind = ops.where(far < near, far, shared)
+        return kind + half * ops.cast(distance > 0, "int32")
+
+
+class SelfAttention(layers.Layer):
+    """softmax(q kᵀ / √d + bias) v in `num_attention_heads` heads.
+
+    x : float (batch, n_frames, hidden_size); visible : bool (batch, n_frames), the frames to attend to, or None;
+    positions : as RelativePositions gives them, or None. The bias is them, times a gate that each frame and head opens.
     """
 
     def __init__(self, architecture, **kwargs):
@@ -268,8 +334,16 @@ class SelfAttention(layers.Layer):
         for name in ("q_proj", "k_proj", "v_proj", "out_proj"):
             setattr(self, name, layers.Dense(self.size, name=name))
         self.dropout = layers.Dropout(architecture.attention_dropout)
+        self.gate = None
+        if architecture.has_relative_positions:
+            self.gate = layers.Dense(8, name="gru_rel_pos_linear")
 
-    def call(self, x, visible=None, training=False):
+    def build(self, x_shape, visible_shape=None, positions_shape=None):
+        if self.gate is not None:
+            shape = (1, 1, self.heads, 1)
+            self.constant = self.add_weight(shape=shape, initializer="ones", name="gru_rel_pos_const")
+
+    def call(self, x, visible=None, positions=None, training=False):
         batch, n = ops.shape(x)[0], ops.shape(x)[1]
 
         def split(x):
@@ -278,11 +352,19 @@ class SelfAttention(layers.Layer):
 
         query = split(self.q_proj(x) * (self.size // self.heads) ** -0.5)
         scores = ops.matmul(query, ops.transpose(split(self.k_proj(x)), (0, 1, 3, 2)))
+        if positions is not None:
+            scores = scores + self.opened(split(x)) * positions
         if visible is not None:
             scores = ops.where(visible[:, None, None, :], scores, -1e9)
         weights = self.dropout(ops.softmax(scores), training=training)
         attended = ops.transpose(ops.matmul(weights, split(self.v_proj(x))), (0, 2, 1, 3))
         return self.out_proj(ops.reshape(attended, (batch, n, self.size)))
+
+    def opened(self, x):
+        """How far the gate is open, (batch, heads, n, 1): g₁ (g₂ c − 1) + 2, with g₁ and g₂ from the frame itself."""
+        pair = ops.sum(ops.reshape(self.gate(x), (*ops.shape(x)[:-1], 2, 4)), axis=-1)
+        first, second = ops.split(ops.sigmoid(pair), 2, axis=-1)
+        return first * (second * ops.transpose(self.constant, (0, 2, 1, 3)) - 1.0) + 2.0
 
 
 class FeedForward(layers.Layer):
@@ -319,7 +401,7 @@ class LanguageAdapter(layers.Layer):
 class EncoderLayer(layers.Layer):
     """One transformer layer, norms after the sublayers, or before them where do_stable_layer_norm.
 
-    x : float (batch, n_frames, hidden_size); visible : bool (batch, n_frames) or None
+    x : float (batch, n_frames, hidden_size); visible : bool (batch, n_frames) or None; positions : see SelfAttention
     """
 
     def __init__(self, architecture, **kwargs):
@@ -334,9 +416,10 @@ class EncoderLayer(layers.Layer):
         if a.do_stable_layer_norm and a.adapter_attn_dim is not None:
             self.adapter_layer = LanguageAdapter(a, name="adapter_layer")
 
-    def call(self, x, visible=None, training=False):
+    def call(self, x, visible=None, positions=None, training=False):
         def attend(x):
-            return self.dropout(self.attention(x, visible=visible, training=training), training=training)
+            x = self.attention(x, visible=visible, positions=positions, training=training)
+            return self.dropout(x, training=training)
 
         if self.architecture.do_stable_layer_norm:
             x = x + attend(self.layer_norm(x))
@@ -345,6 +428,12 @@ class EncoderLayer(layers.Layer):
             x = self.layer_norm(x + attend(x))
             x = self.final_layer_norm(x + self.feed_forward(x, training=training))
         return x if self.adapter_layer is None else self.adapter_layer(x)
+
+
+def _relative_positions(architecture):
+    if not architecture.has_relative_positions:
+        return None
+    return RelativePositions(architecture, name="encoder.layers.0.attention.rel_attn_embed")
 
 
 @keras.saving.register_keras_serializable(package="ser_utils")
@@ -363,6 +452,9 @@ class TopLayers(layers.Layer):
         self.top = top
         first = a.num_hidden_layers - top
         self.blocks = [EncoderLayer(a, name=f"encoder.layers.{i}") for i in range(first, a.num_hidden_layers)]
+        self.relative_positions = _relative_positions(a)
+        if self.relative_positions is not None:
+            self.relative_positions.trainable = False  # the layers below use them too
         self.norm = None
         if a.do_stable_layer_norm:
             self.norm = layers.LayerNormalization(epsilon=a.layer_norm_eps, name="encoder.layer_norm")
@@ -372,8 +464,9 @@ class TopLayers(layers.Layer):
 
     def call(self, x, n_frames, training=False):
         visible = time_mask(x, n_frames)[..., 0]
+        positions = None if self.relative_positions is None else self.relative_positions(x)
         for block in self.blocks:
-            x = block(x, visible=visible, training=training)
+            x = block(x, visible=visible, positions=positions, training=training)
         return x if self.norm is None else self.norm(x)
 
     def get_config(self):
@@ -382,7 +475,7 @@ class TopLayers(layers.Layer):
 
 @keras.saving.register_keras_serializable(package="ser_utils")
 class SpeechTransformer(keras.Model):
-    """The wav2vec 2.0 / HuBERT encoder.
+    """The encoder of all FAMILIES.
 
     model(waveform, mask=None) -> list of num_hidden_layers + 1 hidden states, embeddings first, each
     float (batch, n_frames, hidden_size)
@@ -394,6 +487,7 @@ class SpeechTransformer(keras.Model):
     def __init__(self, architecture=None, preprocessing=None, **kwargs):
         super().__init__(**kwargs)
         self.supports_masking = True
+        self.jit_compile = False  # XLA would compile anew for every length of a clip
         architecture = architecture if architecture is not None else Architecture()
         preprocessing = preprocessing if preprocessing is not None else Preprocessing()
         if isinstance(architecture, dict):
@@ -403,7 +497,9 @@ class SpeechTransformer(keras.Model):
             FeatureConvolution(i, a, name=f"feature_extractor.conv_layers.{i}") for i in range(len(a.conv_dim))
         ]
         self.projection = FeatureProjection(a, name="feature_projection")
-        self.positions = PositionConvolution(a, name="encoder.pos_conv_embed")
+        kind = StackedPositionConvolutions if a.model_type == "data2vec-audio" else PositionConvolution
+        self.positions = kind(a, name="encoder.pos_conv_embed")
+        self.relative_positions = _relative_positions(a)
         self.norm = layers.LayerNormalization(epsilon=a.layer_norm_eps, name="encoder.layer_norm")
         self.dropout = layers.Dropout(a.hidden_dropout)
         self.blocks = [EncoderLayer(a, name=f"encoder.layers.{i}") for i in range(a.num_hidden_layers)]
@@ -429,8 +525,9 @@ class SpeechTransformer(keras.Model):
         x = x + self.positions(x)
         x = self.dropout(x if self.architecture.do_stable_layer_norm else self.norm(x), training=training)
         states = [x]
+        positions = None if self.relative_positions is None else self.relative_positions(x)
         for block in self.blocks:
-            states.append(block(states[-1], visible=visible, training=training))
+            states.append(block(states[-1], visible=visible, positions=positions, training=training))
         return states
 
     def last_hidden_state(self, state):
@@ -462,6 +559,7 @@ def checkpoint_names(model: keras.Layer) -> dict[str, keras.Variable]:
     """
     spelling = {"kernel": "weight", "gamma": "weight", "beta": "bias", "bias": "bias"}
     spelling |= {"moving_mean": "running_mean", "moving_variance": "running_var"}
+    spelling["gru_rel_pos_const"] = "gru_rel_pos_const"
     names = {}
     for variable in model.weights:
         *place, kind = variable.path.split("/")
@@ -471,7 +569,7 @@ def checkpoint_names(model: keras.Layer) -> dict[str, keras.Variable]:
 
 
 def load_speech_transformer(folder: str | Path) -> SpeechTransformer:
-    """Read a published wav2vec 2.0 or HuBERT encoder.
+    """Read a published encoder of one of FAMILIES.
 
     Parameters
     ----------
@@ -561,7 +659,7 @@ def _tensors(folder):
 
 def _assign(model, tensors, source):
     wanted = checkpoint_names(model)
-    prefix = model.architecture.model_type + "."
+    prefix = model.architecture.model_type.replace("-", "_") + "."
     halves, loaded, ignored, unexpected, misshapen = {}, set(), [], [], []
 
     def put(name, array):

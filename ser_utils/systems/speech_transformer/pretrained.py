@@ -2,8 +2,8 @@
 
     python -m ser_utils.systems.speech_transformer.pretrained facebook/wav2vec2-base-960h
 
-Weights live in SER_WEIGHTS_DIR (data/weights/), one folder a checkpoint; a folder the reader already has is
-named by its path instead.
+Weights live in SER_WEIGHTS_DIR (data/weights/), one folder a checkpoint. A folder that the reader already has is
+named by its path instead, or for all notebooks by the environment variable WEIGHTS.
 """
 
 import argparse
@@ -13,10 +13,16 @@ import re
 import urllib.error
 import urllib.parse
 import urllib.request
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import pandas as pd
 
 from ser_utils.corpora.download import DownloadError, download_file
+from ser_utils.names import STAND_INS
+from ser_utils.profiles import settings
 from ser_utils.systems.speech_transformer.encoder import (
     Architecture,
     CheckpointError,
@@ -52,9 +58,12 @@ PINNED = {
     ),
 }
 NO_MEANING = "Random encoder: carries no meaning."
+FIXTURE = "Encoder of a test: carries no meaning."
+SMALLEST = 128  # hidden size; no trained encoder was published that is narrower, those of tests are
+BOT = "SFconvertbot"  # the hub's own account, which offers safetensors to those who have published pickles
 OFFLINE = (
-    "Offline, copy config.json, preprocessor_config.json and model.safetensors into {place}, or name a folder that "
-    "has them. Without weights notebook 08 goes on with a tiny random encoder, and says so."
+    "Offline, copy config.json, preprocessor_config.json and model.safetensors into {place}, or say WEIGHTS=folder "
+    "where they are. Without weights notebook 08 goes on with a tiny random encoder, and says so."
 )
 TINY = {"hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 64}
 TINY |= {"conv_dim": (24,) * 7, "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 4}
@@ -70,23 +79,70 @@ class Encoder:
 
     Parameters
     ----------
-    name : for results and figures, such as "hubert_base_ls960"; random ones are called "random_…"
+    name : for results and figures, such as "hubert_base_ls960"; one that was never trained is called "random_…" or,
+        where its weights came from a file, "fixture_…"
     key : content of the weights
     source : one sentence
+    published : owner/name as on the hub, "" where nobody says
     """
 
     name: str
     model: SpeechTransformer
     key: str
     source: str
+    published: str = ""
 
     @property
     def is_random(self) -> bool:
         return self.name.startswith("random_")
 
+    @property
+    def is_trained(self) -> bool:
+        """Whether results with it mean anything: only then are they saved."""
+        return not self.name.startswith(STAND_INS)
+
     def caption(self, text: str) -> str:
         """`text`, marked where the weights were never trained."""
-        return f"{NO_MEANING} {text}" if self.is_random else text
+        if self.is_trained:
+            return text
+        return f"{NO_MEANING if self.is_random else FIXTURE} {text}"
+
+
+def encoder_names(options: dict[str, Any]) -> list[str]:
+    """The encoders to listen through: the checkpoint folders at the environment variable WEIGHTS, else the profile's.
+
+    Parameters
+    ----------
+    options : settings of `speech_transformer`
+
+    Raises
+    ------
+    PretrainedError : where WEIGHTS names no folder with a checkpoint in it
+    """
+    place = os.environ.get("WEIGHTS", "")
+    return [str(folder) for folder in checkpoint_folders(place)] if place else list(options["models"])
+
+
+def checkpoint_folders(place: str | Path) -> list[Path]:
+    """Find the folders with a config.json: `place` itself, those in it, or the snapshots of a hub client's cache."""
+    place = Path(place).expanduser()
+    configs = [path for way in ("", "*/", "snapshots/*/", "*/snapshots/*/") for path in place.glob(f"{way}config.json")]
+    if (place / "config.json") in configs:
+        return [place]
+    if not configs:
+        raise PretrainedError(
+            f"WEIGHTS is a folder with config.json and model.safetensors, or one with such folders in it. "
+            f"Received: WEIGHTS={place}"
+        )
+    return sorted({path.parent for path in configs})
+
+
+def published_name(folder: Path) -> str:
+    """What a checkpoint is called on the hub, owner/name: from its source.json or its path; "" where neither says."""
+    if (folder / "source.json").exists():
+        return read_json(folder / "source.json")["model"]
+    named = [re.fullmatch(r"(?:models--)?([\w.-]+?)--([\w.-]+)", part) for part in folder.parts]
+    return next(("/".join(match.groups()) for match in reversed(named) if match), "")
 
 
 def weights_folder(model: str) -> Path:
@@ -110,15 +166,11 @@ def load_encoder(model: str, *, seed: int = 0) -> Encoder:
     Raises
     ------
     PretrainedError : if the files are not those that were pinned
-    CheckpointError : if they hold no encoder of the two families
+    CheckpointError : if they hold no encoder of the families that are read
     """
     folder = weights_folder(model)
-    name = re.sub(r"[^a-z0-9]+", "_", folder.name.split("--")[-1].lower()).strip("_")
     if folder.exists():
-        digests = _verify(model, folder)
-        source = read_json(folder / "source.json") if (folder / "source.json").exists() else {}
-        at = f" at {source['revision'][:8]}" if source else ""
-        return Encoder(name, load_speech_transformer(folder), content_key(digests), f"{model}{at}")
+        return _open(model, folder)
     family = "hubert" if "hubert" in model.lower() else "wav2vec2"
     # as their published sizes differ, so do these: HuBERT's with norms after, wav2vec 2.0's with norms before
     stable = {} if family == "hubert" else {"do_stable_layer_norm": True, "feat_extract_norm": "layer"}
@@ -130,6 +182,60 @@ def load_encoder(model: str, *, seed: int = 0) -> Encoder:
         f"{model} is not in {folder}: a tiny {family} encoder with random weights stands in. {NO_MEANING} "
         f"The published weights: make weights MODEL={model}",
     )
+
+
+def load_heard() -> pd.DataFrame:
+    """What published encoders were trained on.
+
+    Returns
+    -------
+    table indexed by `model` (owner/name): `pretrained_on` and `tuned_on`, corpora parted by "; " (those that this package
+    reads by their names here), `hours` of pre-training, `languages` (a code, or how many), and the `source` that says so
+    """
+    return pd.read_csv(Path(__file__).with_name("heard.csv"), index_col="model", keep_default_na=False)
+
+
+def heard_corpora(encoder: Encoder) -> list[str] | None:
+    """The corpora that an encoder heard, in pre-training or in later training; None where nobody says.
+
+    An encoder of random weights heard nothing.
+    """
+    if encoder.is_random:
+        return []
+    table = load_heard()
+    if encoder.published not in table.index:
+        return None
+    columns = table.loc[encoder.published, ["pretrained_on", "tuned_on"]]
+    return sorted({corpus for column in columns for corpus in column.split("; ") if corpus})
+
+
+def describe_heard(encoders: list[Encoder], corpora: Iterable[str]) -> pd.DataFrame:
+    """What each encoder was trained on, and which of `corpora` are among it; "unknown" where nobody says.
+
+    Returns
+    -------
+    table indexed by the encoder's name: the columns of `load_heard`, and `also here`
+    """
+    known, rows = load_heard(), {}
+    for encoder in encoders:
+        heard = heard_corpora(encoder)
+        facts = known.loc[encoder.published].to_dict() if encoder.published in known.index else {}
+        here = "unknown" if heard is None else ", ".join(sorted(set(heard) & set(corpora))) or "none"
+        rows[encoder.name] = (
+            dict.fromkeys(known.columns, "unknown" if heard is None else "–") | facts | {"also here": here}
+        )
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def _open(model, folder):
+    digests, published = _verify(model, folder), published_name(folder)
+    source = read_json(folder / "source.json") if (folder / "source.json").exists() else {}
+    encoder = load_speech_transformer(folder)
+    name = re.sub(r"[^a-z0-9]+", "_", (published or folder.name).split("/")[-1].lower()).strip("_")
+    at = f" at {source['revision'][:8]}{source.get('note', '')}" if source else ""
+    if encoder.architecture.hidden_size < SMALLEST:
+        name, at = f"fixture_{name}", f"{at}. {FIXTURE}"
+    return Encoder(name, encoder, content_key(digests), f"{model}{at}", published)
 
 
 def _verify(model, folder):
@@ -152,8 +258,9 @@ def fetch(model: str, *, revision: str | None = None) -> Path:
 
     Parameters
     ----------
-    model : owner/name
-    revision : commit, branch or tag; None is the pinned commit, else the latest one
+    model : owner/name, or a folder that has them already
+    revision : commit, branch or tag; None is the pinned commit, else the latest one. Where that has pickled weights
+        only, the hub's own conversion to safetensors is taken, if there is one.
 
     Returns
     -------
@@ -161,22 +268,19 @@ def fetch(model: str, *, revision: str | None = None) -> Path:
 
     Raises
     ------
-    PretrainedError : where the revision has only pickled weights, for wrong checksums and without network
+    PretrainedError : where there are only pickled weights, for wrong checksums, gated models and without network
     """
     folder = weights_folder(model)
     if folder.exists():
         _verify(model, folder)
         return folder
-    commit, digests = PINNED.get(model, (None, {}))
+    (commit, digests), note = PINNED.get(model, (None, {})), ""
     if revision not in (None, commit) or not commit:
         commit, digests = _ask_hub(model, revision or "main")
-    if not any(name.endswith(".safetensors") for name in digests):
-        pickles = "".join(f" ({name}, sha256 {digest})" for name, digest in digests.items() if name.endswith(".bin"))
-        raise PretrainedError(
-            f"{model} at {commit} has only pickled weights{pickles}, and unpickling runs whatever code the file "
-            f"holds; only safetensors are read. Convert them once, in an environment of your own: "
-            f"{conversion_command(model, folder, commit)}"
-        )
+    if not _has_safetensors(digests) and not revision:
+        commit, digests, note = _converted(model) or (commit, digests, "")
+    if not _has_safetensors(digests):
+        raise PretrainedError(_only_pickles(model, commit, digests, folder))
     # not `atomic_path`: what came before a cut is taken up again
     partial = folder.with_name(f".{folder.name}.part")
     try:
@@ -186,27 +290,69 @@ def fetch(model: str, *, revision: str | None = None) -> Path:
     except DownloadError as error:
         raise PretrainedError(f"{error} {OFFLINE.format(place=folder)}") from error
     fetched = {name: file_digest(partial / name) for name in digests}
-    write_json(partial / "source.json", {"model": model, "revision": commit, "sha256": fetched})
+    write_json(partial / "source.json", {"model": model, "revision": commit, "sha256": fetched, "note": note})
     os.replace(partial, folder)
     return folder
+
+
+def _has_safetensors(digests):
+    return any(name.endswith(".safetensors") for name in digests)
+
+
+def _only_pickles(model, commit, digests, folder):
+    pickles = "".join(f" ({name}, sha256 {digest})" for name, digest in digests.items() if name.endswith(".bin"))
+    return (
+        f"{model} at {commit} has only pickled weights{pickles}, and unpickling runs whatever code the file "
+        f"holds; only safetensors are read. Convert them once, in an environment of your own: "
+        f"{conversion_command(model, folder, commit)}"
+    )
+
+
+def _converted(model):
+    """Commit, {file: sha256} and a note of the hub's own conversion of pickled weights; None where it offers none."""
+    wanted = {"type": "pull_request", "status": "open", "author": BOT}
+    url = f"{_hub()}/api/models/{model}/discussions?{urllib.parse.urlencode(wanted)}"
+    try:
+        offers = [
+            offer
+            for offer in _read_answer(url).get("discussions", [])
+            if offer.get("isPullRequest") and (offer.get("author") or {}).get("name") == BOT
+        ]
+        for offer in offers:
+            reference = f"refs/pr/{offer['num']}"
+            commit, digests = _ask_hub(model, reference)
+            if _has_safetensors(digests):
+                return commit, digests, f" ({reference}, the hub's own conversion of its pickled weights)"
+    except (PretrainedError, OSError):
+        pass  # whoever cannot ask is told of the pickles
+    return None
 
 
 def _hub():
     return os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
 
 
+def _read_answer(url):
+    with urllib.request.urlopen(url, timeout=30) as answer:
+        return json.load(answer)
+
+
 def _ask_hub(model, revision):
     """The commit a revision stands for, and {file: sha256, or None for small files outside the large-file store}."""
     url = f"{_hub()}/api/models/{model}/revision/{urllib.parse.quote(revision, safe='')}?blobs=true"
     try:
-        with urllib.request.urlopen(url, timeout=30) as answer:
-            listing = json.load(answer)
+        listing = _read_answer(url)
     except urllib.error.HTTPError as error:
         raise PretrainedError(f"{url} answers {error.code}: is {model!r} spelled right, and public?") from error
     except OSError as error:
         raise PretrainedError(
             f"{_hub()} cannot be reached ({error}). {OFFLINE.format(place=weights_folder(model))}"
         ) from error
+    if listing.get("gated"):
+        raise PretrainedError(
+            f"{model} is gated: its owner wants to know who takes it, and this program has no account. Accept the terms "
+            f"at {_hub()}/{model}, download its files there, and say WEIGHTS=folder where they are."
+        )
     wanted = re.compile(r"config\.json|preprocessor_config\.json|model(-\d+-of-\d+)?\.safetensors(\.index\.json)?")
     files = {
         entry["rfilename"]: (entry.get("lfs") or {}).get("sha256")
@@ -219,19 +365,27 @@ def _ask_hub(model, revision):
 def main(arguments: list[str] | None = None) -> None:
     command = "python -m ser_utils.systems.speech_transformer.pretrained"
     parser = argparse.ArgumentParser(prog=command, description=__doc__)
-    about = "owner/name on the hub, or a folder with config.json and model.safetensors"
-    parser.add_argument("model", help=about)
+    about = "owner/name on the hub, or a folder with checkpoints in it; none: those of profile quick"
+    parser.add_argument("models", nargs="*", help=about)
     parser.add_argument("--revision", help="commit, branch or tag; default: the pinned one")
     given = parser.parse_args(arguments)
-    try:
-        folder = fetch(given.model, revision=given.revision)
-        encoder = load_encoder(given.model)
-    except (PretrainedError, CheckpointError) as error:
-        raise SystemExit(str(error)) from None
-    a = encoder.model.architecture
-    print(
-        f"{encoder.source}: {a.model_type}, {a.num_hidden_layers} layers, {a.hidden_size} wide, "
-        f"{encoder.model.count_params() / 1e6:.0f} M parameters → {folder}"
+    failures = []
+    for model in given.models or settings("speech_transformer", "quick")["models"]:
+        try:
+            is_folder = Path(model).expanduser().is_dir()
+            for name in map(str, checkpoint_folders(model)) if is_folder else [model]:
+                folder = fetch(name, revision=given.revision)
+                print(f"{_describe(load_encoder(name))} → {folder}")
+        except (PretrainedError, CheckpointError) as error:
+            failures.append(str(error))  # another encoder may be had all the same
+    if failures:
+        raise SystemExit("\n".join(failures))
+
+
+def _describe(encoder):
+    a, size = encoder.model.architecture, encoder.model.count_params() / 1e6
+    return (
+        f"{encoder.source}: {a.model_type}, {a.num_hidden_layers} layers, {a.hidden_size} wide, {size:.0f} M parameters"
     )
 
 

@@ -12,13 +12,25 @@ from ser_utils.systems.speech_transformer.encoder import (
     CheckpointError,
     Preprocessing,
     SpeechTransformer,
+    TopLayers,
     checkpoint_names,
+    copy_weights,
     load_speech_transformer,
 )
 
-# The last two hold what the project's own checks add: batch norm before the position convolution with an odd
-# kernel and no norm before the projection, and MMS adapters (random weights, Transformers 5.23 on PyTorch).
-FOLDERS = ("wav2vec2_group", "wav2vec2_layer_stable", "hubert_group", "hubert_batch_norm", "wav2vec2_adapters")
+# From the fourth on they hold what the project's own checks add (random weights, Transformers 5.23 on PyTorch): batch norm
+# before the position convolution with an odd kernel and no norm before the projection; MMS adapters; WavLM's gated relative
+# positions, with norms after and before, and distances beyond the furthest kind; data2vec-audio's stacked convolutions.
+FOLDERS = (
+    "wav2vec2_group",
+    "wav2vec2_layer_stable",
+    "hubert_group",
+    "hubert_batch_norm",
+    "wav2vec2_adapters",
+    "wavlm_group",
+    "wavlm_layer_stable",
+    "data2vec_audio",
+)
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +63,21 @@ def test_all_hidden_states_agree_with_the_published_implementation(encoders, gol
     np.testing.assert_allclose(numpy([last])[0], values["last_hidden_state_single"], atol=1e-4)
 
 
+@pytest.mark.parametrize("name", FOLDERS)
+def test_the_last_layers_alone_go_on_as_the_whole_encoder_does(encoders, golden, name):
+    values, mask = reference(golden, name)
+    encoder, architecture = encoders[name], encoders[name].architecture
+    states = encoder(values["waveform"], mask=mask)
+    top = TopLayers(architecture, 2, name="top")
+    n_frames = architecture.n_frames(values["lengths"]).astype("int32")
+    top(states[-3], n_frames)
+    copy_weights(encoder, top)
+    seen = np.arange(states[-1].shape[1]) < n_frames[:, None]
+    wanted = keras.ops.convert_to_numpy(encoder.last_hidden_state(states[-1]))
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(top(states[-3], n_frames))[seen], wanted[seen], atol=1e-4)
+    assert not [weight.path for weight in top.trainable_weights if "rel_attn_embed" in weight.path]
+
+
 def test_frames_before_a_clips_end_do_not_hear_its_padding(encoders, golden):
     values, mask = reference(golden, "wav2vec2_layer_stable")
     encoder, length = encoders["wav2vec2_layer_stable"], int(values["lengths"][1])
@@ -59,12 +86,13 @@ def test_frames_before_a_clips_end_do_not_hear_its_padding(encoders, golden):
     np.testing.assert_allclose(padded, alone, atol=1e-4)
 
 
-def test_save_and_load_give_equal_states(encoders, golden, tmp_path):
-    waveform = reference(golden, "hubert_group")[0]["waveform"][:1]
-    encoders["hubert_group"].save(tmp_path / "encoder.keras")
+@pytest.mark.parametrize("name", ["hubert_group", "wavlm_group", "data2vec_audio"])
+def test_save_and_load_give_equal_states(encoders, golden, tmp_path, name):
+    waveform = reference(golden, name)[0]["waveform"][:1]
+    encoders[name].save(tmp_path / "encoder.keras")
     again = keras.saving.load_model(tmp_path / "encoder.keras", safe_mode=True)
-    np.testing.assert_array_equal(numpy(again(waveform)), numpy(encoders["hubert_group"](waveform)))
-    assert again.preprocessing == encoders["hubert_group"].preprocessing
+    np.testing.assert_array_equal(numpy(again(waveform)), numpy(encoders[name](waveform)))
+    assert again.preprocessing == encoders[name].preprocessing
 
 
 # --- checkpoints as they are published ----------------------------------------------------------------------
@@ -184,7 +212,7 @@ def test_pickled_weights_are_refused_with_what_to_do(checkpoint):
     [
         (lambda folder: (folder / "config.json").unlink(), "config.json is missing"),
         (lambda folder: (folder / "config.json").write_text("{"), "is not JSON"),
-        (lambda folder: (folder / "config.json").write_text('{"model_type": "wavlm"}'), "wav2vec2 and hubert.*'wavlm'"),
+        (lambda folder: (folder / "config.json").write_text('{"model_type": "sew"}'), "wavlm, data2vec-audio.*'sew'"),
         (lambda folder: (folder / "model.safetensors").unlink(), "lacks model.safetensors"),
         (lambda folder: (folder / "model.safetensors").write_bytes(b"x" * 100), "no readable safetensors"),
     ],

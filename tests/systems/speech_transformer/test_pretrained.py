@@ -1,18 +1,30 @@
-import hashlib
-import http.server
+import dataclasses
 import json
+import re
 import shutil
-import threading
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from ser_utils.corpora import download
+from ser_utils.corpora.facts import CORPORA
 from ser_utils.systems.speech_transformer import pretrained
 from ser_utils.systems.speech_transformer.encoder import CheckpointError, checkpoint_names
-from ser_utils.systems.speech_transformer.pretrained import PretrainedError, fetch, load_encoder, main
+from ser_utils.systems.speech_transformer.pretrained import (
+    Encoder,
+    PretrainedError,
+    describe_heard,
+    encoder_names,
+    fetch,
+    heard_corpora,
+    load_encoder,
+    load_heard,
+    main,
+)
+from tests.systems.speech_transformer.hub import CONVERTED, MAIN, Hub, digest, say_preprocessing, split_into_parts
 
-COMMIT = "c0ffee" + "0" * 34
+COMMIT = MAIN
 FILES = ("config.json", "model.safetensors")
 
 
@@ -23,45 +35,23 @@ def weights_dir(tmp_path, monkeypatch):
     return tmp_path / "weights"
 
 
+TINY = "someone/tiny-wav2vec2"
+
+
 @pytest.fixture
-def hub(golden, tmp_path, monkeypatch):
-    """A hub on this machine with one checkpoint, `someone/tiny-wav2vec2`; yields the folder it serves."""
-    served = tmp_path / "served"
-    shutil.copytree(golden / "wav2vec2_group", served)
-
-    class Hub(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):
-            listing = self.path.startswith("/api/models/someone/tiny-wav2vec2/revision/")
-            name = self.path.rsplit("/", 1)[-1]
-            if listing:
-                body = json.dumps({"sha": COMMIT, "siblings": [entry(file) for file in served.iterdir()]}).encode()
-            elif self.path.startswith(f"/someone/tiny-wav2vec2/resolve/{COMMIT}/") and (served / name).exists():
-                body = (served / name).read_bytes()
-            else:
-                return self.send_error(404)
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_):
-            pass
-
-    def entry(file):
-        large = file.suffix in (".safetensors", ".bin")
-        return {"rfilename": file.name, "lfs": {"sha256": digest(file)} if large else None}
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+def whole_hub(tmp_path, monkeypatch):
+    """A hub on this machine that serves nothing yet."""
+    hub = Hub(tmp_path / "served")
+    monkeypatch.setenv("HF_ENDPOINT", hub.url)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    yield served
-    server.shutdown()
-    server.server_close()
+    yield hub
+    hub.close()
 
 
-def digest(path):
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+@pytest.fixture
+def hub(whole_hub, golden):
+    """The folder that a hub serves as `someone/tiny-wav2vec2`."""
+    return whole_hub.serve(TINY, golden / "wav2vec2_group")
 
 
 def test_a_checkpoint_is_fetched_pinned_and_opened(hub, weights_dir, capsys):
@@ -73,8 +63,10 @@ def test_a_checkpoint_is_fetched_pinned_and_opened(hub, weights_dir, capsys):
     assert source["sha256"] == {name: digest(hub / name) for name in FILES}
     assert "wav2vec2, 3 layers, 32 wide" in capsys.readouterr().out
     encoder = load_encoder("someone/tiny-wav2vec2")
-    assert encoder.name == "tiny_wav2vec2" and not encoder.is_random
-    assert encoder.caption("Seen.") == "Seen."
+    assert encoder.name == "fixture_tiny_wav2vec2" and encoder.published == TINY and not encoder.is_random
+    assert not encoder.is_trained and encoder.caption("Seen.") == "Encoder of a test: carries no meaning. Seen."
+    real = dataclasses.replace(encoder, name="wav2vec2_base_960h")
+    assert real.is_trained and real.caption("Seen.") == "Seen."
 
 
 def test_altered_weights_are_told_before_they_are_used(hub, weights_dir):
@@ -117,7 +109,7 @@ def test_offline_it_says_what_is_missing(monkeypatch, weights_dir):
 
 
 def test_an_unknown_model_is_told(hub):
-    with pytest.raises(PretrainedError, match="answers 404: is 'someone/nobody' spelled right"):
+    with pytest.raises(PretrainedError, match="answers 401: is 'someone/nobody' spelled right, and public"):
         fetch("someone/nobody")
     with pytest.raises(PretrainedError, match="called owner/name, or by a folder that exists"):
         fetch("hubert")
@@ -125,7 +117,7 @@ def test_an_unknown_model_is_told(hub):
 
 def test_a_folder_the_reader_has_is_used_as_it_is(golden, tmp_path):
     encoder = load_encoder(str(golden / "hubert_group"))
-    assert encoder.name == "hubert_group" and encoder.model.architecture.model_type == "hubert"
+    assert encoder.name == "fixture_hubert_group" and encoder.model.architecture.model_type == "hubert"
     folder = shutil.copytree(golden / "hubert_group", tmp_path / "pickled")
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
     with pytest.raises(CheckpointError, match="only pickled weights"):
@@ -141,3 +133,125 @@ def test_without_weights_a_random_encoder_says_so():
     names = "encoder.layers.0.attention.q_proj.weight"
     first, second = (np.asarray(checkpoint_names(one.model)[names]) for one in (hubert, again))
     np.testing.assert_array_equal(first, second)
+
+
+def test_numbered_parts_with_index_and_preprocessor_come_through_redirects(whole_hub, golden, weights_dir):
+    served = whole_hub.serve("someone/large-wav2vec2", golden / "wav2vec2_layer_stable")
+    split_into_parts(served, n=3)
+    say_preprocessing(served)
+    folder = fetch("someone/large-wav2vec2")
+    assert {file.name for file in folder.iterdir()} == {file.name for file in served.iterdir()} | {"source.json"}
+    assert len([path for path, _ in whole_hub.seen if path.startswith("/large/")]) == 3
+    encoder = load_encoder("someone/large-wav2vec2")
+    assert not encoder.model.preprocessing.use_mask  # as its preprocessor says, though its norms are of layers
+    values = np.load(golden / "wav2vec2_layer_stable" / "reference.npz")
+    states = np.stack([np.asarray(state) for state in encoder.model(values["waveform"][:1])])
+    np.testing.assert_allclose(states, values["hidden_states_single"], atol=1e-4)
+
+
+def test_a_download_that_is_cut_off_goes_on_where_it_stopped(hub, whole_hub, weights_dir):
+    whole_hub.cut = [50_000]
+    folder = fetch(TINY)
+    assert digest(folder / "model.safetensors") == digest(hub / "model.safetensors")
+    ranges = [asked for path, asked in whole_hub.seen if path.endswith("/model.safetensors") and "/large/" in path]
+    assert ranges == [None, "bytes=50000-"]
+
+
+def test_a_file_that_is_not_what_the_hub_lists_leaves_nothing(hub, whole_hub, weights_dir):
+    listing = whole_hub._list
+
+    def lie(request, model, revision):
+        listing(request, model, revision)
+        (hub / "model.safetensors").write_bytes(b"another file")
+
+    whole_hub._list = lie
+    with pytest.raises(PretrainedError, match="wrong checksum. Expected sha256 .*, received .*run again"):
+        fetch(TINY)
+    assert not (weights_dir / "someone--tiny-wav2vec2").exists()
+
+
+def pickled(folder):
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+
+
+def test_the_hubs_own_conversion_stands_in_for_pickles(whole_hub, golden, weights_dir):
+    pickled(whole_hub.serve("facebook/hubert-base-ls960", golden / "hubert_group"))
+    whole_hub.serve("facebook/hubert-base-ls960", golden / "hubert_group", commit=CONVERTED)
+    whole_hub.conversions["facebook/hubert-base-ls960"] = [(3, "somebody"), (7, "SFconvertbot")]
+    source = json.loads((fetch("facebook/hubert-base-ls960") / "source.json").read_text())
+    assert source["revision"] == CONVERTED
+    encoder = load_encoder("facebook/hubert-base-ls960")
+    assert "at decade00 (refs/pr/7, the hub's own conversion of its pickled weights)" in encoder.source
+
+
+def test_nobody_elses_conversion_is_taken(hub, whole_hub, golden, weights_dir):
+    pickled(hub)
+    whole_hub.serve(TINY, golden / "wav2vec2_group", commit=CONVERTED)
+    whole_hub.conversions[TINY] = [(7, "somebody")]
+    with pytest.raises(PretrainedError, match="only pickled weights.*uv run"):
+        fetch(TINY)
+    whole_hub.conversions[TINY] = [(7, "SFconvertbot")]
+    with pytest.raises(PretrainedError, match="only pickled weights"):  # whoever names a revision means that one
+        fetch(TINY, revision="main")
+
+
+def test_a_gated_model_says_how_to_go_on(hub, whole_hub, weights_dir):
+    whole_hub.gated.add(TINY)
+    with pytest.raises(PretrainedError, match=r"is gated: .*Accept the terms at http.*tiny-wav2vec2.*WEIGHTS=folder"):
+        fetch(TINY)
+    assert not weights_dir.exists()
+
+
+def test_weights_names_what_the_reader_has_already(golden, tmp_path, monkeypatch, capsys):
+    profile = {"models": ["facebook/hubert-base-ls960"]}
+    monkeypatch.delenv("WEIGHTS", raising=False)
+    assert encoder_names(profile) == profile["models"]
+    monkeypatch.setenv("WEIGHTS", str(golden / "hubert_group"))
+    assert encoder_names(profile) == [str(golden / "hubert_group")]
+    # the cache of a hub client: models--owner--name/snapshots/commit
+    snapshot = tmp_path / "cache" / "models--facebook--hubert-base-ls960" / "snapshots" / COMMIT
+    shutil.copytree(golden / "hubert_group", snapshot)
+    for place in (tmp_path / "cache", snapshot.parents[1], snapshot):
+        monkeypatch.setenv("WEIGHTS", str(place))
+        assert encoder_names(profile) == [str(snapshot)]
+    encoder = load_encoder(str(snapshot))
+    assert (encoder.name, encoder.published) == ("fixture_hubert_base_ls960", "facebook/hubert-base-ls960")
+    main([str(tmp_path / "cache")])
+    assert "hubert, 3 layers, 32 wide" in capsys.readouterr().out
+    monkeypatch.setenv("WEIGHTS", str(tmp_path / "nowhere"))
+    with pytest.raises(PretrainedError, match="WEIGHTS is a folder with config.json and model.safetensors.*nowhere"):
+        encoder_names(profile)
+
+
+def test_make_weights_alone_gets_what_notebook_08_wants_and_tells_all_that_is_missing(whole_hub, golden, capsys):
+    whole_hub.serve("facebook/hubert-base-ls960", golden / "hubert_group", commit=CONVERTED)
+    whole_hub.conversions["facebook/hubert-base-ls960"] = [(7, "SFconvertbot")]
+    with pytest.raises(SystemExit, match=r"facebook/wav2vec2-base-960h/resolve/.*the server says 404"):
+        main([])
+    assert "facebook/hubert-base-ls960 at decade00 (refs/pr/7" in capsys.readouterr().out
+
+
+def encoder_called(published, name="some_encoder"):
+    return Encoder(name, None, "", "", published)
+
+
+def test_what_an_encoder_heard_is_known_or_said_to_be_unknown():
+    assert heard_corpora(encoder_called("facebook/hubert-base-ls960")) == ["LibriSpeech"]
+    assert heard_corpora(encoder_called("superb/hubert-base-superb-er")) == ["LibriSpeech", "iemocap"]
+    assert heard_corpora(encoder_called("someone/else")) is None
+    assert heard_corpora(encoder_called("", name="random_hubert")) == []
+    greek = encoder_called("m3hrdadfi/wav2vec2-xlsr-greek-speech-emotion-recognition")
+    table = describe_heard([greek, encoder_called("", "mine")], ["ravdess", "aesdd"])
+    assert table.loc["some_encoder", "also here"] == "aesdd"
+    assert table.loc["mine"].eq("unknown").all()
+
+
+def test_the_table_of_pretraining_has_a_source_for_every_encoder():
+    table = load_heard()
+    assert table.index.is_unique and {"LibriSpeech", "iemocap", "ravdess", "aesdd"} <= {
+        corpus for column in ("pretrained_on", "tuned_on") for row in table[column] for corpus in row.split("; ")
+    }
+    assert all(re.search(r"arXiv \d{4}\.\d{5}|^https://", source) for source in table["source"])
+    assert (pd.to_numeric(table["hours"]) >= 960).all() and set(pretrained.PINNED) <= set(table.index)
+    named = {corpus for row in table["tuned_on"] for corpus in row.split("; ") if corpus.islower()}
+    assert named <= set(CORPORA)
