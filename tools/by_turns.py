@@ -95,7 +95,7 @@ class ByTurns:
 
         states = [self._first_state() for _ in trainings]
         data = [self._placed(training) for training in trainings]
-        start = {f"start_{name}": float(value) for name, value in self.describe(states[0]["weights"]).items()}
+        start = {f"start_{name.removeprefix('prototype_')}": float(value) for name, value in self.describe(states[0]["weights"]).items()}
         told = 0.0
         while time.monotonic() < until and not all(training.has_stopped for training in trainings):
             for place, training in enumerate(trainings):

@@ -55,7 +55,7 @@ def pack(folder, root, corpora=CORPORA):
     units = []
     for corpus in corpora:
         data = open_published(corpus, root)
-        speakers = {speaker for model, people in data.people.items() if model != "all" for speaker in people}
+        speakers = {data.people[run.model][0] for runs in units_of(data).values() for run in runs}
         shown = data.segments["speaker"].isin(speakers)
         rate, table = common_rate(data.utterances), data.store.table
         write_clips(folder, corpus, table[table["speaker"].isin(speakers)], rate)

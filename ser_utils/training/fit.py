@@ -129,6 +129,7 @@ def adopt(
     recipe = {name: value for name, value in options.items() if name not in named}
     model = _seeded(build, seed)
     model.set_weights(trained.weights)
+    model.optimizer.build(model.trainable_variables)  # or opening it would warn of what an optimizer lacks
     key = _full_key(key, recipe | {"epochs": epochs, "seed": seed})
     return _keep(model, Path(path), key, trained.history, trained.seconds, trained.made_by, learned_from or {})
 

@@ -11,6 +11,16 @@ from ser_utils.systems.prototype.classifier import build_prototype_classifier, m
 
 pytestmark = pytest.mark.skipif(keras.backend.backend() != "jax", reason="trains on JAX alone: KERAS_BACKEND=jax")
 
+
+@pytest.fixture(autouse=True)
+def little_room(monkeypatch):
+    """Few rows need no arrays of thousands."""
+    from tools import by_turns
+
+    monkeypatch.setattr(by_turns, "ROOM", 32)
+    monkeypatch.setattr(by_turns, "AT_ONCE", 4)
+
+
 CODER = settings("prototype", "paper") | {"filters": [4, 4, 4, 4, 4], "epochs": 30}
 CLASSIFIER = settings("prototype_classifier", "paper") | {"per_class": 4, "epochs": 60, "most_passes": 3}
 
