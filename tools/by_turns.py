@@ -50,6 +50,7 @@ class ByTurns:
     monitor, sign : the watched figure ("loss" of the watched rows is "val_loss"), and 1 where more is better, else -1
     epochs, patience : at most so many, and without a better one
     passes : over the rows in an epoch
+    forward : function (weights, inputs) -> outputs, where the network's own is slow on an accelerator
     describe : function (weights) -> figures that need no data; those of the first weights are in the history as `start_…`
     per_turn : epochs of a turn
     seed : of the first weights and of the order of rows
@@ -67,6 +68,7 @@ class ByTurns:
         epochs: int,
         patience: int,
         passes: int = 1,
+        forward: Callable | None = None,
         describe: Callable[[list], dict[str, Any]] = lambda weights: {},
         per_turn: int = 10,
         seed: int = 0,
@@ -76,7 +78,7 @@ class ByTurns:
         keras.utils.set_random_seed(seed)
         self.model = build()
         self.model.optimizer.build(self.model.trainable_variables)
-        self.sums, self.figures, self.describe = sums, figures, describe
+        self.sums, self.figures, self.describe, self.forward = sums, figures, describe, forward
         self.monitor, self.sign, self.batch_size, self.passes = monitor, sign, batch_size, passes
         self.epochs, self.patience, self.per_turn, self.seed = epochs, patience, min(per_turn, epochs), seed
         self.turn = jax.jit(self._turn, donate_argnums=0)
@@ -95,7 +97,10 @@ class ByTurns:
 
         states = [self._first_state() for _ in trainings]
         data = [self._placed(training) for training in trainings]
-        start = {f"start_{name.removeprefix('prototype_')}": float(value) for name, value in self.describe(states[0]["weights"]).items()}
+        start = {
+            f"start_{name.removeprefix('prototype_')}": float(value)
+            for name, value in self.describe(states[0]["weights"]).items()
+        }
         told = 0.0
         while time.monotonic() < until and not all(training.has_stopped for training in trainings):
             for place, training in enumerate(trainings):
@@ -218,6 +223,8 @@ class ByTurns:
         return jax.lax.fori_loop(0, -(-n // AT_ONCE), look, self._nothing(weights, rows))
 
     def _sums(self, weights, x, y, there):
+        if self.forward:
+            return self.sums(y, self.forward(weights, x), 0.0, there)
         outputs, _, losses = self.model.stateless_call(weights, [], x, training=True, return_losses=True)
         return self.sums(y, outputs, sum(losses), there)
 

@@ -43,7 +43,7 @@ def units_of(data):
     for weight in (0.0, 100 * data.of_coder["hfenn_weight"]):
         compared = units["utterance"][: data.of_coder["compared"]]
         units[f"edges_{weight:g}"] = [run.but(hfenn_weight=weight) for run in compared]
-    return units
+    return {name: runs for name, runs in units.items() if runs}
 
 
 def pack(folder, root, corpora=CORPORA):
@@ -170,6 +170,7 @@ def coders_by_turns(settings, shape, seed):
     """The published autoencoder, watched by its loss."""
     from ser_utils.systems.prototype.autoencoder import AutoencoderLoss, build_autoencoder
     from tools.by_turns import ByTurns
+    from tools.patches import autoencode
 
     loss = AutoencoderLoss(settings["hfenn_weight"])
     shaping = {name: settings[name] for name in ("filters", "hfenn_weight", "learning_rate")}
@@ -184,6 +185,7 @@ def coders_by_turns(settings, shape, seed):
         lambda sums, n: {name: value / n for name, value in sums.items()},
         monitor="val_loss",
         sign=-1,
+        forward=autoencode,
         batch_size=settings["batch_size"],
         epochs=settings["epochs"],
         patience=settings["patience"],
@@ -273,16 +275,18 @@ def _save(results, unit, lesson, stage, training):
 
 
 def unpack(folder, archives, root, **facts):
-    """Put what came back where notebooks 01 and 02 find it finished -> corpus: its data and runs, as `adopt_all` has them.
+    """Put what came back where notebooks 01 and 02 find it finished, and what it came to into results/<corpus>.
 
     folder : of `pack`; archives : every zip that `run` wrote; root : of the workspace of profile `paper`
     facts : of the machine, where the archives do not tell
     """
+    from ser_utils.systems.prototype.published import ship_published
+
     returned = read_archives(archives)
     for corpus in sorted({name.split("/")[0] for name in returned}):
         data = open_published(corpus, root)
         stages = {name.split("/")[1]: trained for name, trained in returned.items() if name.startswith(f"{corpus}/")}
-        adopt_all(data, stages, facts)
+        ship_published(data, *adopt_all(data, stages, facts), data.workspace.results)
 
 
 def read_archives(archives):
@@ -294,9 +298,8 @@ def read_archives(archives):
         with zipfile.ZipFile(path) as archive:
             for name in archive.namelist():
                 loaded = np.load(io.BytesIO(archive.read(name)), allow_pickle=False)
-                arrays[name.removesuffix(".npz").removesuffix(".npy")] = (
-                    dict(loaded) if name.endswith(".npz") else loaded
-                )
+                is_table = name.endswith(".npz")
+                arrays[name.removesuffix(".npz").removesuffix(".npy")] = dict(loaded) if is_table else loaded
     returned = {}
     for name in (name for name, values in arrays.items() if isinstance(values, dict)):
         history = {column: values.tolist() for column, values in arrays[name].items() if column != "facts"}
@@ -308,20 +311,27 @@ def read_archives(archives):
 
 
 def adopt_all(data, stages, facts):
-    """Keep every training that came back as its notebook would have kept it -> coders and trained runs, by run."""
-    from ser_utils.systems.prototype.training import fit_coder, train_and_predict
+    """Keep every training that came back as its notebook would have kept it -> coders and trained runs, by run.
+
+    What time ended before its patience could have is left to the notebooks.
+    """
+    from ser_utils.systems.prototype.training import fit_coder, passes_in_epoch, train_and_predict
 
     coders, trained = {}, {}
     for run in (run for runs in units_of(data).values() for run in runs):
-        if f"autoencoder-{run.label}" not in stages:
+        coder, classifier = f"autoencoder-{run.label}", f"prototype_classifier-{run.label}"
+        if coder not in stages:
             continue
         fit = partial(_adopt, stages, rows_key(data, run), facts)
-        if f"prototype_classifier-{run.label}" in stages:
-            trained[run] = train_and_predict(data, run, fit)
-            coders[run] = trained[run].coder
-        else:
-            coders[run] = fit_coder(data, run, fit)
-        print(f"{run.label}: {len(coders[run].history)} epochs", flush=True)
+        coders[run] = fit_coder(data, run, fit)
+        told = f"{run.label}: {len(coders[run].history)} epochs"
+        if classifier in stages:
+            epochs = len(stages[classifier][0].history.get("loss", ()))
+            passes = epochs * passes_in_epoch(len(data.pick(run, "train")), data.of_classifier)
+            if passes >= data.of_classifier["patience"]:
+                trained[run] = train_and_predict(data, run, fit)
+            told += f", its classifier {passes} passes" + ("" if run in trained else ", too few: left to notebook 02")
+        print(told, flush=True)
     return coders, trained
 
 

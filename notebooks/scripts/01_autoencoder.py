@@ -211,14 +211,14 @@ for name, log_mels in clips.items():
 # the edge error falls without a rise of the mean error.
 
 # %%
-weighed = spoken[spoken["start"] == spoken["start"].iloc[0]]
+weighed = spoken[spoken["start"].isin(spoken["start"].head(1))]
 hfenn = weighed.sort_values(["model", "λ"]).set_index(["model", "λ"])[["mae", "mae_db", "mse", "hfenn"]]
 hfenn.to_csv(workspace.results / "01_hfenn.csv", float_format="%.6f")
 hfenn.round(5)
 
 # %%
 change = hfenn.groupby("λ")[["mae_db", "hfenn"]].mean()
-change = (100 * (change / change.loc[0.0] - 1)).drop(index=0.0)
+change = 100 * (change[change.index > 0] / change[change.index == 0].sum() - 1)
 for weight, row in change.iterrows():
     print(f"λ = {weight:g} against 0: edge error {row['hfenn']:+.1f} %, mean error {row['mae_db']:+.1f} %")
 
