@@ -12,11 +12,13 @@ import soundfile
 from ser_utils.evaluation.splits import HOP_MS, SEGMENT_MS
 from ser_utils.features.spectral import log_mel_segments, split_segments
 from ser_utils.features.store import build_store
-from ser_utils.systems.prototype import training
+from ser_utils.systems.prototype import published, training
 from ser_utils.workspace import REPOSITORY, Workspace, sealed
 from tools import elsewhere_prototype as elsewhere
+from tools.verify import altered_files
 
 RATE = 8000
+STAGES = ("autoencoder", "prototype_classifier")
 
 
 def make_corpus(root):
@@ -42,6 +44,21 @@ def make_corpus(root):
     )
 
 
+@pytest.fixture(scope="module", autouse=True)
+def little_patience():
+    """One pass is all that the classifiers make here."""
+    opened = elsewhere.open_published
+
+    def open_published(*arguments):
+        data = opened(*arguments)
+        data.of_classifier["patience"] = 1
+        return data
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(elsewhere, "open_published", open_published)
+        yield
+
+
 @pytest.fixture(scope="module")
 def returned(tmp_path_factory):
     """A folder packed, and the archives of one epoch of every stage on JAX."""
@@ -55,20 +72,26 @@ def returned(tmp_path_factory):
     return root, sorted((root / "back").glob("*.zip"))
 
 
-def refuse(path, *arguments, **options):
-    raise AssertionError(f"{path} is trained again")
-
-
 def test_what_came_back_is_opened_and_not_trained_again(returned):
     root, archives = returned
     elsewhere.unpack(root / "pack", archives, root, device="a card")
+    shipped = root / "results" / "demo"
+    assert not altered_files(shipped)
+    table = pd.read_csv(shipped / f"{published.TABLE}.csv")
+    assert list(table["protocol"]) == ["paper", "utterance", "utterance"] and list(table["epochs"]) == [1, 1, 1]
+    assert table["classifier_epochs"].notna().tolist() == [True, True, False]
+    pd.testing.assert_frame_equal(published.summarise_published(shipped / published.FOLDER), table, atol=1e-6)
     data = elsewhere.open_published("demo", root)
     units = elsewhere.units_of(data)
     for name in ("paper", "utterance"):
         (run,) = units[name]
+        files = [root / "build/demo/paper/seed_0/models" / f"{s}-{run.label}.keras" for s in STAGES]
+        written = [path.stat().st_mtime_ns for path in files]
         again = training.train_and_predict(data, run)
         assert set(again.predictions["emotion"]) == {"anger", "sadness"}
-        for path in (again.coder.path, again.fitted.path):
+        assert [again.coder.path, again.fitted.path] == files
+        for path, time in zip(files, written, strict=True):
+            assert path.stat().st_mtime_ns == time
             made = sealed(path)["made_by"]
             assert (made["device"], made["backend"], made["stopped_at_time_limit"]) == ("a card", "jax", False)
 

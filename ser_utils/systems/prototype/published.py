@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from ser_utils.evaluation import metrics
+from ser_utils.systems.prototype.data import PrototypeData, Run
 from ser_utils.systems.prototype.runs import reconstruction_table
 from ser_utils.systems.prototype.training import Coder, Trained
 from ser_utils.workspace import atomic_path, sealed, write_checksums, write_json
@@ -16,19 +17,22 @@ FOLDER = "accelerator_prototype"  # in results/<dataset>
 TABLE = "01_published"  # its name there
 SCORE = 74.0  # percent: the mean prototype score at which the published training log ends
 MOST_POINTS = 200  # of a learning curve that ships
-OF_CLASSIFIER = ("start_score", "prototype_score", "start_twins", "prototype_twins")
+LEARNED = ("start_score", "prototype_score", "start_twins", "prototype_twins")  # of a classifier's history
+OF_CLASSIFIER = ("classifier_epochs", "classifier_best_epoch", "classifier_seconds", "classifier_by_clock", *LEARNED)
 
 
-def ship_published(data: Any, coders: dict, trained: dict, results: Path) -> None:
+def ship_published(data: PrototypeData, coders: dict[Run, Coder], trained: dict[Run, Trained], results: Path) -> None:
     """Write what the trainings of a corpus came to into a folder of results/<dataset>, and its table.
 
     Parameters
     ----------
-    data : PrototypeData; coders : Run -> Coder; trained : Run -> Trained, where there is a classifier
+    trained : both stages of those runs that have a classifier
+    results : results/<dataset>
     """
     table = reconstruction_table(data, coders).drop(columns=["path", "start", "low_db", "high_db"])
     table["by_clock"] = [_by_clock(coder) for coder in coders.values()]
-    classifiers = pd.DataFrame([_of_classifier(trained[run]) if run in trained else {} for run in coders])
+    classifiers = [_of_classifier(trained[run]) if run in trained else {} for run in coders]
+    classifiers = pd.DataFrame(classifiers, columns=OF_CLASSIFIER)
     with atomic_path(results / FOLDER) as folder:
         folder.mkdir(parents=True)
         pd.concat([table, classifiers], axis=1).to_csv(folder / "trainings.csv", index=False, float_format="%.6g")
@@ -42,16 +46,21 @@ def ship_published(data: Any, coders: dict, trained: dict, results: Path) -> Non
     write_checksums(results, f"{FOLDER}/*", f"{TABLE}.csv")
 
 
-def _by_clock(stage: Coder | Any) -> bool:
+def _by_clock(stage) -> bool:
     return sealed(stage.path)["made_by"]["stopped_at_time_limit"]
 
 
 def _of_classifier(trained: Trained) -> dict[str, Any]:
     history = trained.fitted.history
     best = history["val_macro_f1"].idxmax()
-    facts = {"classifier_epochs": len(history), "classifier_best_epoch": best + 1}
-    facts |= {"classifier_seconds": trained.fitted.seconds, "classifier_by_clock": _by_clock(trained.fitted)}
-    return facts | history.loc[best, list(OF_CLASSIFIER)].to_dict()
+    facts = (
+        len(history),
+        best + 1,
+        trained.fitted.seconds,
+        _by_clock(trained.fitted),
+        *history.loc[best, list(LEARNED)],
+    )
+    return dict(zip(OF_CLASSIFIER, facts, strict=True))
 
 
 def _curves(coders, trained):
@@ -64,16 +73,54 @@ def _curves(coders, trained):
 
 
 def summarise_published(folder: Path) -> pd.DataFrame:
-    """Score what ships from an accelerator: a row per speaker and protocol, and one of all speakers together.
+    """Score what ships from an accelerator.
 
     Returns
     -------
-    table `protocol, model, λ, mae_db, hfenn, epochs, best_epoch, by_clock, seconds, …` of both stages, and accuracy,
-    macro-F1 and UAR of its test part by segment and by voted utterance
+    table with a row per speaker, protocol and weight of edges : `protocol, model, λ, mae, mae_db, hfenn, epochs,
+    best_epoch, seconds, by_clock` (whether time ended the training and not its patience), the same of the classifier,
+    where there is one, and accuracy, macro-F1 and UAR of its test part by segment and by voted utterance
     """
     trainings = pd.read_csv(folder / "trainings.csv")
-    rows = [row | _scores(folder, row) for row in trainings.to_dict("records")]
-    return pd.DataFrame(rows)
+    return pd.DataFrame([row | _scores(folder, row) for row in trainings.to_dict("records")])
+
+
+def tell_autoencoders(table: pd.DataFrame) -> list[str]:
+    """Say in sentences how well voices come back at the published settings; `table` as `summarise_published` gives it."""
+    told = []
+    for protocol, rows in table[table["λ"] == table["λ"].mode().iloc[0]].groupby("protocol", sort=False):
+        ended = (
+            "time ended all of them" if rows["by_clock"].all() else f"time ended {int(rows['by_clock'].sum())} of them"
+        )
+        told.append(
+            f"{protocol}: {rows['mae_db'].mean():.2f} dB ({rows['mae_db'].min():.2f} to {rows['mae_db'].max():.2f}) over "
+            f"{len(rows)} speakers after {rows['epochs'].min()} to {rows['epochs'].max()} epochs; {ended} before its "
+            f"patience of 50 epochs did"
+        )
+    return told
+
+
+def tell_classifiers(table: pd.DataFrame, histories: pd.DataFrame) -> list[str]:
+    """Say in sentences what classifiers came to at the published settings; `histories` of the same folder."""
+    told, curves = [], histories[histories["stage"] == "classifier"]
+    for protocol, rows in table.dropna(subset="classifier_epochs").groupby("protocol", sort=False):
+        scores = curves[curves["run"].str.startswith(f"{protocol}-") & (curves["prototype_score"] >= SCORE)]
+        passed = scores.groupby("run")["epoch"].min() / rows["classifier_epochs"].mean()
+        means = rows.mean(numeric_only=True)
+        told.append(
+            f"{protocol}: the mean prototype score rises from {means['start_score']:.0f} % to "
+            f"{means['prototype_score']:.0f} % and passes the published {SCORE:.0f} % after {100 * passed.mean():.0f} % of "
+            f"the training. Accuracy by segment is {means['segment_accuracy']:.2f} and macro-F1 "
+            f"{means['segment_macro_f1']:.2f}, by voted utterance {means['utterance_accuracy']:.2f} and "
+            f"{means['utterance_macro_f1']:.2f}"
+        )
+    return told
+
+
+def read_curves(histories: pd.DataFrame, stage: str) -> dict[str, pd.DataFrame]:
+    """Read the learning curves of a stage: name of a run -> its epochs, at most `MOST_POINTS` of them."""
+    curves = histories[histories["stage"] == stage].dropna(axis="columns", how="all")
+    return {run: rows.reset_index(drop=True) for run, rows in curves.groupby("run", sort=False)}
 
 
 def _scores(folder, row) -> dict[str, float]:
