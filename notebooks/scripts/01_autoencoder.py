@@ -236,8 +236,9 @@ for weight, row in change.iterrows():
 shipped = REPOSITORY / "results" / workspace.name / published.FOLDER
 if shipped.exists():
     made, at_size = read_json(shipped / "provenance.json"), published.summarise_published(shipped)
+    curves = pd.read_csv(shipped / "histories.csv")
     print(f"{made['device']}, Keras {made['packages']['keras']} on JAX {made['packages']['jax']}")
-    print(*published.tell_autoencoders(at_size), sep="\n")
+    print(*published.tell_autoencoders(at_size), *published.tell_edges(at_size, curves), sep="\n")
     columns = ["λ", "mae_db", "hfenn", "epochs", "best_epoch", "seconds", "by_clock"]
     display(at_size.set_index(["protocol", "model"])[columns].round(4))
 else:
@@ -245,9 +246,9 @@ else:
 
 # %%
 if shipped.exists():
-    curves = published.read_curves(pd.read_csv(shipped / "histories.csv"), "autoencoder")
-    curves = {run: curve for run, curve in curves.items() if run.startswith("paper")}
-    figure = networks.learning_curves(curves, values=("loss", "mae"))
+    by_run = published.read_curves(curves, "autoencoder")
+    by_run = {run: epochs for run, epochs in by_run.items() if run.startswith("paper")}
+    figure = networks.learning_curves(by_run, values=("loss", "mae"))
     caption = "Autoencoder training at the published settings, on the published split."
     style.save_figure(workspace, figure, "01_published", caption)
     plt.show()

@@ -16,7 +16,7 @@ from ser_utils.workspace import atomic_path, sealed, write_checksums, write_json
 FOLDER = "accelerator_prototype"  # in results/<dataset>
 TABLE = "01_published"  # its name there
 SCORE = 74.0  # percent: the mean prototype score at which the published training log ends
-MOST_POINTS = 200  # of a learning curve that ships
+MOST_POINTS = 600  # of a learning curve that ships
 LEARNED = ("start_score", "prototype_score", "start_twins", "prototype_twins")  # of a classifier's history
 OF_CLASSIFIER = ("classifier_epochs", "classifier_best_epoch", "classifier_seconds", "classifier_by_clock", *LEARNED)
 
@@ -40,14 +40,15 @@ def ship_published(data: PrototypeData, coders: dict[Run, Coder], trained: dict[
         for protocol in dict.fromkeys(run.protocol for run in trained):
             predictions = [each.predictions for run, each in trained.items() if run.protocol == protocol]
             pd.concat(predictions, ignore_index=True).to_parquet(folder / f"{protocol}.parquet", index=False)
-        write_json(folder / "provenance.json", sealed(next(iter(coders.values())).path)["made_by"])
+        made_by = sealed(next(iter(coders.values())).path)["made_by"]
+        write_json(folder / "provenance.json", {n: fact for n, fact in made_by.items() if n != "stopped_at_time_limit"})
     with atomic_path(results / f"{TABLE}.csv") as temporary:
         summarise_published(results / FOLDER).to_csv(temporary, index=False, float_format="%.6f", lineterminator="\n")
     write_checksums(results, f"{FOLDER}/*", f"{TABLE}.csv")
 
 
 def _by_clock(stage) -> bool:
-    return sealed(stage.path)["made_by"]["stopped_at_time_limit"]
+    return sealed(stage.path)["made_by"].get("stopped_at_time_limit", False)
 
 
 def _of_classifier(trained: Trained) -> dict[str, Any]:
@@ -98,6 +99,20 @@ def tell_autoencoders(table: pd.DataFrame) -> list[str]:
             f"patience of 50 epochs did"
         )
     return told
+
+
+def tell_edges(table: pd.DataFrame, histories: pd.DataFrame) -> list[str]:
+    """Say what the weight of the edge term changed where one speaker was trained with several, after equally many epochs."""
+    rows = table[table.duplicated(["protocol", "model"], keep=False)].sort_values("λ")
+    if rows.empty:
+        return []
+    curves, epochs = histories[histories["stage"] == "autoencoder"], rows["epochs"].min()
+    told = []
+    for row in rows.itertuples():
+        run = f"{row.protocol}-{row.model}" + ("" if row.λ == table["λ"].mode().iloc[0] else f"-hfenn_weight_{row.λ:g}")
+        watched = curves.loc[(curves["run"] == run) & (curves["epoch"] <= epochs), "val_mae"]
+        told.append(f"λ = {row.λ:g}: {watched.min() * row.mae_db / row.mae:.2f} dB")
+    return [f"After {epochs} epochs, on the watched segments of {rows['model'].iloc[0]}: {', '.join(told)}"]
 
 
 def tell_classifiers(table: pd.DataFrame, histories: pd.DataFrame) -> list[str]:
