@@ -95,7 +95,7 @@ def tell_autoencoders(table: pd.DataFrame) -> list[str]:
         )
         told.append(
             f"{protocol}: {rows['mae_db'].mean():.2f} dB ({rows['mae_db'].min():.2f} to {rows['mae_db'].max():.2f}) over "
-            f"{len(rows)} speakers after {rows['epochs'].min()} to {rows['epochs'].max()} epochs; {ended} before its "
+            f"{len(rows)} speaker{'s' * (len(rows) > 1)} after {rows['epochs'].min()} to {rows['epochs'].max()} epochs; {ended} before its "
             f"patience of 50 epochs did"
         )
     return told
