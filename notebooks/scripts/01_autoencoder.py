@@ -99,7 +99,7 @@ plt.show()
 # published, so its figures are for comparison only. Models of many speakers have no shared start.
 
 # %%
-if data.taught_by:
+if data.taught_by and chosen["shared"]:
     teachers = {name: " ".join(data.people[name]) for name in dict.fromkeys(data.taught_by.values())}
     print("shared autoencoders are taught by", teachers)
 plan = autoencoder_runs(data)
@@ -119,7 +119,7 @@ errors = reconstruction_table(data, coders)
 leaking = [run for run in plan if run.protocol == "paper" and run.is_own]
 limits = {f"share {SEGMENT_MS - HOP_MS:g} ms": 1.5 * HOP_MS, "share anything": SEGMENT_MS}
 near = {
-    run.model: {name: data.learned_share(run, within_ms=limit) for name, limit in limits.items()} for run in published
+    run.model: {name: data.learned_share(run, within_ms=limit) for name, limit in limits.items()} for run in leaking
 }
 pd.DataFrame(near).T.round(2)
 

@@ -107,3 +107,14 @@ def test_classifiers_learn_and_their_figures_are_the_package_s():
     assert history["prototype_twins"][best] == pytest.approx(twin_share(model.prototypes))
     assert len(set(history["start_score"])) == 1 and max(history["val_macro_f1"]) > 0.8
     assert len(history["loss"]) == 20  # of 60 passes, three an epoch
+
+
+@pytest.mark.parametrize("n_frames", [6, 7])
+def test_products_of_patches_are_the_autoencoder_s_convolutions(n_frames):
+    from tools.patches import autoencode
+
+    model, random = build_autoencoder(8, n_frames, filters=(6, 5, 4, 3, 2)), np.random.default_rng(0)
+    model.set_weights([random.normal(0, 0.3, values.shape) for values in model.get_weights()])
+    x = random.uniform(0, 1, (3, 8, n_frames)).astype(np.float32)
+    returned = autoencode([variable.value for variable in model.trainable_variables], x)
+    np.testing.assert_allclose(returned, model(x), atol=1e-5)

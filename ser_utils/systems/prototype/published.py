@@ -54,14 +54,8 @@ def _by_clock(stage) -> bool:
 def _of_classifier(trained: Trained) -> dict[str, Any]:
     history = trained.fitted.history
     best = history["val_macro_f1"].idxmax()
-    facts = (
-        len(history),
-        best + 1,
-        trained.fitted.seconds,
-        _by_clock(trained.fitted),
-        *history.loc[best, list(LEARNED)],
-    )
-    return dict(zip(OF_CLASSIFIER, facts, strict=True))
+    facts = len(history), best + 1, trained.fitted.seconds, _by_clock(trained.fitted)
+    return dict(zip(OF_CLASSIFIER, (*facts, *history.loc[best, list(LEARNED)]), strict=True))
 
 
 def _curves(coders, trained):
@@ -90,13 +84,11 @@ def tell_autoencoders(table: pd.DataFrame) -> list[str]:
     """Say in sentences how well voices come back at the published settings; `table` as `summarise_published` gives it."""
     told = []
     for protocol, rows in table[table["λ"] == table["λ"].mode().iloc[0]].groupby("protocol", sort=False):
-        ended = (
-            "time ended all of them" if rows["by_clock"].all() else f"time ended {int(rows['by_clock'].sum())} of them"
-        )
+        error, epochs, by_clock = rows["mae_db"], rows["epochs"], int(rows["by_clock"].sum())
+        voices = f"{len(rows)} speaker{'s' * (len(rows) > 1)}"
         told.append(
-            f"{protocol}: {rows['mae_db'].mean():.2f} dB ({rows['mae_db'].min():.2f} to {rows['mae_db'].max():.2f}) over "
-            f"{len(rows)} speaker{'s' * (len(rows) > 1)} after {rows['epochs'].min()} to {rows['epochs'].max()} epochs; {ended} before its "
-            f"patience of 50 epochs did"
+            f"{protocol}: {error.mean():.2f} dB ({error.min():.2f} to {error.max():.2f}) over {voices} after "
+            f"{epochs.min()} to {epochs.max()} epochs; time ended {by_clock} of {len(rows)} before patience did"
         )
     return told
 
