@@ -1,8 +1,11 @@
-"""Train the networks on waveforms where an accelerator is, and bring back what became of them.
+"""Train networks where an accelerator is, and bring back what became of them.
 
 python -m tools.elsewhere pack FOLDER            what travels: recordings as FLAC, folds, settings
 python -m tools.elsewhere run FOLDER RESULTS     there: needs JAX, Keras, PyWavelets, soundfile and this package's networks
 python -m tools.elsewhere unpack FOLDER ZIP …    here: its decisions and histories into results/<corpus>/accelerator
+
+These are the networks on waveforms. With `--system prototype` before the command it is the prototype system; see
+`tools.elsewhere_prototype`.
 """
 
 import argparse
@@ -10,6 +13,7 @@ import gc
 import io
 import json
 import os
+import sys
 import time
 import zipfile
 from importlib.metadata import version
@@ -41,10 +45,10 @@ def pack(folder, data_dir):
             if n == 18:
                 heard = chosen | {"over_time": True}
                 units.append(_unit(corpus, "cnn_n_gru", "over_time", heard, plan, kept[:1]))
-        _write_clips(folder, corpus, table, 16000)
+        write_clips(folder, corpus, table, 16000)
         if corpus == "emodb":
             chosen = settings("sigwavnet", "paper")
-            _write_clips(folder, corpus, table, chosen["sample_rate_hz"], chosen["longest_s"])
+            write_clips(folder, corpus, table, chosen["sample_rate_hz"], chosen["longest_s"])
             plan = _plan(table, "sigwavnet", [0])
             tried = [each | {"rate": rate} for rate in RATES for each in plan[:4]]
             chosen["shapes"] = [int(chosen["sample_rate_hz"] * s) for s in (2.6, 4.2)]
@@ -80,7 +84,7 @@ def _unit(corpus, system, model, settings, trainings, kept):
     }
 
 
-def _write_clips(folder, corpus, table, rate, longest_s=0.0):
+def write_clips(folder, corpus, table, rate, longest_s=0.0):
     """All clips one after another as 16-bit FLAC, scaled so that none clips, and where each begins."""
     import soundfile
 
@@ -110,14 +114,9 @@ def run(folder, results, *, names, minutes, epochs=0):
 
     minutes : after which no epoch begins; epochs : at most so many, 0 for as many as published
     """
-    os.environ.setdefault("KERAS_BACKEND", "jax")  # before Keras is imported
+    units, until, rate = start_run(folder, results), time.monotonic() + 60 * minutes, 1.0
     import jax
 
-    jax.config.update("jax_compilation_cache_dir", str(results / "compiled"))
-    until = time.monotonic() + 60 * minutes
-    results.mkdir(parents=True, exist_ok=True)
-    units = {unit["name"]: unit for unit in json.loads((folder / "units.json").read_text())}
-    rate = 1.0
     for name in names:
         if time.monotonic() > until:
             print(f"{name}: no time left", flush=True)
@@ -139,20 +138,35 @@ def run(folder, results, *, names, minutes, epochs=0):
             print(f"{name}: {rate * unit['settings']['learning_rate']:g} is the best rate", flush=True)
 
 
+def start_run(folder, results):
+    """Set JAX up, and read what `pack` listed -> name of a unit: unit."""
+    os.environ.setdefault("KERAS_BACKEND", "jax")  # before Keras is imported
+    import jax
+
+    jax.config.update("jax_compilation_cache_dir", str(results / "compiled"))
+    results.mkdir(parents=True, exist_ok=True)
+    return {unit["name"]: unit for unit in json.loads((folder / "units.json").read_text())}
+
+
+def read_clips(folder, name):
+    """Read what `write_clips` wrote -> float32 clips, and the facts beside them."""
+    import soundfile
+
+    facts = np.load(folder / f"{name}.npz", allow_pickle=False)
+    samples, _ = soundfile.read(folder / f"{name}.flac", dtype="int16")
+    samples = samples.astype(np.float32) * np.float32(facts["gain"] / 32767)
+    return np.split(samples, np.cumsum(facts["lengths"])[:-1]), facts
+
+
 def _train(folder, unit, until, title):
     import jax
-    import soundfile
 
     from ser_utils.systems.sigwavnet.recipe import make_network
     from tools.side_by_side import SideBySide, Training
 
     gc.collect()  # what was trained before lies in the accelerator's memory until then
     start = time.monotonic()
-    name = f"{unit['corpus']}_{unit['settings']['sample_rate_hz']}"
-    facts = np.load(folder / f"{name}.npz", allow_pickle=False)
-    samples, _ = soundfile.read(folder / f"{name}.flac", dtype="int16")
-    samples = samples.astype(np.float32) * np.float32(facts["gain"] / 32767)
-    clips = np.split(samples, np.cumsum(facts["lengths"])[:-1])
+    clips, facts = read_clips(folder, f"{unit['corpus']}_{unit['settings']['sample_rate_hz']}")
     trainings = [
         Training({role: np.array(rows) for role, rows in each["rows"].items()}, each["seed"], each["rate"])
         for each in unit["trainings"]
@@ -204,19 +218,19 @@ def _save(results, unit, trained, device):
     about["packages"] = {name: version(name) for name in ("jax", "keras")}
     arrays["about"] = json.dumps(about)
     with zipfile.ZipFile(results / "results.zip", "a", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr(f"{unit['name']}.npz", _as_npz(arrays))
+        archive.writestr(f"{unit['name']}.npz", as_npz(arrays))
     for i in unit["kept"]:
         for place, values in enumerate(trained[i].weights):
-            _append(results, f"{unit['name']}/{i}/{place}.npy", values)
+            append_weights(results, f"{unit['name']}/{i}/{place}.npy", values)
 
 
-def _as_npz(arrays):
+def as_npz(arrays):
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)
     return buffer.getvalue()
 
 
-def _append(results, name, values):
+def append_weights(results, name, values):
     """One array of weights into the latest of the files of weights, or a new one where that is full."""
     parts = sorted(results.glob("weights_*.zip"))
     full = not parts or parts[-1].stat().st_size + values.nbytes > PART_BYTES
@@ -330,10 +344,11 @@ def _predictions(unit, arrays, known, speakers):
 
 def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--system", choices=("waveforms", "prototype"), default="waveforms")
     commands = parser.add_subparsers(dest="command", required=True)
     packing = commands.add_parser("pack")
     packing.add_argument("folder", type=Path)
-    packing.add_argument("--data-dir", default=os.environ.get("SER_DATA_DIR", "data"))
+    packing.add_argument("--data-dir", default=os.environ.get("SER_DATA_DIR", "data"), help="of waveforms")
     running = commands.add_parser("run")
     running.add_argument("folder", type=Path)
     running.add_argument("results", type=Path)
@@ -343,15 +358,20 @@ def main(arguments=None):
     unpacking = commands.add_parser("unpack")
     unpacking.add_argument("folder", type=Path)
     unpacking.add_argument("archives", type=Path, nargs="+")
-    unpacking.add_argument("--root", type=Path, default=Path())
     unpacking.add_argument("--facts", type=json.loads, default={}, help="what the archives do not tell, as JSON")
+    for command in (packing, unpacking):
+        command.add_argument("--root", type=Path, default=Path())
     given = parser.parse_args(arguments)
-    if given.command == "pack":
-        pack(given.folder, given.data_dir)
-    elif given.command == "unpack":
-        unpack(given.folder, given.archives, given.root, **given.facts)
+    if given.system == "prototype":
+        from tools import elsewhere_prototype as stages
     else:
-        run(given.folder, given.results, names=given.names, minutes=given.minutes, epochs=given.epochs)
+        stages = sys.modules[__name__]
+    if given.command == "pack":
+        stages.pack(given.folder, given.data_dir if given.system == "waveforms" else given.root)
+    elif given.command == "unpack":
+        stages.unpack(given.folder, given.archives, given.root, **given.facts)
+    else:
+        stages.run(given.folder, given.results, names=given.names, minutes=given.minutes, epochs=given.epochs)
 
 
 if __name__ == "__main__":

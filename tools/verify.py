@@ -25,6 +25,7 @@ from ser_utils.figures import style
 from ser_utils.names import result_name
 from ser_utils.profiles import systems
 from ser_utils.systems.baselines import has_opensmile
+from ser_utils.systems.prototype import published
 from ser_utils.systems.sigwavnet import accelerator
 from ser_utils.workspace import (
     REPOSITORY,
@@ -308,6 +309,8 @@ def rescore(workspace: Workspace) -> list[str]:
         tables["costs"] = gather_costs(restored).drop(columns="machine")
     if (folder / "accelerator" / "provenance.json").exists():  # of the waveform networks
         tables[accelerator.TABLE] = accelerator.summarise_published_sizes(folder / "accelerator", scores)
+    if (folder / published.FOLDER).exists():
+        tables[published.TABLE] = published.summarise_published(folder / published.FOLDER)
     wrong += compare_scores(readme.read_scores(folder / "scores.csv"), scores, tolerance=ROUNDING)
     for name, fresh in tables.items():
         wrong += _compare_table(folder / f"{name}.csv", fresh)

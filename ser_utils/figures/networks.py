@@ -76,14 +76,14 @@ def learning_curves(
 
     Parameters
     ----------
-    histories : name → table as `training.fit_or_load` returns it
+    histories : name → table as `training.fit_or_load` returns it; a column `epoch` numbers epochs where some are left out
     values : column names, one panel each; `val_<name>` is drawn where it exists
     kept : name → epoch whose weights were kept, marked by a dot
     """
     figure, grid = plt.subplots(1, len(values), figsize=(4.2 * len(values), 3), squeeze=False)
     for axes, value in zip(grid[0], values, strict=True):
         for number, (name, history) in enumerate(histories.items()):
-            epochs, colour = np.arange(1, len(history) + 1), f"C{number % 10}"
+            epochs, colour = history.get("epoch", np.arange(1, len(history) + 1)), f"C{number % 10}"
             axes.plot(epochs, history[value], color=colour, linewidth=0.8, alpha=0.6)
             watched = history[f"val_{value}" if f"val_{value}" in history else value]
             axes.plot(epochs, watched, color=colour, linewidth=1.8, label=str(name))

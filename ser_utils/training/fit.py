@@ -80,19 +80,69 @@ def fit_or_load(
     Fitted. A damaged or different model at `path` is trained again.
     """
     path = Path(path)
-    recipe = {name: value for name, value in options.items() if name not in ("validation", "steps_per_epoch")}
-    recipe |= {"epochs": epochs, "seed": seed}
-    key = content_key(key, repr(sorted(recipe.items())), keras.backend.backend(), inspect.getsource(_train))
+    key = _full_key(key, options | {"epochs": epochs, "seed": seed})
     if (facts := sealed(path)) and facts["key"] == key:
         model = keras.saving.load_model(path, safe_mode=True)
         return Fitted(model, pd.DataFrame(facts["history"]), facts["seconds"], path, facts.get("learned_from", {}))
     model = built_once(f"{reuse} {seed}", build, seed) if reuse else _seeded(build, seed)
     start = time.perf_counter()
     history = _train(model, train, epochs, title, callbacks, **options)
-    seconds, learned_from = time.perf_counter() - start, learned_from or {}
+    return _keep(model, path, key, history, time.perf_counter() - start, made_by(), learned_from or {})
+
+
+@dataclass(frozen=True)
+class TrainedElsewhere:
+    """What came back of a training on another machine.
+
+    Parameters
+    ----------
+    weights : of the best epoch, in the order of `keras.Model.get_weights`
+    history : column -> one value per epoch, as Keras names them
+    seconds : wall time of the training
+    made_by : where and with what it was trained, kept beside the model
+    """
+
+    weights: list[np.ndarray]
+    history: dict[str, list[float]]
+    seconds: float
+    made_by: dict[str, Any]
+
+
+def adopt(
+    trained: TrainedElsewhere,
+    path: str | Path,
+    build: Callable[[], keras.Model],
+    *,
+    key: str,
+    seed: int,
+    epochs: int,
+    learned_from: dict[str, Any] | None = None,
+    **options: Any,
+) -> Fitted:
+    """Keep a model that was trained elsewhere where `fit_or_load`, asked for this training, finds it finished.
+
+    Parameters
+    ----------
+    path, build, key, seed, epochs, learned_from, options : as `fit_or_load` takes them
+    """
+    named = ("title", "callbacks", "reuse")
+    recipe = {name: value for name, value in options.items() if name not in named}
+    model = _seeded(build, seed)
+    model.set_weights(trained.weights)
+    model.optimizer.build(model.trainable_variables)  # or opening it would warn of what an optimizer lacks
+    key = _full_key(key, recipe | {"epochs": epochs, "seed": seed})
+    return _keep(model, Path(path), key, trained.history, trained.seconds, trained.made_by, learned_from or {})
+
+
+def _full_key(key, recipe):
+    recipe = {name: value for name, value in recipe.items() if name not in ("validation", "steps_per_epoch")}
+    return content_key(key, repr(sorted(recipe.items())), keras.backend.backend(), inspect.getsource(_train))
+
+
+def _keep(model, path, key, history, seconds, made_by, learned_from):
     with atomic_path(path) as temporary:
         model.save(temporary)
-    seal(path, key=key, history=history, seconds=seconds, learned_from=learned_from, made_by=made_by())
+    seal(path, key=key, history=history, seconds=seconds, learned_from=learned_from, made_by=made_by)
     return Fitted(model, pd.DataFrame(history), seconds, path, learned_from)
 
 

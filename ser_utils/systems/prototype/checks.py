@@ -1,7 +1,9 @@
 """Prototypes, held to the same standards as other explanations: are they real, needed, pure, and found again?
 
-Similarities are (n_segments, n_prototypes) as `models.prototypes.prototype_similarity` gives them.
+Similarities are (n_segments, n_prototypes) as `classifier.prototype_similarity` gives them.
 """
+
+from __future__ import annotations
 
 from dataclasses import dataclass
 
@@ -156,11 +158,19 @@ def found_again(workspace, name, opened, *, seed=0):
     return agreement((opened.similarity("train"), opened.classifier.fc_weights), other, dealt)
 
 
-def judge(opened):
-    """How real, pure and needed the prototypes of one classifier are: a dict of numbers.
+def judge(opened: Opened) -> dict[str, float]:
+    """Measure how real, pure and needed the prototypes of one classifier are.
 
-    uar, uar_projected : on held-out segments, before and after `project`; median_move : of it
-    purity, purity_by_chance : mean of `purity`, and what segments chosen blindly would give; and `redundancy`
+    Parameters
+    ----------
+    opened : the classifier with the segments it learned from and was tested on
+
+    Returns
+    -------
+    dict of `prototypes`, their number; `uar` and `uar_projected`, in [0, 1], on held-out segments before and after each
+    prototype is put on its nearest training segment; `median_move`, how far that moves a prototype, as a share of the
+    median distance between prototypes; `purity` and `purity_by_chance`, in [0, 1], the share of its nearest training
+    segments that are of its class, and what segments chosen blindly would give; and what `redundancy` measures
     """
     truth, weights = opened.labels("test"), opened.classifier.fc_weights
     known, labels = opened.similarity("train"), opened.labels("train")
@@ -214,11 +224,20 @@ def contributions(similarity, fc_weights, label):
     return similarity * (weights[:, label] - weights.mean(axis=1))
 
 
-def sounds_like(similarity, fc_weights, label):
-    """An utterance as "this 100 ms sounds like that prototype".
+def sounds_like(similarity: np.ndarray, fc_weights: np.ndarray, label: int) -> pd.DataFrame:
+    """Explain an utterance by "these 100 ms sound like that prototype".
 
-    similarity : of its segments. Returns a table, one row per segment: `segment`, what speaks for the label there
-    in all (`support`), the `prototype` that adds most, and how much (`contribution`), most support first.
+    Parameters
+    ----------
+    similarity : float (n_segments, n_prototypes) in (0, 1], of the utterance's segments
+    fc_weights : float (n_prototypes, n_classes)
+    label : class that is explained, in 0 … n_classes - 1
+
+    Returns
+    -------
+    table with a row per segment, most support first : `segment`, its place in the utterance; `support`, how far the
+    logit of `label` stands above the mean logit there; `prototype`, the one that adds most to it; `contribution`, how
+    much that one adds
     """
     added = contributions(similarity, fc_weights, label)
     table = pd.DataFrame(

@@ -72,11 +72,15 @@ class Coder:
         return given, in_batches(self.model, given)
 
 
-def fit_coder(data: PrototypeData, run: Run) -> Coder:
+def fit_coder(data: PrototypeData, run: Run, fit: Callable[..., Fitted] = fit_or_load) -> Coder:
     """Train the autoencoder of a run, or open the one made of the same segments and settings.
 
     Its scale comes from its training segments alone. Where a voice has too few clips to watch, the training
     segments are watched. The shared autoencoder that it starts from, if any, is trained or opened before.
+
+    Parameters
+    ----------
+    fit : trains or opens it, called as `fit_or_load`
     """
     run, shared_run = data.coder_run(run), data.shared_run(run)
     shared = fit_coder(data, shared_run) if shared_run else None
@@ -94,7 +98,7 @@ def fit_coder(data: PrototypeData, run: Run) -> Coder:
         return model
 
     taught = sealed(shared.path)["key"] if shared else ""
-    fitted = fit_or_load(
+    fitted = fit(
         data.workspace.folder("models") / f"autoencoder-{run.label}.keras",
         build,
         (x, x),
@@ -135,6 +139,7 @@ def fit_classifier(
     seed: int = 0,
     title: str = "",
     callbacks: Sequence[keras.callbacks.Callback] = (),
+    fit: Callable[..., Fitted] = fit_or_load,
 ) -> Fitted:
     """Train a prototype classifier on embeddings held in memory, or open the finished one.
 
@@ -146,9 +151,10 @@ def fit_classifier(
     train, watched : (embeddings (n, n_dimensions), labels int (n,)); `watched`, which chooses the epoch by
         macro-F1, may be None or empty: then the last epoch is kept
     chosen : settings of "prototype_classifier" with `n_prototypes`
+    fit : trains or opens it, called as `fit_or_load`
     """
     x, labels = train
-    passes = int(np.clip(WORTH_ITS_OVERHEAD // len(x), 1, min(chosen["most_passes"], chosen["epochs"])))
+    passes = passes_in_epoch(len(x), chosen)
     batch, targets = chosen["batch_size"], np.eye(n_classes, dtype=np.float32)
     steps = -(-passes * len(x) // batch)
     options = {"monitor": "val_macro_f1", "mode": "max", "seed": seed, "title": title}
@@ -159,7 +165,7 @@ def fit_classifier(
         options["validation"] = (watched[0], targets[watched[1]])
     shaping = {name: chosen[name] for name in SHAPING}
     code = code_of(of_prototypes.PrototypeClassifier, fit_classifier)
-    return fit_or_load(
+    return fit(
         path,
         lambda: _start_classifier(train, n_classes, chosen, steps, seed),
         (np.tile(x, (passes, 1)), targets[np.tile(labels, passes)]),
@@ -170,6 +176,11 @@ def fit_classifier(
         callbacks=[of_prototypes.PrototypeLog(), *callbacks],
         **options,
     )
+
+
+def passes_in_epoch(n_segments: int, chosen: dict[str, Any]) -> int:
+    """Count the passes over so many segments that are one epoch of a classifier; see `fit_classifier`."""
+    return int(np.clip(WORTH_ITS_OVERHEAD // n_segments, 1, min(chosen["most_passes"], chosen["epochs"])))
 
 
 def _start_classifier(train, n_classes, chosen, steps, seed):
@@ -215,24 +226,35 @@ class Trained:
         return table, self.coder.decode(self.fitted.model.prototypes[table["prototype"]])
 
 
-def train_and_predict(data: PrototypeData, run: Run) -> Trained | None:
+def classifier_segments(data: PrototypeData, run: Run) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """Select the segments that a run's classifier learns from, is watched on (of classes it learns), and is tested on."""
+    settings = data.of_classifier | dict(run.changes)
+    train = data.pick(run, "train", most=settings["most_train"])
+    watched = data.pick(run, run.watched, most=settings["most_watched"])
+    tested = data.pick(run, "test", per_clip=settings["test_per_clip"])
+    return train, watched[watched["emotion"].isin(set(train["emotion"]))], tested
+
+
+def train_and_predict(data: PrototypeData, run: Run, fit: Callable[..., Fitted] = fit_or_load) -> Trained | None:
     """Train or open both stages of one run, and ask them about its test segments.
+
+    Parameters
+    ----------
+    fit : trains or opens each stage, called as `fit_or_load`
 
     Returns
     -------
     None where there are fewer than two emotions to tell apart or nothing to test on
     """
     settings = data.of_classifier | dict(run.changes)
-    train = data.pick(run, "train", most=settings["most_train"])
-    watched = data.pick(run, run.watched, most=settings["most_watched"])
-    tested = data.pick(run, "test", per_clip=settings["test_per_clip"])
+    train, watched, tested = classifier_segments(data, run)
     classes = in_order(train["emotion"])
     if len(classes) < 2 or tested.empty:
         return None
-    coder = fit_coder(data, run)
+    coder = fit_coder(data, run, fit)
     known, watched = (
         (coder.embed(data.store.array[table["row"]]), table["emotion"].map(classes.index).to_numpy(int))
-        for table in (train, watched[watched["emotion"].isin(classes)])
+        for table in (train, watched)
     )
     fitted = fit_classifier(
         data.workspace.folder("models") / f"prototype_classifier-{run.label}.keras",
@@ -242,6 +264,7 @@ def train_and_predict(data: PrototypeData, run: Run) -> Trained | None:
         settings | {"n_prototypes": settings["per_class"] * len(classes)},
         seed=data.workspace.seed,
         title=f"classifier-{run.label}",
+        fit=fit,
     )
     log_mel, start = data.store.array[tested["row"]], time.perf_counter()
     probabilities = in_batches(fitted.model, coder.embed(log_mel))
