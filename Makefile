@@ -111,7 +111,7 @@ COMPILE = uv pip compile pyproject.toml --universal --python-version 3.11 --fork
 lock: ## renew the four lock files from pyproject.toml (needs uv)
 	$(COMPILE) -o requirements.lock
 	$(COMPILE) --extra site -c requirements.lock -o requirements-site.lock
-	$(COMPILE) --extra test -c requirements.lock -o requirements-dev.lock
+	$(COMPILE) --extra site --extra test -c requirements.lock -o requirements-dev.lock
 	$(COMPILE) --extra opensmile --extra ray --extra hub -c requirements.lock -o requirements-extras.lock
 
 # --- notebooks -----------------------------------------------------------------------------------------

@@ -26,6 +26,8 @@ FORMATS = {
     ".json": "application/json",
     ".png": "image/png",
     ".parquet": "application/vnd.apache.parquet",
+    ".pdf": "application/pdf",
+    ".md": "text/markdown",
 }
 LONG_AGO = (1980, 1, 1, 0, 0, 0)  # no clock in the zip: the same content is the same file
 FOLD_COLUMNS = {
@@ -179,9 +181,8 @@ def _constant(about):
 def _file(root, name):
     path = root / name
     entity = {"@id": name, "@type": "File", "name": path.name, "contentSize": str(path.stat().st_size)}
-    if path.suffix in FORMATS:
-        entity["encodingFormat"] = FORMATS[path.suffix]
-    if name.startswith("figures/"):
+    entity["encodingFormat"] = FORMATS.get(path.suffix, "text/plain")
+    if name.startswith("figures/") and path.suffix == ".png":
         entity["description"] = caption_of(path)
     if name.startswith(("figures/", "results/")) and name.count("/") > 1:
         entity["isBasedOn"] = {"@id": f"#corpus-{name.split('/')[1]}"}
