@@ -41,7 +41,7 @@ BUILD := $(if $(ROOT),$(call quoted,ROOT)/)build
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 NUMBERS := $(sort $(foreach path,$(wildcard notebooks/[0-9][0-9]_*.ipynb),$(firstword $(subst _, ,$(notdir $(path))))))
-.PHONY: $(NUMBERS) help setup setup-dev setup-extras lock demo reproduce notebooks data check-data weights verify rescore tables lab site serve archive test test-faults test-all test-jax lint bench search predict advisories clean
+.PHONY: $(NUMBERS) help setup setup-dev setup-extras lock demo reproduce notebooks data check-data weights verify rescore tables lab site executed serve archive test test-faults test-all test-jax lint bench search predict advisories clean
 
 help: ## print this
 	@echo "Start here:"
@@ -175,6 +175,9 @@ tables: setup ## write README's and results/README.md's tables from results/
 
 site: $(READY_TO_SHOW) ## build the site into build/site (installs Sphinx)
 	@$(BIN)/python -m tools.site --root $(call quoted,ROOT)
+
+executed: setup ## store a corpus's executed notebooks where they ship, without sounds: make executed DATASET=emodb
+	@$(BIN)/python -m tools.site.notebooks --dataset $(call quoted,DATASET) --root $(call quoted,ROOT)
 
 serve: setup ## show the site at http://127.0.0.1:8000
 	@$(BIN)/python -m http.server --bind 127.0.0.1 --directory $(BUILD)/site 8000

@@ -56,8 +56,10 @@ def write_sources(root: Path, sources: Path, files: Path, reference: bool) -> in
     write_demos(root, prototypes, files / "demo")
     notebooks = find_notebooks(root)
     for executed in notebooks:
-        write_notebook(executed, sources, files)
-    shutil.copytree(NOTEBOOKS, sources / "notebooks" / "source", ignore=shutil.ignore_patterns("scripts", "*.md", ".*"))
+        write_notebook(executed, root, sources, files)
+    shutil.copytree(
+        NOTEBOOKS, sources / "notebooks" / "source", ignore=shutil.ignore_patterns("scripts", "executed", "*.md", ".*")
+    )
     count = sum(map(len, prototypes.values()))
     Pages(root, sources, files, notebooks, count, reference).write()
     return count

@@ -1,6 +1,12 @@
-"""Executed notebooks as the site shows them: nothing but text, tables, pictures, and sounds that may be passed on."""
+"""Executed notebooks as the site shows them: nothing but text, tables, pictures, and sounds that may be passed on.
 
+Those of real corpora take hours to run and 20 MB to store. What ships of them, notebooks/executed, has no sounds, and names
+the pictures that are in figures/ anyway: 100 kB a notebook.
+"""
+
+import argparse
 import base64
+import io
 import os
 import re
 from dataclasses import dataclass
@@ -9,11 +15,13 @@ from urllib.parse import quote
 
 import nbformat
 from bs4 import BeautifulSoup
+from PIL import Image
 
 from ser_utils.profiles import PROFILES
+from ser_utils.workspace import REPOSITORY, atomic_path
 from tools.notebooks import KERNEL
 from tools.readme import listing_place, title_of
-from tools.site.provenance import anchor_of, cells_that_draw
+from tools.site.provenance import anchor_of, cells_that_draw, figures_of
 
 NAME = re.compile(r"\d\d_\w+\.ipynb")
 # of an output's HTML
@@ -48,39 +56,91 @@ class Executed:
 
 
 def find_notebooks(root: Path) -> list[Executed]:
-    """Executed notebooks: of each dataset the longest profile at seed 0."""
+    """Executed notebooks: of each dataset the longest profile at seed 0; where none was run, those that ship."""
+    kept = root / "notebooks" / "executed"
+    datasets = {path.name for folder in (root / "build", kept) for path in folder.glob("*")}
     found = []
-    for dataset in sorted((path.name for path in (root / "build").glob("*")), key=listing_place):
+    for dataset in sorted(datasets, key=listing_place):
         folders = [root / "build" / dataset / profile / "seed_0" / "notebooks" for profile in reversed(PROFILES)]
+        folders.append(kept / dataset)
         names = {path.name for folder in folders if folder.is_dir() for path in folder.iterdir()}
         for name in sorted(filter(NAME.fullmatch, names)):
             path = next(folder / name for folder in folders if (folder / name).exists())
-            found.append(Executed(dataset, path.parents[2].name, path))
+            found.append(Executed(dataset, _profile_of(path), path))
     return found
 
 
-def write_notebook(executed: Executed, sources: Path, files: Path) -> None:
+def _profile_of(path):
+    if path.parents[1].name == "executed":
+        return nbformat.read(path, as_version=4).metadata["profile"]
+    return path.parents[2].name
+
+
+def keep(executed: Executed, root: Path) -> Path:
+    """Store an executed notebook where it ships: without sounds, its pictures by name where figures/ has them.
+
+    Returns the path, notebooks/executed/<dataset>/<name>.ipynb under `root`.
+    """
+    notebook, drawn = nbformat.read(executed.path, as_version=4), figures_of(executed.path.stem)
+    target = root / "notebooks" / "executed" / executed.dataset / executed.path.name
+    silent, place = Executed("", executed.profile, executed.path), -1
+    notebook.cells = [cell for cell in notebook.cells if not _is_papermills(cell)]
+    for place, cell in enumerate(notebook.cells):
+        cell.metadata = {}
+        if cell.cell_type != "code":
+            continue
+        shown = [_shown(output, silent, target.parent, "") for output in cell.outputs]
+        cell.outputs, cell.execution_count = [output for output in shown if output], None
+        pictures = [output for output in cell.outputs if "image/png" in output.get("data", {})]
+        names = [
+            name for name in drawn.get(place, []) if (root / "figures" / executed.dataset / f"{name}.png").exists()
+        ]
+        for number, picture in enumerate(pictures):
+            if len(names) == len(pictures):
+                address = f"../../../figures/{executed.dataset}/{names[number]}.png"
+                picture.data = {"text/markdown": f"![{names[number]}]({address})"}
+            else:
+                picture.data = {"image/png": _smaller(picture.data["image/png"])}
+    notebook.metadata = {"kernelspec": KERNEL["kernelspec"], "profile": executed.profile}
+    with atomic_path(target) as temporary:
+        nbformat.write(nbformat.from_dict(notebook), temporary)
+    return target
+
+
+def _smaller(picture):
+    """A PNG in base64 with 256 colours, a quarter of the size."""
+    small = io.BytesIO()
+    with Image.open(io.BytesIO(base64.b64decode(picture))) as image:
+        image.convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(
+            small, "png", optimize=True
+        )
+    return base64.b64encode(small.getvalue()).decode()
+
+
+def _is_papermills(cell):
+    """Whether papermill put the cell in; the notebook it was made from has none there."""
+    return "injected-parameters" in cell.metadata.get("tags", []) or cell.source.startswith("<span")
+
+
+def write_notebook(executed: Executed, root: Path, sources: Path, files: Path) -> None:
     """Write a notebook for Sphinx, nothing in it but what may be shown, and its sounds beside where the page will be.
 
-    sources : of Sphinx; files : what is copied to the site as it is
+    root : where figures/ is; sources : of Sphinx; files : what is copied to the site as it is
     """
     notebook = nbformat.read(executed.path, as_version=4)
     drawing, cells, heading, place = cells_that_draw(executed.path.stem), [], executed.path.stem, -1
     folder = files / executed.document
     for cell in notebook.cells:
-        if "injected-parameters" in cell.metadata.get("tags", []) or cell.source.startswith("<span"):
-            cell.metadata = {}  # of papermill: not in the notebook it was made from
-        else:
-            place += 1
+        place += not _is_papermills(cell)
         if cell.cell_type == "markdown":
             titles = re.findall(r"^#+ (.*)", cell.source, re.MULTILINE)
             heading = titles[-1] if titles else heading
         elif cell.cell_type == "code":
-            cell.outputs = [
-                shown
-                for n, output in enumerate(cell.outputs)
-                if (shown := _shown(output, executed, folder, f"{place:03d}-{n}"))
+            shown = [
+                _shown(_with_picture(o, executed, root), executed, folder, f"{place:03d}-{n}")
+                for n, o in enumerate(cell.outputs)
             ]
+            cell.outputs = [output for output in shown if output]
             cell.metadata = {"mystnb": {"image": {"alt": f"Figure under “{heading}”"}}}
             if place in drawing:
                 cells.append(
@@ -132,6 +192,15 @@ def _shown(output, executed, folder, name):
     return nbformat.v4.new_output("stream", text=f"{text}\n")
 
 
+def _with_picture(output, executed, root):
+    """An output that names a picture of figures/, with the picture."""
+    named = re.fullmatch(r"!\[(\w+)\]\(.*\)", output.get("data", {}).get("text/markdown", ""))
+    path = root / "figures" / executed.dataset / f"{named[1]}.png" if named else None
+    if path is None or not path.exists():
+        return output
+    return _data_output("image/png", base64.b64encode(path.read_bytes()).decode())
+
+
 def _data_output(kind, content):
     return nbformat.v4.new_output("display_data", {kind: content})
 
@@ -160,3 +229,19 @@ def clean(text: str, folder: Path, name: str, with_sound: bool) -> str:
     box = BeautifulSoup().new_tag("div", attrs={"class": "wide", "tabindex": "0"})
     box.extend(list(soup.contents))
     return str(box)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Store the executed notebooks of a dataset where they ship."""
+    parser = argparse.ArgumentParser(prog="python -m tools.site.notebooks", description=main.__doc__)
+    parser.add_argument("--dataset", default="demo")
+    parser.add_argument("--root", default="")
+    given = parser.parse_args(arguments)
+    root = Path(given.root or REPOSITORY).resolve()
+    kept = [keep(found, root) for found in find_notebooks(root) if found.dataset == given.dataset]
+    size = sum(path.stat().st_size for path in kept)
+    print(f"{len(kept)} notebooks of {given.dataset}, {size / 1e6:.1f} MB: notebooks/executed/{given.dataset}")
+
+
+if __name__ == "__main__":
+    main()

@@ -77,6 +77,13 @@ def cells_that_draw(notebook: str) -> set[int]:
     return set(_saved_in(script)) if script.exists() else set()
 
 
+def figures_of(notebook: str) -> dict[int, list[str]]:
+    """{place of a cell: names of the figures it saves}, of the cells in which all names are written out."""
+    script = SCRIPTS / f"{notebook}.py"
+    saved = _saved_in(script) if script.exists() else {}
+    return {place: names for place, (names, _) in saved.items() if all(re.fullmatch(r"\w+", name) for name in names)}
+
+
 @functools.cache
 def _saved_in(script):
     """{place of a cell: (patterns of the figures it saves, functions that draw in it)}."""
