@@ -205,14 +205,18 @@ def test_pages_want_nothing_from_a_network(built):
 
 
 def test_every_local_link_leads_somewhere(built):
-    for page in built.rglob("*.html"):
-        soup = BeautifulSoup(page.read_text("utf-8"), "html.parser")
+    pages = {page: BeautifulSoup(page.read_text("utf-8"), "html.parser") for page in built.rglob("*.html")}
+    ids = {page: {tag["id"] for tag in soup.find_all(id=True)} for page, soup in pages.items()}
+    for page, soup in pages.items():
         assert all(image.get("alt") for image in soup.find_all("img"))
         links = [tag.get("href") or tag.get("src") for tag in soup.find_all(["a", "img", "script", "link"])]
         for link in filter(None, links):
-            target = unquote(re.split("[#?]", link)[0])
-            if target and not target.startswith(("http", "data:", "mailto:")):
-                assert (page.parent / target).exists(), f"{page.name}: {link}"
+            target, _, place = unquote(link).partition("#")
+            if target.startswith(("http", "data:", "mailto:")):
+                continue
+            file = (page.parent / target.split("?")[0]).resolve() if target else page
+            assert file.exists(), f"{page.name}: {link}"
+            assert not place or place in ids.get(file, {place}), f"{page.name}: {link}"
 
 
 def test_a_root_without_anything_says_what_to_run(tmp_path):

@@ -58,7 +58,9 @@ def test_the_site_shows_a_shipped_notebook_with_its_pictures_where_none_was_run(
     assert executed.profile == "quick" and "executed" in executed.path.parts
     write_notebook(executed, root, root / "sources", root / "files")
     shown = nbformat.read(root / "sources" / f"{executed.document}.ipynb", as_version=4)
-    pictures = [o.data["image/png"] for c in shown.cells for o in c.get("outputs", []) if "image/png" in o.get("data", {})]
+    pictures = [
+        o.data["image/png"] for c in shown.cells for o in c.get("outputs", []) if "image/png" in o.get("data", {})
+    ]
     assert len(pictures) == len(cells_that_draw(NAME))
     assert base64.b64encode(_picture(min(cells_that_draw(NAME)))).decode() in pictures
 
