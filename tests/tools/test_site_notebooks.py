@@ -77,7 +77,7 @@ def test_a_figure_leads_to_its_cell_and_to_what_drew_it():
 def test_every_figure_of_every_notebook_has_a_function_that_draws_it():
     missing = []
     for script in sorted(SCRIPTS.glob("[0-9][0-9]_*.py")):
-        for place, names in figures_of(script.stem).items():
+        for names in figures_of(script.stem).values():
             missing += [name for name in names if not find_drawing(name).functions]
     print(f"{len(missing)} figures drawn in the notebook itself: {', '.join(missing)}")
     assert len(missing) < 20
