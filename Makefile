@@ -24,6 +24,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 READY_TO_TEST := $(VENV)/.ready-dev
+READY_TO_SHOW := $(VENV)/.ready-site
 
 export SER_JOBS := $(JOBS)
 export SER_ENGINE := $(ENGINE)
@@ -40,7 +41,7 @@ BUILD := $(if $(ROOT),$(call quoted,ROOT)/)build
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 NUMBERS := $(sort $(foreach path,$(wildcard notebooks/[0-9][0-9]_*.ipynb),$(firstword $(subst _, ,$(notdir $(path))))))
-.PHONY: $(NUMBERS) help setup setup-dev setup-extras lock demo reproduce notebooks data check-data weights verify rescore tables lab site serve test test-faults test-all test-jax lint bench search predict advisories clean
+.PHONY: $(NUMBERS) help setup setup-dev setup-extras lock demo reproduce notebooks data check-data weights verify rescore tables lab site executed serve archive test test-faults test-all test-jax lint bench search predict advisories clean
 
 help: ## print this
 	@echo "Start here:"
@@ -72,7 +73,7 @@ help: ## print this
 # Each longer lock holds all of requirements.lock; what is installed stays. Without --no-compile, pip spends half a
 # minute and 300 MB on modules that nobody imports.
 there = $(wildcard $(VENV)/lib/python3*/site-packages/$(1))
-LOCKS = requirements.lock $(if $(call there,pytest),requirements-dev.lock) $(if $(call there,opensmile),requirements-extras.lock)
+LOCKS = requirements.lock $(if $(call there,pytest),requirements-dev.lock) $(if $(call there,opensmile),requirements-extras.lock) $(if $(call there,furo),requirements-site.lock)
 install = if command -v uv >/dev/null 2>&1; then \
 	    uv pip install -q --python $(BIN)/python --require-hashes -r $(1); \
 	  else $(BIN)/python -m pip install -q --disable-pip-version-check --no-compile --require-hashes --no-deps -r $(1); fi
@@ -97,15 +98,20 @@ $(READY_TO_TEST): $(READY) requirements-dev.lock
 	@$(call install,requirements-dev.lock)
 	@touch $@
 
+$(READY_TO_SHOW): $(READY) requirements-site.lock
+	@$(call install,requirements-site.lock)
+	@touch $@
+
 setup-extras: setup ## add the optional packages: openSMILE, Ray, hub client
 	@$(call install,requirements-extras.lock)
 
 COMPILE = uv pip compile pyproject.toml --universal --python-version 3.11 --fork-strategy fewest --generate-hashes \
   --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" --quiet
 
-lock: ## renew the three lock files from pyproject.toml (needs uv)
+lock: ## renew the four lock files from pyproject.toml (needs uv)
 	$(COMPILE) -o requirements.lock
-	$(COMPILE) --extra test -c requirements.lock -o requirements-dev.lock
+	$(COMPILE) --extra site -c requirements.lock -o requirements-site.lock
+	$(COMPILE) --extra site --extra test -c requirements.lock -o requirements-dev.lock
 	$(COMPILE) --extra opensmile --extra ray --extra hub -c requirements.lock -o requirements-extras.lock
 
 # --- notebooks -----------------------------------------------------------------------------------------
@@ -167,11 +173,17 @@ rescore: setup ## make the scores again from the decisions that ship: seconds, n
 tables: setup ## write README's and results/README.md's tables from results/
 	@$(BIN)/python -m tools.verify readme
 
-site: setup ## build the static site into build/site
+site: $(READY_TO_SHOW) ## build the site into build/site (installs Sphinx)
 	@$(BIN)/python -m tools.site --root $(call quoted,ROOT)
+
+executed: setup ## store a corpus's executed notebooks where they ship, without sounds: make executed DATASET=emodb
+	@$(BIN)/python -m tools.site.notebooks --dataset $(call quoted,DATASET) --root $(call quoted,ROOT)
 
 serve: setup ## show the site at http://127.0.0.1:8000
 	@$(BIN)/python -m http.server --bind 127.0.0.1 --directory $(BUILD)/site 8000
+
+archive: setup ## pack all that ships for a repository with DOIs, described as RO-Crate
+	@$(BIN)/python -m tools.archive
 
 bench: setup-dev ## measure speed and memory, side by side with the literal versions
 	@$(BIN)/python -m benchmarks

@@ -89,6 +89,24 @@ class Network:
         return occlusion(score, x, patch=patch, stride=patch, fill=x[0].min(axis=0))[0, :, 0]
 
 
+@dataclass(frozen=True)
+class Ensemble:
+    """The networks that notebook 05 trained without some of the speakers, one per fold.
+
+    Parameters
+    ----------
+    networks : in the order of the folds
+    classes : emotions, in the order of the networks' outputs
+    tested : scores on speakers the networks had not heard (see `metrics.score_predictions`), and chance
+    longest_frames : of the clips they learned from
+    """
+
+    networks: list[Network]
+    classes: list[str]
+    tested: dict
+    longest_frames: int
+
+
 def predict_emotion(
     workspace: Workspace, signal: np.ndarray, sample_rate: int, model: str = "deep_cnn_log_mel"
 ) -> Prediction:
@@ -113,25 +131,52 @@ def predict_emotion(
     ValueError : for an unknown model, or a recording that is silent or, without the silence around the voice, shorter
         than SHORTEST_S
     """
-    if model not in MODELS:
-        raise ValueError(f"model must be one of {', '.join(MODELS)}. Received: model={model!r}")
+    _refuse_unknown(model)
     chosen = settings("feature_network", workspace.profile)
     rate = chosen["sample_rate_hz"]
     signal = hear(np.asarray(signal, np.float32)[:, None], sample_rate, rate)
     if (heard := heard_seconds(signal, rate)) < SHORTEST_S:
         length = f"a recording of {len(signal) / rate:.2f} s, {heard:.2f} s of it sound,"
         raise ValueError(f"{length} is too short: at least {SHORTEST_S} s are needed")
+    ensemble = load_ensemble(workspace, model)
+    bounds, n_silent = _cut(signal, chosen)
+    kind = "mfcc" if model.endswith("mfcc") else "log_mel"
+    p, windows = _listen(ensemble.networks, signal, bounds, chosen, kind)
+    ranked = pd.Series(p / p.sum(), ensemble.classes).sort_values(ascending=False)
+    longest_s = ensemble.longest_frames * chosen["hop_length"] / rate
+    remark = _describe_length(len(signal) / rate, longest_s, len(bounds), n_silent)
+    return Prediction(ranked, windows, ensemble.tested, len(ensemble.networks), len(bounds), remark)
+
+
+def load_ensemble(workspace: Workspace, model: str = "deep_cnn_log_mel") -> Ensemble:
+    """Load the networks of notebook 05's folds over speakers, and how well they did.
+
+    Parameters
+    ----------
+    workspace : where notebook 05 wrote
+    model : one of MODELS
+
+    Returns
+    -------
+    Ensemble
+
+    Raises
+    ------
+    MissingResult : if notebook 05 has not run, or a model is gone or damaged
+    ValueError : for an unknown model
+    """
+    _refuse_unknown(model)
     predictions = _predictions_of(workspace, model)
     folds = f"folds/feature_network-speaker-{predictions.split('-')[-1]}"  # a folder may keep earlier ones
     tested = workspace.load_table(predictions, "05")
     networks, longest = _load_networks(workspace, model, workspace.load_table(folds, "05"))
     classes = emotions_in_order(column.removeprefix("p_") for column in tested if column.startswith("p_"))
+    return Ensemble(networks, classes, _tested(tested, len(classes)), longest)
 
-    bounds, n_silent = _cut(signal, chosen)
-    p, windows = _listen(networks, signal, bounds, chosen, "mfcc" if model.endswith("mfcc") else "log_mel")
-    ranked = pd.Series(p / p.sum(), classes).sort_values(ascending=False)
-    remark = _describe_length(len(signal) / rate, longest * chosen["hop_length"] / rate, len(bounds), n_silent)
-    return Prediction(ranked, windows, _tested(tested, len(classes)), len(networks), len(bounds), remark)
+
+def _refuse_unknown(model):
+    if model not in MODELS:
+        raise ValueError(f"model must be one of {', '.join(MODELS)}. Received: model={model!r}")
 
 
 def _cut(signal, chosen):

@@ -11,8 +11,9 @@ import soundfile
 
 from ser_utils import predict
 from ser_utils.profiles import settings
-from ser_utils.workspace import MissingResult, Workspace, seal
+from ser_utils.workspace import MissingResult, Workspace
 from tests.conftest import REPOSITORY
+from tests.listening import workspace_of_05
 
 RATE_HZ = 16_000
 EMOTIONS = ("anger", "sadness")
@@ -27,51 +28,14 @@ def _voice(f0_hz, seconds=0.8, seed=0):
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory):
     """What notebook 05 leaves: frames, folds, predictions, and two networks that were not trained."""
-    import keras
-
-    from ser_utils.features.frames import frame_store
-    from ser_utils.systems.feature_network import deep_cnn
-
-    root = tmp_path_factory.mktemp("root")
-    workspace = Workspace("emodb", "smoke", 0, root)
-    rows = []
+    root, rows = tmp_path_factory.mktemp("root"), []
     for number, speaker in enumerate(("09", "10")):
         for emotion in EMOTIONS:
             path = root / f"{speaker}{emotion}.wav"
             soundfile.write(path, _voice(100 if emotion == "anger" else 300, seed=number), RATE_HZ)
-            rows.append(
-                {
-                    "utterance_id": path.stem,
-                    "path": str(path),
-                    "speaker": speaker,
-                    "corpus": "emodb",
-                    "emotion": emotion,
-                    "pcm_sha256": path.stem,
-                }
-            )
-    table = pd.DataFrame(rows)
-    chosen = settings("feature_network", "smoke")
-    grid = {k: chosen[k] for k in ("n_mels", "n_fft", "hop_length", "n_mfcc", "deltas", "trim_db")}
-    folder = workspace.folder("features", "feature_network") / "log_mel"
-    frame_store(folder, table, grid | {"kind": "log_mel"}, sample_rate_hz=RATE_HZ)
-    folds = pd.concat(
-        table[["utterance_id"]].assign(fold=fold, role=np.where(table["speaker"] == speaker, "test", "train"))
-        for fold, speaker in enumerate(("09", "10"))
-    )
-    workspace.save_folds(folds, system="feature_network", protocol="speaker", folds="leave_one_speaker_out")
-    keras.utils.set_random_seed(0)
-    for fold in (0, 1):
-        network = deep_cnn(2, chosen["n_mels"], filters=(2, 2, 2, 2))
-        path = workspace.folder("models") / f"feature_network-deep_cnn_log_mel-speaker-{fold}.keras"
-        network.save(path)
-        seal(path)
-    said = table[["utterance_id", "speaker", "emotion"]].assign(
-        start_ms=np.nan, prediction="anger", p_anger=0.6, p_sadness=0.4, fold=[0, 0, 1, 1]
-    )
-    workspace.save_predictions(
-        said, system="feature_network", model="deep_cnn_log_mel", protocol="speaker", folds="leave_one_speaker_out"
-    )
-    return workspace
+            facts = {"utterance_id": path.stem, "pcm_sha256": path.stem, "path": str(path)}
+            rows.append(facts | {"speaker": speaker, "corpus": "emodb", "emotion": emotion})
+    return workspace_of_05(root, "emodb", pd.DataFrame(rows))
 
 
 def test_probabilities_are_the_mean_of_the_networks(workspace):

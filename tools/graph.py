@@ -188,20 +188,31 @@ def steps_of(dataset: str, profile: str, folder: Path, own: str = "") -> dict[st
     own : text of the notebooks' own parameters (SPEAKERS, DENOISE …), part of what a run is made from
     """
     corpus = hashlib.sha256(corpus_listing(dataset).encode()).hexdigest()
-    steps = {}
-    for notebook in sorted((REPOSITORY / "notebooks").glob("[0-9][0-9]_*.ipynb")):
-        declared = declared_by(notebook)
+    notebooks = {path.name[:2]: path for path in sorted((REPOSITORY / "notebooks").glob("[0-9][0-9]_*.ipynb"))}
+    declarations, steps = {number: declared_by(path) for number, path in notebooks.items()}, {}
+    for number in in_order({number: declared["reads"] for number, declared in declarations.items()}):
+        notebook, declared = notebooks[number], declarations[number]
         script = notebook.parent / "scripts" / f"{notebook.stem}.py"
         sources = (notebook, *sorted(imported_modules(script)))
-        reads = tuple(number for number in declared["reads"] if number in steps)
+        reads = tuple(read for read in declared["reads"] if read in steps)
         content = [path.read_bytes() for path in sources]
         texts = [settings_text(declared["settings"], profile), corpus, own]
         texts += [FILES[name](profile, folder) for name in declared["files"]]
-        texts += [steps[number].key for number in reads]
+        texts += [steps[read].key for read in reads]
         key = hashlib.sha256(b"\0".join([*content, *(text.encode() for text in texts)])).hexdigest()[:20]
         output = folder / "notebooks" / notebook.name
-        steps[notebook.stem[:2]] = Step(notebook.stem[:2], notebook.stem, reads, output, sources, key)
+        steps[number] = Step(number, notebook.stem, reads, output, sources, key)
     return steps
+
+
+def in_order(reads: dict[str, list[str]]) -> list[str]:
+    """Put numbers of notebooks behind those they read; else they keep their order. So 11 may read a 12."""
+    ordered, waiting = [], sorted(reads)
+    while waiting:
+        ready = next((number for number in waiting if not set(reads[number]) & set(waiting) - {number}), waiting[0])
+        waiting.remove(ready)
+        ordered.append(ready)
+    return ordered
 
 
 def outdated(steps: dict[str, Step], changed: tuple[Path, ...] = ()) -> list[str]:

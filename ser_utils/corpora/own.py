@@ -47,8 +47,8 @@ def read_own(name: str) -> Source:
 
     Parameters
     ----------
-    name : path of a table (see `tables.read_table`) with columns `path, speaker, emotion` and any of `gender, language,
-        intensity, sentence, utterance_id`, paths being relative to the table; of a folder whose recordings lie under
+    name : path of a table (see `tables.read_table`) with columns `path, speaker, emotion` and any of
+        `gender, language, intensity, sentence, utterance_id`, paths being relative to the table; of a folder whose recordings lie under
         emotion/, speaker/emotion/ or emotion/speaker/; of an audformat database (a folder with db.yaml); or of a
         Kaldi folder (wav.scp, utt2spk, utt2emo; spk2gender, text)
 

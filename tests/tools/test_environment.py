@@ -17,7 +17,8 @@ PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
 
 LOCKS = {
     "requirements.lock": [],
-    "requirements-dev.lock": ["test"],
+    "requirements-site.lock": ["site"],
+    "requirements-dev.lock": ["site", "test"],
     "requirements-extras.lock": ["opensmile", "ray", "hub"],
 }
 
@@ -48,7 +49,7 @@ def test_a_longer_lock_holds_all_of_the_readers_at_the_same_versions(name):
 
 
 def test_readers_get_nothing_that_only_tests_need():
-    for tool in ("jax", "jaxlib", "playwright", "hypothesis", "ruff", "pytest"):
+    for tool in ("jax", "jaxlib", "playwright", "hypothesis", "ruff", "pytest", "sphinx"):
         assert tool not in locked()
 
 

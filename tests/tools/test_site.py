@@ -1,11 +1,11 @@
 """The site: built from a small root with a hostile corpus, read by a real browser, from a folder."""
 
-import contextlib
 import csv
 import json
 import re
 import shutil
-import time
+from pathlib import Path
+from urllib.parse import unquote, urlparse
 
 import nbformat
 import numpy as np
@@ -13,11 +13,14 @@ import pandas as pd
 import pytest
 import soundfile
 import yaml
+from bs4 import BeautifulSoup
 from PIL import Image, PngImagePlugin
 
 from ser_utils.workspace import Workspace, WorkspaceError, write_json
 from tests.conftest import REPOSITORY
+from tests.tools.browsing import launched, opened, until
 from tools import site
+from tools.site.prototypes import find_recordings, load_prototypes, sustain
 
 RATE_HZ = 16_000
 HOSTILE = "<img src=x onerror=alert(1)> & %41#?"  # a speaker as a hostile corpus may name it
@@ -106,8 +109,10 @@ def root(tmp_path_factory):
 @pytest.fixture(scope="module")
 def built(root):
     target = root / "build" / "site"
-    counts = site.build_site(root)
-    assert counts == {"pages": len(site.PAGES) + 2, "prototypes": 22}
+    made = site.build_site(root, reference=False)
+    written = {path.stem for path in (site.SOURCES / "pages").glob("*.md")}
+    assert made["pages"] == len(written | {"search", "genindex"}) + 2 and made["prototypes"] == 22
+    assert not made["warnings"]
     return target
 
 
@@ -120,7 +125,7 @@ def test_only_a_site_built_before_is_replaced(root, built, tmp_path):
         site.build_site(root, site.SOURCES)
     (tmp_path / "empty").mkdir()
     for _ in range(2):
-        site.build_site(tmp_path, tmp_path / "empty")
+        site.build_site(tmp_path, tmp_path / "empty", reference=False)
     assert (tmp_path / "empty" / "index.html").exists()
 
 
@@ -134,7 +139,7 @@ def test_the_command_says_in_a_line_what_is_wrong_with_an_index(tmp_path, conten
 
 
 def test_sustained_tone_is_the_same_tone_for_longer():
-    voice = site.sustain(_tone(200), RATE_HZ, seconds=1)
+    voice = sustain(_tone(200), RATE_HZ, seconds=1)
     middle = voice[RATE_HZ // 4 : 3 * RATE_HZ // 4]
     assert len(voice) == RATE_HZ
     assert np.abs(np.fft.rfft(middle)).argmax() * 2 == pytest.approx(200, abs=2)
@@ -144,9 +149,9 @@ def test_sustained_tone_is_the_same_tone_for_longer():
 
 
 def test_sustained_noise_stays_within_bounds():
-    voice = site.sustain(np.random.default_rng(0).uniform(-1, 1, 1600), RATE_HZ)
+    voice = sustain(np.random.default_rng(0).uniform(-1, 1, 1600), RATE_HZ)
     assert np.isfinite(voice).all() and np.abs(voice).max() <= 1 and len(voice) == 1.2 * RATE_HZ
-    assert not site.sustain(np.zeros(3), RATE_HZ).any()
+    assert not sustain(np.zeros(3), RATE_HZ).any()
 
 
 def test_nothing_hostile_becomes_markup(built):
@@ -180,10 +185,10 @@ def test_the_nearest_real_segment_is_cut_where_the_licence_allows(built, tmp_pat
     assert "Burkhardt" in (built / "prototypes" / "corpora.js").read_text()
     for dataset in ("ravdess", "emodb+ravdess", "aesdd+mine", "tess", "iemocap"):
         _record(tmp_path, dataset)
-        assert site.find_recordings(tmp_path, dataset) == {}, dataset
+        assert find_recordings(tmp_path, dataset) == {}, dataset
     for dataset in ("aesdd", "emodb+aesdd", "demo"):
         _record(tmp_path, dataset)
-        assert list(site.find_recordings(tmp_path, dataset)) == ["03a01Wa"], dataset
+        assert list(find_recordings(tmp_path, dataset)) == ["03a01Wa"], dataset
 
 
 def test_results_say_how_they_were_made(built):
@@ -193,32 +198,32 @@ def test_results_say_how_they_were_made(built):
 
 
 def test_pages_want_nothing_from_a_network(built):
-    for path in [*built.rglob("*.html"), *built.glob("*.css"), *built.glob("*.js")]:
+    for path in [*built.rglob("*.html"), *built.rglob("*.css"), *built.rglob("*.js")]:
         text = path.read_text("utf-8")
+        assert "url(http" not in text and "url(//" not in text, path.name
         assert '<script src="http' not in text and "@import" not in text and 'src="http' not in text
-    first = [built / name for name in ("index.html", "style.css", "code.css", "site.js", "icon.svg")]
-    assert sum(path.stat().st_size for path in first) < 1_000_000
 
 
 def test_every_local_link_leads_somewhere(built):
-    from urllib.parse import unquote
-
-    from bs4 import BeautifulSoup
-
-    for page in built.rglob("*.html"):
-        soup = BeautifulSoup(page.read_text("utf-8"), "html.parser")
+    pages = {page: BeautifulSoup(page.read_text("utf-8"), "html.parser") for page in built.rglob("*.html")}
+    ids = {page: {tag["id"] for tag in soup.find_all(id=True)} for page, soup in pages.items()}
+    for page, soup in pages.items():
         assert all(image.get("alt") for image in soup.find_all("img"))
         links = [tag.get("href") or tag.get("src") for tag in soup.find_all(["a", "img", "script", "link"])]
         for link in filter(None, links):
-            target = unquote(link.split("#")[0])
-            if target and not target.startswith(("http", "data:", "mailto:")):
-                assert (page.parent / target).exists(), f"{page.name}: {link}"
+            target, _, place = unquote(link).partition("#")
+            if target.startswith(("http", "data:", "mailto:")):
+                continue
+            file = (page.parent / target.split("?")[0]).resolve() if target else page
+            assert file.exists(), f"{page.name}: {link}"
+            assert not place or place in ids.get(file, {place}), f"{page.name}: {link}"
 
 
 def test_a_root_without_anything_says_what_to_run(tmp_path):
-    site.build_site(tmp_path, tmp_path / "site")
+    site.build_site(tmp_path, tmp_path / "site", reference=False)
     for page in ("results", "figures", "notebooks"):
-        assert "make reproduce" in (tmp_path / "site" / f"{page}.html").read_text("utf-8")
+        text = BeautifulSoup((tmp_path / "site" / f"{page}.html").read_text("utf-8"), "html.parser").get_text()
+        assert "make reproduce" in text
 
 
 def test_prototypes_outside_their_folder_are_left_out(tmp_path):
@@ -227,10 +232,10 @@ def test_prototypes_outside_their_folder_are_left_out(tmp_path):
     _png(tmp_path / "prototypes" / "anger_9.png")
     with open(folder / "index.csv", "a") as target:
         target.write("/../..,anger,9,1,1,x,1\n51/../../..,anger,9,1,1,x,1\n51,anger,77,1,1,x,1\n")
-    assert len(site.load_prototypes(folder)) == 2
+    assert len(load_prototypes(folder)) == 2
     (folder / "index.csv").write_text("speaker,emotion\n51,anger\n")
     with pytest.raises(WorkspaceError, match="no column rank"):
-        site.load_prototypes(folder)
+        load_prototypes(folder)
 
 
 def test_the_workflow_publishes_what_make_builds():
@@ -248,39 +253,10 @@ def test_the_workflow_publishes_what_make_builds():
 # in a browser ---------------------------------------------------------------------------------------------
 
 
-@contextlib.contextmanager
-def _opened(browser, **options):
-    """A page that fails the test on any console error, failing request or request to a network."""
-    context = browser.new_context(**options)
-    page, faults = context.new_page(), []
-    page.on("console", lambda message: message.type == "error" and faults.append(message.text))
-    page.on("pageerror", lambda error: faults.append(str(error)))
-    page.on("requestfailed", lambda request: "ERR_ABORTED" in (request.failure or "") or faults.append(request.url))
-    page.on("request", lambda request: request.url.startswith(("file:", "data:")) or faults.append(request.url))
-    page.on("dialog", lambda dialog: faults.append(dialog.message) or dialog.dismiss())
-    yield page
-    context.close()
-    assert not faults
-
-
-def _until(page, expression, seconds=20):
-    """Wait in here: the page's own policy forbids Playwright's waiting, which evaluates text."""
-    deadline = time.monotonic() + seconds
-    while not page.evaluate(expression):
-        assert time.monotonic() < deadline, expression
-        page.wait_for_timeout(20)
-
-
 @pytest.fixture(scope="module")
 def browser():
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if not chromium:
-        pytest.skip("no Chromium on this machine: apt-get install chromium")
-    playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed: make setup-extras")
-    with playwright.sync_playwright() as driver:
-        found = driver.chromium.launch(executable_path=chromium, args=["--autoplay-policy=no-user-gesture-required"])
-        yield found
-        found.close()
+    with launched() as browser:
+        yield browser
 
 
 def _explorer(page, built, **state):
@@ -298,10 +274,10 @@ def _titles(page, pane=0):
 @pytest.mark.browser
 @pytest.mark.parametrize("width", [1280, 375])
 def test_pages_load_without_errors_and_nothing_scrolls_sideways(browser, built, width):
-    with _opened(browser, viewport={"width": width, "height": 800}, color_scheme="dark") as page:
+    with opened(browser, viewport={"width": width, "height": 800}, color_scheme="dark") as page:
         for path in sorted(built.rglob("*.html")):
             page.goto(path.as_uri())
-            _until(page, "document.readyState === 'complete'")
+            until(page, "document.readyState === 'complete'")
             assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), path.name
         _explorer(page, built, corpus="emodb", with_speaker="10")
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
@@ -309,7 +285,7 @@ def test_pages_load_without_errors_and_nothing_scrolls_sideways(browser, built, 
 
 @pytest.mark.browser
 def test_explorer_filters_sorts_and_compares(browser, built):
-    with _opened(browser) as page:
+    with opened(browser) as page:
         _explorer(page, built, corpus="emodb")
         assert len(_titles(page)) == 6
         page.select_option("#emotion", "sadness")
@@ -328,14 +304,14 @@ def test_explorer_filters_sorts_and_compares(browser, built):
 
 @pytest.mark.browser
 def test_a_deep_link_lands_and_hostile_names_are_text(browser, built):
-    with _opened(browser) as page:
+    with opened(browser) as page:
         _explorer(page, built, corpus="emodb", speaker=HOSTILE, at="sadness/2")
         card = page.locator(".card.here")
         assert card.locator("h3").text_content() == "sadness 2"
         assert HOSTILE in page.locator("#panes h2").text_content()
         assert page.locator("#panes img[src=x]").count() == 0
         card.locator("img").scroll_into_view_if_needed()
-        _until(page, "document.querySelector('.card.here img').naturalWidth === 80")
+        until(page, "document.querySelector('.card.here img').naturalWidth === 80")
         address = page.url
         page.keyboard.press("ArrowRight")
         assert page.locator(".card.here h3").text_content() == "sadness 3"
@@ -348,35 +324,35 @@ def test_a_deep_link_lands_and_hostile_names_are_text(browser, built):
 @pytest.mark.browser
 @pytest.mark.parametrize("speaker", ["09", HOSTILE])
 def test_a_sound_really_plays(browser, built, speaker):
-    with _opened(browser) as page:
+    with opened(browser) as page:
         _explorer(page, built, corpus="emodb", speaker=speaker, at="anger/1")
         page.locator(".card.here").get_by_text("sustained").click()
-        _until(page, "player.currentTime > 0.2 && player.duration > 1.1")
+        until(page, "player.currentTime > 0.2 && player.duration > 1.1")
         page.evaluate("stop()")
         page.keyboard.press("p")
-        _until(page, "player.ended && Math.abs(player.duration - 0.1) < 0.01")
+        until(page, "player.ended && Math.abs(player.duration - 0.1) < 0.01")
         page.keyboard.press("a")
-        _until(page, "document.querySelector('.card.playing h3')?.textContent === 'anger 2'")
+        until(page, "document.querySelector('.card.playing h3')?.textContent === 'anger 2'")
 
 
 @pytest.mark.browser
 def test_the_nearest_real_segment_is_seen_and_heard_when_opened(browser, built):
-    with _opened(browser) as page:
+    with opened(browser) as page:
         _explorer(page, built, corpus="emodb", speaker=HOSTILE, at="anger/1")
         card = page.locator(".card.here")
         assert card.locator(".nearest img").count() == 0
         card.locator(".nearest summary").click()
-        _until(page, "document.querySelector('.nearest img')?.naturalWidth === 200")
+        until(page, "document.querySelector('.nearest img')?.naturalWidth === 200")
         assert "03a01Wa, from 0.1 s" in card.locator(".nearest").text_content()
         card.locator(".nearest").get_by_text("100 ms").click()
-        _until(page, "player.ended && player.src.endsWith('anger_1.nearest.wav')")
+        until(page, "player.ended && player.src.endsWith('anger_1.nearest.wav')")
         page.keyboard.press("n")
-        _until(page, "player.currentTime > 0.2 && player.duration > 1.1")
+        until(page, "player.currentTime > 0.2 && player.duration > 1.1")
 
 
 @pytest.mark.browser
-def test_nothing_of_a_corpus_is_loaded_before_it_is_opened(browser, built):
-    with _opened(browser) as page:
+def test_nothing_of_a_corpus_is_loaded_before_it_isopened(browser, built):
+    with opened(browser) as page:
         loaded = []
         page.on("request", lambda request: loaded.append(request.url))
         _explorer(page, built, corpus="demo")
@@ -386,11 +362,35 @@ def test_nothing_of_a_corpus_is_loaded_before_it_is_opened(browser, built):
 
 @pytest.mark.browser
 def test_light_and_dark(browser, built):
-    with _opened(browser, color_scheme="light") as page:
+    with opened(browser, color_scheme="light") as page:
         page.goto((built / "index.html").as_uri())
         light = page.evaluate("getComputedStyle(document.body).backgroundColor")
-        page.click("#theme")
-        assert page.evaluate("getComputedStyle(document.body).backgroundColor") != light
+        button = page.locator(".theme-toggle:visible").first
+        button.click()
+        dark = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        assert dark != light
+        page.goto((built / "explorer.html").as_uri())
+        assert page.evaluate("getComputedStyle(document.body).backgroundColor") == dark  # it is kept
+
+
+@pytest.mark.browser
+def test_the_first_page_is_small(browser, built):
+    with opened(browser) as page:
+        loaded = []
+        page.on("request", lambda request: loaded.append(request.url))
+        page.goto((built / "index.html").as_uri())
+        until(page, "document.readyState === 'complete'")
+        size = sum(Path(unquote(urlparse(url).path)).stat().st_size for url in loaded if url.startswith("file:"))
+        print(f"{size / 1000:.0f} kB in {len(loaded)} files for the first page")
+        assert size < 1_000_000
+
+
+@pytest.mark.browser
+def test_the_search_finds_a_page_without_a_network(browser, built):
+    with opened(browser) as page:
+        page.goto((built / "search.html").as_uri() + "?q=hiring")
+        until(page, "document.querySelector('#search-results .search li a')")
+        assert "limits.html" in page.locator("#search-results .search li a").first.get_attribute("href")
 
 
 @pytest.mark.browser
@@ -408,7 +408,7 @@ def test_a_thousand_prototypes_are_shown_at_once(browser, built, tmp_path):
     rows = [row | {"rank": str(rank), "score": rank / 7} for rank in range(1000)]
     text = f'receivePrototypes("emodb", {json.dumps(rows)});'
     (tmp_path / "site" / "prototypes" / "emodb" / "index.js").write_text(text)
-    with _opened(browser) as page:
+    with opened(browser) as page:
         _explorer(page, tmp_path / "site", corpus="emodb")
         assert len(_titles(page)) == 1000
         times = page.evaluate(SMOOTHNESS)

@@ -32,8 +32,8 @@ class WaveletTransform(keras.layers.Layer):
     alternating + - + -.
 
     wavelet : PyWavelets name; its decomposition low-pass is where every kernel starts
-    constraint : "CQF" one kernel for all levels and both filters, "PerLayer" one a level for both,
-        "PerFilter" two a level
+    constraint : "CQF" one kernel for all levels and both filters, "PerLayer" one a level for both, "PerFilter" two
+
     Call: signal (batch, samples, 1), samples per clip (batch,) -> details, finest first, the approximation
     (each (batch, steps, 1)), and steps per clip of every level. No padding.
     """

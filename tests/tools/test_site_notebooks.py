@@ -1,0 +1,83 @@
+"""Executed notebooks on the site: what ships of them, where each figure was drawn."""
+
+import base64
+import io
+
+import nbformat
+import numpy as np
+import pytest
+from PIL import Image
+
+from tools.notebooks import SCRIPTS, notebook_of
+from tools.site.notebooks import find_notebooks, keep, write_notebook
+from tools.site.provenance import cells_that_draw, figures_of, find_drawing
+
+NAME = "05_feature_network"
+SOUND = "<audio><source src='data:audio/wav;base64,UklGRg=='></audio>"
+
+
+def _picture(seed):
+    buffer = io.BytesIO()
+    Image.fromarray(np.random.default_rng(seed).integers(0, 255, (60, 80, 3), np.uint8)).save(buffer, "png")
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def root(tmp_path):
+    """What a run leaves: notebook 05 with a picture in each cell that draws, a sound in the first, and its figures."""
+    notebook = notebook_of(SCRIPTS / f"{NAME}.py")
+    for place in sorted(cells_that_draw(NAME)):
+        data = {"image/png": base64.b64encode(_picture(place)).decode()}
+        notebook.cells[place].outputs = [nbformat.v4.new_output("display_data", data)]
+        for name in figures_of(NAME).get(place, []):
+            path = tmp_path / "figures" / "emodb" / f"{name}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(_picture(place))
+    notebook.cells[1].outputs = [nbformat.v4.new_output("display_data", {"text/html": SOUND})]
+    path = tmp_path / "build" / "emodb" / "quick" / "seed_0" / "notebooks" / f"{NAME}.ipynb"
+    path.parent.mkdir(parents=True)
+    nbformat.write(notebook, path)
+    return tmp_path
+
+
+def test_what_ships_of_a_notebook_has_no_sound_and_names_its_pictures(root):
+    [executed] = find_notebooks(root)
+    kept = keep(executed, root)
+    text = kept.read_text("utf-8")
+    assert "UklGR" not in text and "not republished" in text
+    assert kept.stat().st_size < executed.path.stat().st_size / 2
+    named = [f"![{name}](../../../figures/emodb/{name}.png)" for names in figures_of(NAME).values() for name in names]
+    assert named and all(name in text for name in named)
+    assert (kept.parent / "../../../figures/emodb/05_scores.png").resolve().exists()
+
+
+def test_the_site_shows_a_shipped_notebook_with_its_pictures_where_none_was_run(root):
+    keep(*find_notebooks(root), root)
+    (root / "build").rename(root / "elsewhere")
+    [executed] = find_notebooks(root)
+    assert executed.profile == "quick" and "executed" in executed.path.parts
+    write_notebook(executed, root, root / "sources", root / "files")
+    shown = nbformat.read(root / "sources" / f"{executed.document}.ipynb", as_version=4)
+    pictures = [
+        o.data["image/png"] for c in shown.cells for o in c.get("outputs", []) if "image/png" in o.get("data", {})
+    ]
+    assert len(pictures) == len(cells_that_draw(NAME))
+    assert base64.b64encode(_picture(min(cells_that_draw(NAME)))).decode() in pictures
+
+
+def test_a_figure_leads_to_its_cell_and_to_what_drew_it():
+    drawing = find_drawing("05_scores")
+    cell = notebook_of(SCRIPTS / f"{NAME}.py").cells[drawing.cell]
+    assert drawing.notebook == NAME and '"05_scores"' in cell.source
+    assert drawing.functions == ("ser_utils.figures.spectrograms.scores",)
+    assert find_drawing("10_randomised_anything").notebook == "10_trust"  # named by a loop
+    assert find_drawing("05_no_such_figure") is None
+
+
+def test_every_figure_of_every_notebook_has_a_function_that_draws_it():
+    missing = []
+    for script in sorted(SCRIPTS.glob("[0-9][0-9]_*.py")):
+        for names in figures_of(script.stem).values():
+            missing += [name for name in names if not find_drawing(name).functions]
+    print(f"{len(missing)} figures drawn in the notebook itself: {', '.join(missing)}")
+    assert len(missing) < 20

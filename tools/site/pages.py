@@ -1,0 +1,267 @@
+"""The site's pages: Markdown in pages/, whose {{ block }} lines are filled in from what the notebooks wrote."""
+
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import jinja2
+import pandas as pd
+import yaml
+from PIL import Image
+
+from ser_utils.corpora.loading import CORPORA
+from ser_utils.figures.style import caption_of
+from ser_utils.profiles import systems
+from ser_utils.workspace import REPOSITORY
+from tools.readme import Dataset, dataset_table, listing_place, score_files, title_of
+from tools.site.notebooks import Executed
+from tools.site.provenance import anchor_of, describe_run, find_drawing, load_scores, state_of
+
+SOURCES = Path(__file__).parent
+LINES = re.compile(r"^\{\{ (\w+)((?: \w+)*) \}\}$", re.MULTILINE)  # {{ block argument … }} on a line of its own
+SMALL = (900, 1400)  # pixels of the pictures in pages, which lead to the whole ones
+SCORE_COLUMNS = ["dataset", "system", "model", "protocol", "folds", "level", "n_speakers", "n_utterances"]
+FLOORS = re.compile(r"^\w+( \w+)*$", re.MULTILINE)
+
+
+def plain(text: str) -> str:
+    """Text that Markdown shows as it is."""
+    return re.sub(r"([\\`*_{}\[\]<>()#+\-.!|$~])", r"\\\1", " ".join(text.split()))
+
+
+def markdown_table(rows: list[dict[str, Any]]) -> str:
+    """Rows as a table in Markdown; cells are Markdown."""
+    heads = list(rows[0])
+    lines = [
+        " | ".join(heads),
+        "|".join(["---"] * len(heads)),
+        *(" | ".join(str(row[h]) for h in heads) for row in rows),
+    ]
+    return "\n".join(f"| {line} |" for line in lines)
+
+
+class Pages:
+    """One build's pages. Methods named `block_…` answer {{ … }} lines with Markdown.
+
+    Parameters
+    ----------
+    root : where figures/, prototypes/, results/ and build/ are
+    sources : where Sphinx reads from
+    files : what is copied to the site as it is
+    notebooks : executed ones that are shown
+    n_prototypes : in the explorer
+    reference : whether the package's modules have pages
+    """
+
+    def __init__(
+        self, root: Path, sources: Path, files: Path, notebooks: list[Executed], n_prototypes: int, reference: bool
+    ):
+        self.root, self.sources, self.files = root, sources, files
+        self.notebooks, self.n_prototypes, self.reference = notebooks, n_prototypes, reference
+        loader = jinja2.FileSystemLoader(SOURCES / "templates")
+        self.templates = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+        self.executed = {(found.dataset, found.path.stem) for found in notebooks}
+        self.n_fragments = 0
+
+    def write(self) -> None:
+        """Write every page of pages/."""
+        for path in sorted((SOURCES / "pages").glob("*.md")):
+            (self.sources / path.name).write_text(self.filled(path.read_text("utf-8")), "utf-8")
+
+    def filled(self, text: str) -> str:
+        """Markdown with its {{ block }} lines filled in."""
+        return LINES.sub(lambda line: getattr(self, f"block_{line[1]}")(*line[2].split()), text)
+
+    def html(self, template: str, **facts: Any) -> str:
+        """A template filled in, every value escaped, as a directive that puts it into the page."""
+        self.n_fragments += 1
+        fragment = self.sources / "fragments" / f"{self.n_fragments:03d}.html"
+        fragment.parent.mkdir(exist_ok=True)
+        fragment.write_text(self.templates.get_template(template).render(**facts), "utf-8")
+        return f"```{{raw}} html\n:file: fragments/{fragment.name}\n```"
+
+    # figures
+
+    def figure(self, path: Path) -> dict[str, Any]:
+        """Copy one figure of figures/, with a small picture. Returns what its template shows."""
+        dataset, folder = path.parent.name, self.files / "figures" / path.parent.name
+        small = folder / f"{path.stem}.webp"
+        if not small.exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, folder / path.name)
+            with Image.open(path) as image:
+                image = image.convert("RGB")
+                image.thumbnail(SMALL, Image.Resampling.LANCZOS, reducing_gap=2.0)
+                image.save(small, quality=82)
+        with Image.open(small) as image:
+            size = image.size
+        facts = {
+            "name": path.stem,
+            "caption": caption_of(path) or path.stem,
+            "size": size,
+            "state": state_of(path, self.root),
+        }
+        return facts | {"source": f"figures/{quote(dataset)}/{quote(path.stem)}"} | self._drawing(dataset, path.stem)
+
+    def _drawing(self, dataset, name):
+        """Where a figure is drawn: a link to the cell and to each function."""
+        drawing = find_drawing(name)
+        if drawing is None:
+            return {}
+        functions = [(f, f"api/{f.rpartition('.')[0]}.html#{f}" if self.reference else "") for f in drawing.functions]
+        if (dataset, drawing.notebook) in self.executed:
+            anchor = anchor_of(dataset, drawing.notebook, drawing.cell)
+            return {"functions": functions, "cell": f"notebooks/{quote(dataset)}/{drawing.notebook}.html#{anchor}"}
+        return {"functions": functions, "notebook": drawing.notebook}
+
+    def block_figures(self):
+        folders = sorted((p for p in self.root.glob("figures/*") if p.is_dir()), key=lambda p: listing_place(p.name))
+        parts = []
+        for folder in folders:
+            note = describe_run(self.root / "results" / folder.name)
+            figures = [self.figure(path) for path in sorted(folder.glob("*.png"))]
+            parts += [f"## {plain(title_of(folder.name))}", self.html("gallery.html", note=note, figures=figures)]
+        return "\n\n".join(parts) or "No figures yet: `make reproduce` makes them."
+
+    def block_figure(self, *names):
+        """Figures of these names, from the first dataset that has them, recorded speech before synthetic."""
+        folders = sorted(self.root.glob("figures/*"), key=lambda path: listing_place(path.name))
+        paths = [next((f / f"{n}.png" for f in folders if (f / f"{n}.png").exists()), None) for n in names]
+        figures = [self.figure(path) for path in paths if path]
+        return self.html("figures.html", figures=figures) if figures else ""
+
+    # scores
+
+    def block_results(self):
+        parts = []
+        for path in score_files(self.root):
+            name, scores = path.parent.name, load_scores(path)
+            heading = f"## {plain(title_of(name))}\n\n{plain(describe_run(path.parent))}"
+            parts += [heading, dataset_table(Dataset(path.parent)), self.html("scores.html", **_shown(scores))]
+        return "\n\n".join(parts) or "No scores yet: `make reproduce` makes them."
+
+    def block_card(self, system):
+        """A system's scores of whole utterances, per dataset."""
+        tables = [load_scores(path) for path in score_files(self.root)]
+        rows = pd.concat(tables) if tables else pd.DataFrame(columns=["system", "level"])
+        rows = rows[(rows["system"] == system) & (rows["level"] == "utterance")]
+        if rows.empty:
+            return f"Measured: nothing yet (notebook {systems()[system].notebook})."
+        return self.html("scores.html", **_shown(rows))
+
+    # notebooks and the package
+
+    def block_notebooks(self):
+        parts = []
+        for dataset in dict.fromkeys(found.dataset for found in self.notebooks):
+            documents = [f"/{found.document}" for found in self.notebooks if found.dataset == dataset]
+            profiles = sorted({found.profile for found in self.notebooks if found.dataset == dataset})
+            note = f"Profile {', '.join(profiles)}."
+            parts += [f"## {plain(title_of(dataset))}", note, _toctree(documents)]
+        return "\n\n".join(parts) or "None was executed yet: `make reproduce` does it, then `make site` shows them."
+
+    def block_api(self):
+        """A page per module, by rooms."""
+        if not self.reference:
+            return "This copy of the site was made without it."
+        folder = self.sources / "api"
+        folder.mkdir(exist_ok=True)
+        names = []
+        for path in sorted((REPOSITORY / "ser_utils").rglob("*.py")):
+            name = ".".join(path.relative_to(REPOSITORY).with_suffix("").parts).removesuffix(".__init__")
+            if path.name == "__init__.py" and path.stat().st_size < 200:
+                continue
+            template = self.templates.get_template("module.rst")
+            (folder / f"{name}.rst").write_text(template.render(name=name, rule="=" * len(name)), "utf-8")
+            names.append(name)
+        rooms = dict.fromkeys(".".join(name.split(".")[:2]) for name in names)
+        parts = []
+        for room in rooms:
+            members = [f"/api/{name}" for name in names if name == room or name.startswith(f"{room}.")]
+            parts += [f"## `{room}`", _toctree(members)]
+        return "\n\n".join(parts)
+
+    # what stands in files
+
+    def block_explorer(self):
+        return self.html("explorer.html")
+
+    def block_demo(self):
+        return self.html("demo.html")
+
+    def block_shown(self):
+        """What there is to look at, in numbers."""
+        figures, scores = len(list(self.root.glob("figures/*/*.png"))), len(score_files(self.root))
+        tiles = [
+            ("prototypes", self.n_prototypes, "explorer"),
+            ("figures", figures, "figures"),
+            ("executed notebooks", len(self.notebooks), "notebooks"),
+            ("table of scores" if scores == 1 else "tables of scores", scores, "results"),
+        ]
+        return self.html("tiles.html", tiles=tiles)
+
+    def block_corpora(self):
+        rows = [
+            {
+                "corpus": c.title,
+                "language": c.language,
+                "utterances": f"{c.n_files:,}" if c.n_files else "not fixed",
+                "speakers": len(c.speakers),
+                "emotions": ", ".join(c.emotions),
+                "licence": plain(c.licence),
+                "please cite": plain(c.citation),
+            }
+            for c in CORPORA.values()
+        ]
+        return markdown_table(rows)
+
+    def block_data_readme(self):
+        text = (REPOSITORY / "data" / "README.md").read_text("utf-8")
+        return re.sub(r"^(#+) ", r"\1# ", text, flags=re.MULTILINE)
+
+    def block_make(self):
+        makefile = (REPOSITORY / "Makefile").read_text("utf-8")
+        targets = re.findall(r"^([a-z0-9 -]+):.*## (.*)", makefile, re.MULTILINE)
+        return markdown_table([{"make …": f"`{name}`", "does": plain(text)} for name, text in targets])
+
+    def block_bibtex(self):
+        return self.html("bibtex.html", **yaml.safe_load((REPOSITORY / "CITATION.cff").read_text("utf-8")))
+
+    def block_references(self):
+        works = yaml.safe_load((REPOSITORY / "CITATION.cff").read_text("utf-8"))["references"]
+        return "\n".join(_reference(work) for work in works)
+
+    def block_open(self):
+        """Where the project can be opened, once it stands in a public repository."""
+        repository = os.environ.get("GITHUB_REPOSITORY")
+        if not repository:
+            return "This copy was built outside a public repository, so it has no links to hosted editors."
+        return (
+            f"[Binder](https://mybinder.org/v2/gh/{repository}/HEAD?labpath=notebooks) · "
+            f"[Codespaces](https://codespaces.new/{repository}) · [the repository](https://github.com/{repository})"
+        )
+
+
+def _toctree(documents):
+    return "\n".join(["```{toctree}", ":maxdepth: 1", *documents, "```"])
+
+
+def _reference(work):
+    names = [author.get("family-names") or author.get("name") or author.get("alias") for author in work["authors"]]
+    where = work.get("journal") or work.get("collection-title") or work.get("publisher", {}).get("name", "")
+    link = f"https://doi.org/{work['doi']}" if "doi" in work else work.get("url") or work.get("repository-code", "")
+    parts = [plain(", ".join(names)), f"**{plain(work['title'])}**", plain(where), str(work.get("year", ""))]
+    return f"- {'. '.join(filter(None, parts))}. {f'<{link}>' if link else ''} ({plain(work['notes'])})"
+
+
+def _shown(scores):
+    """Score rows as heads and cells of text."""
+    low, high = scores["uar_low"], scores["uar_high"]
+    percent = {name: scores[name].map("{:.1%}".format) for name in ("uar", "accuracy", "macro_f1")}
+    interval = ["" if pd.isna(a) else f"{100 * a:.1f}–{100 * b:.1f}" for a, b in zip(low, high, strict=True)]
+    shown = scores.assign(**percent, **{"95 % interval": interval})
+    shown = shown[[*SCORE_COLUMNS, "uar", "95 % interval", "accuracy", "macro_f1", "leaks", "profile"]]
+    return {"heads": list(shown), "rows": shown.astype(str).values.tolist()}
