@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -483,6 +484,17 @@ def randomisations(subject: Subject, *, most: int | None = None, seed: int = 0) 
     }
 
 
+@contextmanager
+def all_shuffled(subject: Subject, *, seed: int = 0):
+    """The subject while all weights of its model are shuffled: the same network, so that it is not compiled again."""
+    weights = subject.model.get_weights()
+    subject.model.set_weights(randomised(subject.model, seed=seed).get_weights())
+    try:
+        yield subject
+    finally:
+        subject.model.set_weights(weights)
+
+
 def likeness_when_shuffled(
     network: Explained, maps, *, few: int, most_layers: int | None = None, seed: int = 0
 ) -> pd.DataFrame:
@@ -492,16 +504,15 @@ def likeness_when_shuffled(
     ssim, decides`; `decides` marks the rows with all layers shuffled, which the verdict reads: five clips, or as many
     as there are.
     """
-    tables = []
     if network.is_slow:
-        every_layer = dataclasses.replace(network.subject, model=randomised(network.subject.model, seed=seed))
-        ways = {"cascading": {"all": every_layer}}
-    else:
-        ways = randomisations(network.subject, most=most_layers, seed=seed)
-    for way, subjects in ways.items():
+        with all_shuffled(network.subject, seed=seed) as subject:
+            table = sanity({"all": subject}, network.clips, maps, seed=seed)
+        return table.assign(model=network.name, way="cascading", decides=True)
+    tables = []
+    for way, subjects in randomisations(network.subject, most=most_layers, seed=seed).items():
         for name, subject in subjects.items():
             decides = way == "cascading" and name == list(subjects)[-1]
-            n = len(network.clips) if network.is_slow else max(few, FEWEST) if decides else few
+            n = max(few, FEWEST) if decides else few
             table = sanity({name: subject}, network.clips[:n], maps[:n], seed=seed)
             tables.append(table.assign(model=network.name, way=way, decides=decides))
     return pd.concat(tables, ignore_index=True)
