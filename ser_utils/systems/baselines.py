@@ -225,6 +225,7 @@ def n_parameters(classifier: Any) -> int:
     n_features = scaler.mean_.size
     is_svc = isinstance(fitted, SVC)
     kept = fitted.support_.size * n_features + fitted.dual_coef_.size if is_svc else fitted.coef_.size
+    kept += sum(step.components_.size for _, step in classifier.steps if hasattr(step, "components_"))
     return 2 * n_features + fitted.intercept_.size + kept
 
 
