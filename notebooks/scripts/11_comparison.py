@@ -89,10 +89,11 @@ for model in [name + ending for name in new_speakers for ending in ("", "_adapte
 # %% [markdown]
 # ## All of them together
 #
-# The system `ensemble` is the mean of what several systems say: members are named in its toml, with equal weights, and the
-# same ones in both conditions. `new_speaker` knows nothing of a new speaker; in `adapted`, the members that can do so know
-# a speaker's unlabelled clips. The mean of several answers is less sure than each, so it is raised to a power that fits the
-# clips of other folds' speakers, which changes no answer. What leaks into a member leaks into the ensemble.
+# The system `ensemble` is the mean of what several systems say: its members are named in its toml, with equal weights.
+# `new_speaker` knows nothing of a new speaker. `adapted` has those of its members that can know a speaker's unlabelled
+# clips, and no network: today's networks cannot. The mean of several answers is less sure than each, so it is raised to a
+# power that fits the clips of other folds' speakers, which changes no answer. What leaks into a member leaks into the
+# ensemble.
 
 # %%
 if is_several:
