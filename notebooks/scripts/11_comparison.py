@@ -303,6 +303,8 @@ if is_several:
     caption += f"95 % intervals over speakers and {chosen['known_draws']} draws.{caveat}"
     style.save_figure(workspace, figure, "11_known_clips", caption)
     plt.show()
+    absent = sorted({*known_clips.CHOICES} - {*curve["known"]})
+    print("left out, since some speaker has too few such clips:", ", ".join(absent) or "nothing")
 curve.round(3)
 
 # %%
