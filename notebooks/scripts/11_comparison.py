@@ -285,9 +285,10 @@ noise.round(3)
 # ## How many clips of a new speaker does it take?
 #
 # A model is given so many clips of a new speaker, without labels, and asked about all of that speaker's clips. The clips
-# are drawn at random; or they are all neutral (or calm); or they are lopsided: four fifths express one emotion, which
-# nobody who collects recordings would notice. The model is one support vector machine a set of features, trained for that
-# number: every training speaker was known through so many clips, too. Intervals are over draws and speakers.
+# are drawn at random; or they are all neutral (or calm), which the model is told or not; or they are lopsided: four fifths
+# express one emotion, and nobody says so. The model is one support vector machine a set of features, trained for that
+# number: every training speaker was known through so many clips, too, and through neutral ones where it is told. Intervals
+# are over draws and speakers.
 
 # %%
 curve = pd.DataFrame()

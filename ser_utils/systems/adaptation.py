@@ -99,6 +99,7 @@ def fit_for_known(
     emotions: Sequence[str],
     n_known: int | None,
     *,
+    eligible: np.ndarray | None = None,
     seed: int = 0,
 ) -> SpeakerModel:
     """Fit a classifier for speakers of whom so many clips are known.
@@ -111,12 +112,14 @@ def fit_for_known(
     classifier : of scikit-learn, not fitted
     features : (n_clips, n_features); speakers, emotions : (n_clips,), of the training part
     n_known : clips known of each speaker; None is all
+    eligible : bool (n_clips,), which clips may be the known ones; None is all. A speaker with fewer is known by these.
     """
     population, rng, emotions = learn_population(features, speakers), np.random.default_rng(seed), np.asarray(emotions)
     rows, labels = [], []
     for members in _clips_of(speakers).values():
         for _ in range(DRAWS if n_known else 1):
-            known = members if n_known is None else rng.permutation(members)[:n_known]
+            may_be = members if eligible is None else members[eligible[members]]
+            known = may_be if n_known is None else rng.permutation(may_be)[:n_known]
             rows.append(adapt(features[members], features[known], population))
             labels.append(emotions[members])
     return SpeakerModel(classifier.fit(np.concatenate(rows), np.concatenate(labels)), population)
