@@ -94,11 +94,12 @@ def known_clips(curve: pd.DataFrame) -> Figure:
     """
     numbers = sorted(set(curve["n_known"]))
     figure, axes = plt.subplots(figsize=(5.2, 3.4))
-    styles = {"random": ("o", "C0"), "neutral": ("s", "C7"), "lopsided": ("v", "C3"), "all": ("D", "C0")}
+    styles = {"random": ("o", "C0"), "neutral": ("s", "C7"), "neutral_told": ("s", "C2"), "lopsided": ("v", "C3")}
+    styles["all"] = ("D", "C0")
     for known, rows in curve.groupby("known"):
         marker, colour = styles[known]
         places = [numbers.index(n) for n in rows["n_known"]]
-        axes.plot(places, rows["uar"], marker=marker, color=colour, label=known)
+        axes.plot(places, rows["uar"], marker=marker, color=colour, label=known.replace("_told", ", and told so"))
         if known == "random":
             axes.fill_between(places, rows["uar_low"], rows["uar_high"], color=colour, alpha=0.15, linewidth=0)
         else:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy.stats import norm, rankdata
 
 PRIOR_CLIPS = 5  # that the usual spread within a speaker counts as much as
 LEAST_BETWEEN = 0.25  # of the variance within: speakers are taken to differ at least so much in everything
@@ -98,6 +99,7 @@ def fit_for_known(
     emotions: Sequence[str],
     n_known: int | None,
     *,
+    eligible: np.ndarray | None = None,
     seed: int = 0,
 ) -> SpeakerModel:
     """Fit a classifier for speakers of whom so many clips are known.
@@ -110,19 +112,24 @@ def fit_for_known(
     classifier : of scikit-learn, not fitted
     features : (n_clips, n_features); speakers, emotions : (n_clips,), of the training part
     n_known : clips known of each speaker; None is all
+    eligible : bool (n_clips,), which clips may be the known ones; None is all. A speaker with fewer is known by these.
     """
     population, rng, emotions = learn_population(features, speakers), np.random.default_rng(seed), np.asarray(emotions)
     rows, labels = [], []
     for members in _clips_of(speakers).values():
         for _ in range(DRAWS if n_known else 1):
-            known = members if n_known is None else rng.permutation(members)[:n_known]
+            may_be = members if eligible is None else members[eligible[members]]
+            known = may_be if n_known is None else rng.permutation(may_be)[:n_known]
             rows.append(adapt(features[members], features[known], population))
             labels.append(emotions[members])
     return SpeakerModel(classifier.fit(np.concatenate(rows), np.concatenate(labels)), population)
 
 
-def standardise_by_speaker(features: np.ndarray, speakers: Sequence[str]) -> np.ndarray:
-    """Take from every speaker's features the mean of all of that speaker's clips, and divide by their deviation.
+def rank_by_speaker(features: np.ndarray, speakers: Sequence[str]) -> np.ndarray:
+    """Replace every feature by its rank among all clips of the same speaker, as a normal score.
+
+    Where all clips of a speaker are known this is steadier than taking off a mean and dividing by a deviation: a single
+    strange clip moves neither.
 
     Parameters
     ----------
@@ -131,15 +138,14 @@ def standardise_by_speaker(features: np.ndarray, speakers: Sequence[str]) -> np.
 
     Returns
     -------
-    (n_clips, n_features); 0 where a speaker's feature never changes
+    float32 (n_clips, n_features), within about -3 and 3; equal values share their mean rank
+
+    Source: van der Waerden 1952 for the scores.
     """
-    standardised = np.zeros(np.shape(features), np.float32)
+    scores = np.zeros(np.shape(features), np.float32)
     for members in _clips_of(speakers).values():
-        clips = np.asarray(features, float)[members]
-        centred, spread = clips - clips.mean(axis=0), clips.std(axis=0)
-        changes = spread > 1e-6 * np.maximum(abs(clips).max(axis=0), 1e-6)
-        standardised[members] = np.where(changes, centred / np.where(changes, spread, 1), 0)
-    return standardised
+        scores[members] = norm.ppf((rankdata(features[members], axis=0) - 0.5) / len(members))
+    return scores
 
 
 def _clips_of(speakers) -> dict[str, np.ndarray]:

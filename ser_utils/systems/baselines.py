@@ -16,10 +16,13 @@ import pandas as pd
 from joblib.externals.loky import ProcessPoolExecutor
 from scipy.special import softmax
 from sklearn.calibration import CalibratedClassifierCV
+from sklearn.decomposition import PCA
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.dummy import DummyClassifier
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics.pairwise import rbf_kernel
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sklearn.svm import SVC
 
 from ser_utils.corpora import emotions_in_order
@@ -28,7 +31,7 @@ from ser_utils.evaluation.splits import audit_leakage, make_folds
 from ser_utils.features.audio import load_audio
 from ser_utils.features.store import build_store
 from ser_utils.features.utterance import RATE_HZ, utterance_statistics
-from ser_utils.systems.adaptation import standardise_by_speaker
+from ser_utils.systems.adaptation import rank_by_speaker
 from ser_utils.workspace import Workspace, content_key
 
 # Scaler and classifier are fitted on both, and nothing is chosen
@@ -107,12 +110,20 @@ EXTRACTORS = {
 }
 
 
-ADAPTED_MODEL = "_adapted"  # the end of a model's name whose features are on each speaker's own scale
+# Ends of models' names, in this order: another classifier, and features that are ranks among the speaker's own clips
+DISCRIMINANT, ADAPTED_MODEL = "_lda", "_adapted"
+ADAPTED_COST = 3  # C of an SVC on ranks
+COMPONENTS = 150  # that a discriminant sees of ComParE
+
+
+def features_of(model: str) -> str:
+    """The features that a model sees: "compare" for "compare_lda_adapted"."""
+    return model.removesuffix(ADAPTED_MODEL).removesuffix(DISCRIMINANT)
 
 
 def system_of(model: str) -> str:
     """The system of a model: "opensmile", or "baseline"."""
-    return "opensmile" if model.removesuffix(ADAPTED_MODEL) in OPENSMILE_SETS else "baseline"
+    return "opensmile" if features_of(model) in OPENSMILE_SETS else "baseline"
 
 
 def add_white_noise(signal: np.ndarray, snr_db: float) -> np.ndarray:
@@ -163,7 +174,8 @@ def build_classifier(model: str, constant: str | None = None, *, inner_folds: in
     ----------
     model : "chance" always says `constant`, so that UAR is one over the number of classes whatever the folds (the
         commonest training class is the rarer one in test); "probe" is logistic regression, strongly regularised;
-        everything else is scikit-learn's RBF SVC as it is by default, calibrated. Both standardise features in the fold.
+        "…_lda" is a linear discriminant with shrinkage (Ledoit and Wolf 2004); everything else is scikit-learn's RBF SVC,
+        as it is by default but for ADAPTED_COST on ranks. These two are calibrated. All standardise features in the fold.
     inner_folds : of the calibration (Platt 1999), which fits a sigmoid for each class to decision values of clips left
         out of the fit, within what is trained on. Its highest probability is the answer: one rule for both.
     """
@@ -171,8 +183,24 @@ def build_classifier(model: str, constant: str | None = None, *, inner_folds: in
         return DummyClassifier(strategy="constant", constant=constant)
     if model == "probe":  # its features outnumber clips
         return make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=300))
-    svc = make_pipeline(StandardScaler(), SVC())
-    return CalibratedClassifierCV(svc, method="sigmoid", cv=inner_folds, ensemble=False)
+    # a sigmoid for each class would make another rule of a discriminant: one temperature leaves its order
+    method = "temperature" if DISCRIMINANT in model else "sigmoid"
+    classifier = _discriminant(model) if DISCRIMINANT in model else _support_vectors(model)
+    return CalibratedClassifierCV(classifier, method=method, cv=inner_folds, ensemble=False)
+
+
+def _support_vectors(model):
+    if not model.endswith(ADAPTED_MODEL):
+        return make_pipeline(StandardScaler(), SVC())
+    # the same kernel as a product of matrices, many times as fast for long vectors
+    return make_pipeline(StandardScaler(), SVC(C=ADAPTED_COST, kernel=rbf_kernel))
+
+
+def _discriminant(model):
+    steps = [StandardScaler(), FunctionTransformer(np.clip, kw_args={"a_min": -5, "a_max": 5})]
+    if features_of(model) == "compare":  # its covariance would have 6,373 rows
+        steps.append(PCA(COMPONENTS, svd_solver="randomized", random_state=0))
+    return make_pipeline(*steps, LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto"))
 
 
 def probabilities(classifier: Any, features: np.ndarray) -> np.ndarray:
@@ -193,9 +221,12 @@ def n_parameters(classifier: Any) -> int:
         classifier = classifier.calibrated_classifiers_[0].estimator
     if not hasattr(classifier, "steps"):
         return classifier.class_prior_.size
-    scaler, fitted = (step for _, step in classifier.steps)
-    names = ("support_vectors_", "dual_coef_") if isinstance(fitted, SVC) else ("coef_",)
-    return 2 * scaler.mean_.size + fitted.intercept_.size + sum(getattr(fitted, name).size for name in names)
+    scaler, *_, fitted = (step for _, step in classifier.steps)
+    n_features = scaler.mean_.size
+    is_svc = isinstance(fitted, SVC)
+    kept = fitted.support_.size * n_features + fitted.dual_coef_.size if is_svc else fitted.coef_.size
+    kept += sum(step.components_.size for _, step in classifier.steps if hasattr(step, "components_"))
+    return 2 * n_features + fitted.intercept_.size + kept
 
 
 def classifier_predictions(
@@ -269,24 +300,24 @@ def _fit(features, label, model):
 def evaluate(workspace: Workspace, table: pd.DataFrame, model: str, protocol: str, folds: str | None = None) -> str:
     """Predict, audit and measure one baseline under one protocol, unless exactly that was done before.
 
-    A model whose name ends in ADAPTED_MODEL puts every speaker's features on the scale of all of that speaker's clips,
-    tested ones included, without their labels; the audit is told.
+    A model whose name ends in ADAPTED_MODEL sees ranks among all clips of the same speaker, tested ones included, without
+    their labels; the audit is told.
 
     Writes predictions, folds, audit and costs through the workspace. Returns the name of the folds.
     """
-    system, features_of = system_of(model), model.removesuffix(ADAPTED_MODEL)
+    system = system_of(model)
     split = make_folds(table, protocol, system=system, folds=folds, seed=workspace.seed)
     name = {"system": system, "model": model, "protocol": protocol, "folds": split.attrs["folds"]}
-    features, learned_from = load_features(workspace.folder("features"), table, features_of), LEARNED_FROM
-    if features_of != model:
-        features = standardise_by_speaker(features, table["corpus"] + "/" + table["speaker"])
+    features, learned_from = load_features(workspace.folder("features"), table, features_of(model)), LEARNED_FROM
+    if model.endswith(ADAPTED_MODEL):
+        features = rank_by_speaker(features, table["corpus"] + "/" + table["speaker"])
         learned_from = LEARNED_FROM | {"adaptation": "test"}
     key = content_key(features, table[["utterance_id", "emotion"]], split, sys.modules[__name__])
     if finished(workspace, key, name):
         workspace.saved.add("-".join(name.values()))
         return name["folds"]
     predictions, costs = cross_validate(features, table, split, model=model)
-    costs["ms_per_utterance"] += ms_to_extract(table, features_of)
+    costs["ms_per_utterance"] += ms_to_extract(table, features_of(model))
     workspace.save_folds(split, system=system, protocol=protocol, folds=name["folds"])
     workspace.save_audit(audit_leakage(split, table, fit=learned_from), **name)
     workspace.save_costs(costs, **name)

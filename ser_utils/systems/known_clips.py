@@ -15,7 +15,7 @@ from ser_utils.evaluation import metrics
 from ser_utils.systems.adaptation import SpeakerModel, fit_for_known
 from ser_utils.systems.baselines import probabilities
 
-CHOICES = ("random", "neutral", "lopsided")
+CHOICES = ("random", "neutral", "neutral_told", "lopsided")
 QUIET = ("neutral", "calm")
 LOPSIDED_SHARE = 0.8  # of the known clips that express one emotion
 COLUMNS = ("known", "n_known", "n_draws", "uar", "uar_low", "uar_high", "uar_sd")
@@ -27,7 +27,8 @@ def draw_clips(emotions: np.ndarray, choice: str, n_known: int, rng: np.random.G
     Parameters
     ----------
     emotions : (n_clips,), what each clip of the speaker expresses: who records somebody knows whether it was neutral
-    choice : "random"; "neutral", which includes calm; or "lopsided", of which four fifths express one emotion
+    choice : "random"; "neutral" and "neutral_told", which include calm; or "lopsided", of which four fifths express one
+        emotion
 
     Returns
     -------
@@ -40,7 +41,7 @@ def draw_clips(emotions: np.ndarray, choice: str, n_known: int, rng: np.random.G
     if choice not in CHOICES:
         raise ValueError(f"choice must be one of {', '.join(CHOICES)}. Received: choice={choice!r}")
     order = rng.permutation(len(emotions))
-    if choice == "neutral":
+    if choice.startswith("neutral"):
         order = order[np.isin(emotions[order], QUIET)]
     if choice == "lopsided":
         n_same = int(np.ceil(LOPSIDED_SHARE * n_known))
@@ -65,7 +66,8 @@ def adaptation_curve(
     """Measure UAR on new speakers when so many of their clips are known without labels.
 
     All clips of the new speakers are tested each time, so that the numbers can be compared. The answer is the mean of one
-    classifier for each set of features, trained for that number of known clips (`fit_for_known`).
+    classifier for each set of features, trained for that number of known clips (`fit_for_known`). In the choice
+    "neutral_told" it is told that the clips are neutral: its training speakers were known by neutral clips, too.
 
     Parameters
     ----------
@@ -82,23 +84,28 @@ def adaptation_curve(
     speakers = (table["corpus"] + "/" + table["speaker"]).to_numpy()
     rows = []
     for n_known in [*counts, None]:
-        models = _fit_folds(feature_sets, table, speakers, folds, n_known, seed, build or _svc)
+        about = (feature_sets, table, speakers, folds, n_known, seed, build or _svc)
+        models, told = _fit_folds(*about), None
         for choice in CHOICES if n_known else CHOICES[:1]:
-            n_draws = draws if n_known else 1
-            runs = [_predict(feature_sets, models, table, speakers, choice, n_known, draw) for draw in range(n_draws)]
+            if choice == "neutral_told" and rows[-1][:2] == ("neutral", n_known):
+                told = _fit_folds(*about, eligible=table["emotion"].isin(QUIET).to_numpy())
+            asked = models if choice != "neutral_told" else told
+            draw_numbers = range(draws if n_known else 1)
+            runs = [asked and _predict(feature_sets, asked, table, speakers, choice, n_known, i) for i in draw_numbers]
             if runs[0] is not None:
                 rows.append(_row(choice, n_known, runs, table))
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
-def _fit_folds(feature_sets, table, speakers, folds, n_known, seed, build):
+def _fit_folds(feature_sets, table, speakers, folds, n_known, seed, build, eligible=None):
     """[(places of the test clips, {set: SpeakerModel})], one per fold."""
     place, models = pd.Series(np.arange(len(table)), index=table["utterance_id"]), []
     for _, fold in folds.groupby("fold"):
         is_test = fold["role"] == "test"
         train, test = (place.loc[fold.loc[side, "utterance_id"]].to_numpy() for side in (~is_test, is_test))
         about = (speakers[train], table["emotion"].to_numpy()[train], n_known)
-        fitted = {name: fit_for_known(build(), x[train], *about, seed=seed) for name, x in feature_sets.items()}
+        drawn = {"seed": seed, "eligible": None if eligible is None else eligible[train]}
+        fitted = {name: fit_for_known(build(), x[train], *about, **drawn) for name, x in feature_sets.items()}
         models.append((test, fitted))
     return models
 
@@ -116,7 +123,9 @@ def _predict(feature_sets, models, table, speakers, choice, n_known, draw):
             own = test[speakers[test] == speaker]
             known = own
             if n_known is not None:
-                rng = np.random.default_rng([zlib.crc32(f"{choice}/{speaker}".encode()), n_known, draw])
+                rng = np.random.default_rng(
+                    [zlib.crc32(f"{choice.removesuffix('_told')}/{speaker}".encode()), n_known, draw]
+                )
                 drawn = draw_clips(emotions[own], choice, n_known, rng)
                 if drawn is None:
                     return None

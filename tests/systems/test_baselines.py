@@ -178,6 +178,31 @@ def test_an_svcs_answer_is_its_highest_probability_and_it_is_as_sure_as_it_is_ri
     assert (by_votes != answer).mean() < 0.02  # of scikit-learn's own rule little is lost
 
 
+@pytest.mark.parametrize("model", ["voice_lda", "compare_lda", "compare_lda_adapted"])
+def test_a_discriminants_temperature_leaves_its_order(model):
+    random = np.random.default_rng(0)
+    label = np.array(["anger", "calm", "fear"])[random.integers(3, size=900)]
+    x = random.normal(size=(900, 200)) + 0.6 * np.eye(3, 200)[np.unique(label, return_inverse=True)[1]]
+    classifier = baselines.build_classifier(model).fit(x[:600], label[:600])
+    p = baselines.probabilities(classifier, x[600:])
+    plain = classifier.calibrated_classifiers_[0].estimator
+    assert (plain.predict(x[600:]) == p.argmax(axis=1)).all()
+    table = pd.DataFrame(p, columns=[f"p_{name}" for name in classifier.classes_])
+    table = table.assign(emotion=label[600:], prediction=classifier.classes_[p.argmax(axis=1)])
+    assert expected_calibration_error(table) < 0.1
+    assert baselines.n_parameters(classifier) > 400
+
+
+def test_models_names_tell_features_and_system():
+    names = {
+        "compare_lda_adapted": ("compare", "opensmile"),
+        "voice_lda": ("voice", "baseline"),
+        "mfcc": ("mfcc", "baseline"),
+    }
+    for model, (features, system) in names.items():
+        assert (baselines.features_of(model), baselines.system_of(model)) == (features, system)
+
+
 def test_classes_of_one_clip_do_not_stop_an_svc():
     x = np.random.default_rng(0).normal(size=(12, 3))
     classifier = baselines._fit(x, np.array(["anger"] * 11 + ["fear"]), "mfcc")

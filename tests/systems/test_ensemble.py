@@ -140,6 +140,7 @@ def test_the_model_that_knows_nothing_has_no_member_that_knows_a_speaker(profile
     members = settings("ensemble", profile)
     adapted = {f"{name}-{model}" for name, system in systems().items() for model in system.adapted}
     assert not adapted & set(members["new_speaker"]) and adapted & set(members["adapted"])
-    # the same members in both, so that the difference is what a speaker's clips are worth
-    assert [name.removesuffix("_adapted") for name in members["adapted"]] == members["new_speaker"]
+    # those of its members that can adapt, so that the difference is what a speaker's clips are worth
+    adapting = [name for name in members["new_speaker"] if f"{name}_adapted" in adapted]
+    assert [name.removesuffix("_adapted") for name in members["adapted"]] == adapting
     assert stands_for_its_system("ensemble", "new_speaker") and not stands_for_its_system("ensemble", "adapted")

@@ -40,8 +40,9 @@ def test_what_no_speaker_has_is_left_out(curve):
     there = curve.groupby("known")["n_known"].apply(list)
     assert there["neutral"] == [1, 5, 10]  # with calm twenty, of which 30 cannot be drawn
     assert there["lopsided"] == [1, 5, 10]  # four fifths of 30 are more than the ten of an emotion
+    assert there["neutral_told"] == there["neutral"]
     at_ten = curve[curve["n_known"] == 10].set_index("known")["uar"]
-    assert at_ten["lopsided"] < at_ten["random"]
+    assert at_ten["lopsided"] < at_ten["random"] and at_ten["neutral"] < at_ten["neutral_told"]
 
 
 def test_clips_are_drawn_as_asked():
@@ -55,7 +56,7 @@ def test_clips_are_drawn_as_asked():
             assert np.unique(emotions[places], return_counts=True)[1].max() == 8
     assert draw_clips(emotions, "neutral", 17, rng) is None and draw_clips(emotions, "lopsided", 11, rng) is None
     assert len(draw_clips(emotions, "random", 0, rng)) == 0
-    with pytest.raises(ValueError, match="one of random, neutral, lopsided. Received: choice='loud'"):
+    with pytest.raises(ValueError, match="one of random, neutral, neutral_told, lopsided. Received: choice='loud'"):
         draw_clips(emotions, "loud", 1, rng)
 
 
