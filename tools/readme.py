@@ -217,22 +217,40 @@ def _gain(data, system, model) -> str:
     return f"{100 * rows.iloc[0]['difference']:+.1f} (p {rows.iloc[0]['p']:.2g})" if len(rows) else "–"
 
 
-def crossed_table(data: Dataset) -> str:
-    """UAR from corpus to corpus in Markdown, without normalisation and with; "" where corpora were not crossed."""
-    if "normalised" not in data.across:
-        return ""
-    uar = data.across.pivot(index=["model", "trained_on"], columns=["tested_on", "normalised"], values="uar")
-    corpora = list(dict.fromkeys(data.across["tested_on"]))
-    order = list(dict.fromkeys(data.across[["model", "trained_on"]].itertuples(index=False, name=None)))
+def crossed_table(across: pd.DataFrame) -> str:
+    """UAR from corpus to corpus in Markdown, without normalisation and with.
+
+    Parameters
+    ----------
+    across : 11_across.csv of several corpora
+    """
+    uar = across.pivot(index=["model", "trained_on"], columns=["tested_on", "normalised"], values="uar")
+    corpora = list(dict.fromkeys(across["tested_on"]))
+    order = list(dict.fromkeys(across[["model", "trained_on"]].itertuples(index=False, name=None)))
     lines = [f"| model | trained on | {' | '.join(map(title_of, corpora))} |", "|---|---|" + "---:|" * len(corpora)]
     for model, trained_on in order:
         cells = []
         for corpus in corpora:
             pair = [f"{100 * value:.0f}" for value in uar.loc[(model, trained_on), corpus].reindex(["none", "corpus"])]
-            text = "–" if pair == ["nan", "nan"] else " → ".join(pair)
+            text = " → ".join(value for value in pair if value != "nan") or "–"
             cells.append(f"**{text}**" if corpus in trained_on.split("+") else text)
         lines.append(f"| {model.replace('_', ' ')} | {title_of(trained_on)} | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def crossings(root: Path) -> list[str]:
+    """What README says of each set of corpora that models were carried between, as Markdown."""
+    text = []
+    for path in sorted(root.glob("results/*+*/11_across.csv")):
+        across = pd.read_csv(path)
+        text += [
+            f"From corpus to corpus ({title_of(path.parent.name)}, the emotions that all of them have): UAR in % without "
+            "normalisation → with each corpus on its own scale, which needs its recordings but no label. Bold: training "
+            "heard other speakers of the tested corpus. Notebook 11 has intervals, paired tests, and what of a loss is the "
+            "recording's.",
+            crossed_table(across),
+        ]
+    return text
 
 
 def conclusions(datasets: list[Dataset]) -> str:
@@ -315,10 +333,10 @@ def pages(root: Path = REPOSITORY) -> tuple[str, str, list[str]]:
     datasets = [data for data in datasets if data.name != "demo"] or datasets
     synthetic = any(data.name == "demo" for data in datasets)
     note = " The demo corpus is synthetic: nothing here is a finding about people." if synthetic else ""
-    return _of_readme(datasets, note), _of_results(datasets, note), [data.name for data in datasets]
+    return _of_readme(datasets, note, crossings(root)), _of_results(datasets, note), [data.name for data in datasets]
 
 
-def _of_readme(datasets, note) -> str:
+def _of_readme(datasets, note, crossed) -> str:
     about = " ".join(
         f"{data.title}: {data.extent()} (profile {data.made['profile']}, seed {data.made['seed']})."
         for data in datasets
@@ -344,14 +362,7 @@ def _of_readme(datasets, note) -> str:
             "column `leaks` of the second says *adapted*.",
             adapted,
         ]
-    for data in datasets:
-        if crossed := crossed_table(data):
-            text += [
-                f"From corpus to corpus ({data.title}, the emotions that all of them have): UAR in % without normalisation "
-                "→ with each corpus on its own scale, which needs its recordings but no label. Bold: training heard other "
-                "speakers of the tested corpus. Intervals and paired tests are in notebook 11.",
-                crossed,
-            ]
+    text += crossed
     text.append("All models, splits and costs: [results/README.md](results/README.md).")
     return "\n\n".join(filter(None, text))
 

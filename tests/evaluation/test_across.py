@@ -1,5 +1,3 @@
-from types import SimpleNamespace
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,7 +9,7 @@ from ser_utils.evaluation.metrics import compare_paired, score_predictions
 from ser_utils.evaluation.results import Name, score_corpora
 from ser_utils.evaluation.splits import FITTED, audit_leakage, leaks_beyond
 from ser_utils.systems import crossing
-from tools.readme import crossed_table
+from tools.readme import crossings
 
 EMOTIONS = {
     "here": ("anger", "fear", "sadness"),
@@ -134,15 +132,19 @@ def test_the_figures_draw_every_crossing(crossed, lost):
     assert [label.get_text() for label in axes.get_yticklabels()][-1] == "here → there"
 
 
-def test_readme_shows_every_crossing_without_normalisation_and_with(crossed):
+def test_readme_shows_every_crossing_without_normalisation_and_with(crossed, tmp_path):
     scores = across.score_crossings(crossed)
-    table = crossed_table(SimpleNamespace(across=scores)).splitlines()
-    assert table[0] == "| model | trained on | here | there | far |" and len(table) == 2 + 7
+    for name, table in {"here+there+far": scores, "one": pd.DataFrame({"trained on": ["female"]})}.items():
+        (tmp_path / "results" / name).mkdir(parents=True)
+        table.to_csv(tmp_path / "results" / name / "11_across.csv", index=False)
+    said, table = crossings(tmp_path)
+    assert said.startswith("From corpus to corpus (here + there + far, the emotions that all of them have)")
+    lines = table.splitlines()
+    assert lines[0] == "| model | trained on | here | there | far |" and len(lines) == 2 + 7
     pair = scores.set_index(["trained_on", "tested_on", "normalised"])["uar"].sort_index().loc["here", "there"]
-    (row,) = [line for line in table if line.startswith("| cue | here |")]
+    (row,) = [line for line in lines if line.startswith("| cue | here |")]
     assert row.split(" | ")[3] == f"{100 * pair['none']:.0f} → {100 * pair['corpus']:.0f}"
     assert row.count("**") == 2  # only what training heard other speakers of
-    assert crossed_table(SimpleNamespace(across=pd.DataFrame({"trained on": ["female"]}))) == ""
 
 
 def test_a_pooled_score_is_told_corpus_by_corpus(crossed, table):

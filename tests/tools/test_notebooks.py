@@ -134,7 +134,8 @@ def test_weights_from_a_hub_are_heard_by_every_head_and_explained(listened):
 def test_what_an_encoder_of_a_test_says_is_marked_and_no_result(listened):
     root, _, _ = listened
     build = root / "build/demo/smoke/seed_0"
-    assert not [path.name for path in build.rglob("*.parquet") if "fixture" in path.name]
+    for kind in ("predictions", "audits", "costs", "folds"):
+        assert not [path.name for path in (build / kind).iterdir() if "fixture" in path.name], kind
     assert not [path for path in root.rglob("*.csv") if path.name.startswith("08_") or "fixture" in path.read_text()]
     assert "<caption>Encoder of a test: carries no meaning.</caption>" in _text_of(root, "08_speech_transformer")
 

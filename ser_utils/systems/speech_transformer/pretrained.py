@@ -235,7 +235,7 @@ def _open(model, folder):
     at = f" at {source['revision'][:8]}{source.get('note', '')}" if source else ""
     if encoder.architecture.hidden_size < SMALLEST:
         name, at = f"fixture_{name}", f"{at}. {FIXTURE}"
-    return Encoder(name, encoder, content_key(digests), f"{model}{at}", published)
+    return Encoder(name, encoder, content_key(digests), f"{published or model}{at}", published)
 
 
 def _verify(model, folder):

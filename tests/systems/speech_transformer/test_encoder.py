@@ -18,9 +18,10 @@ from ser_utils.systems.speech_transformer.encoder import (
     load_speech_transformer,
 )
 
-# From the fourth on they hold what the project's own checks add (random weights, Transformers 5.23 on PyTorch): batch norm
-# before the position convolution with an odd kernel and no norm before the projection; MMS adapters; WavLM's gated relative
-# positions, with norms after and before, and distances beyond the furthest kind; data2vec-audio's stacked convolutions.
+# From the fourth on they hold what the project's own checks add (random weights; Transformers 5.23 and 5.24 on PyTorch):
+# batch norm before the position convolution with an odd kernel and no norm before the projection; MMS adapters; WavLM's
+# gated relative positions, with norms after and before, and distances beyond the furthest kind; data2vec-audio's stacked
+# position convolutions.
 FOLDERS = (
     "wav2vec2_group",
     "wav2vec2_layer_stable",
