@@ -22,7 +22,12 @@ def little_room(monkeypatch):
 
 
 CODER = settings("prototype", "paper") | {"filters": [4, 4, 4, 4, 4], "epochs": 30}
-CLASSIFIER = settings("prototype_classifier", "paper") | {"per_class": 4, "epochs": 600, "most_passes": 3, "learning_rate": 0.1}
+CLASSIFIER = settings("prototype_classifier", "paper") | {
+    "per_class": 4,
+    "epochs": 600,
+    "most_passes": 3,
+    "learning_rate": 0.1,
+}
 
 
 def pictures(n, seed=0):
