@@ -55,7 +55,8 @@ settings_table("prototype_classifier")
 # ## Whose segments, and on which side?
 #
 # A model knows one speaker, as published. One more model knows all of them, for only that one can be asked about a speaker
-# it has never heard. The folds are those of 01; the shared model adds the protocol `speaker`.
+# it has never heard. The folds are those of 01; the shared model adds the protocol `speaker`. Profile `paper` trains only
+# the published models, under `paper` and `utterance`.
 
 # %%
 workspace.load_table("autoencoders", made_by="01")

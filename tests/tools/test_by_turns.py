@@ -22,7 +22,12 @@ def little_room(monkeypatch):
 
 
 CODER = settings("prototype", "paper") | {"filters": [4, 4, 4, 4, 4], "epochs": 30}
-CLASSIFIER = settings("prototype_classifier", "paper") | {"per_class": 4, "epochs": 60, "most_passes": 3}
+CLASSIFIER = settings("prototype_classifier", "paper") | {
+    "per_class": 4,
+    "epochs": 600,
+    "most_passes": 3,
+    "learning_rate": 0.1,
+}
 
 
 def pictures(n, seed=0):
@@ -106,7 +111,7 @@ def test_classifiers_learn_and_their_figures_are_the_package_s():
     assert history["prototype_score"][best] == pytest.approx(mean_prototype_score(model.fc_weights), abs=0.01)
     assert history["prototype_twins"][best] == pytest.approx(twin_share(model.prototypes))
     assert len(set(history["start_score"])) == 1 and max(history["val_macro_f1"]) > 0.8
-    assert len(history["loss"]) == 20  # of 60 passes, three an epoch
+    assert len(history["loss"]) == 200  # of 600 passes, three an epoch
 
 
 @pytest.mark.parametrize("n_frames", [6, 7])

@@ -199,11 +199,9 @@ def prototype_pitch(signal: np.ndarray, sample_rate: int, range_hz: tuple[float,
     return np.where(voiced & (f0 > low * EDGE) & (f0 < high / EDGE), f0, np.nan)
 
 
-def estimate_pitch(
-    signal: np.ndarray, sample_rate: int, range_hz: tuple[float, float] = F0_RANGE_HZ
-) -> tuple[float, float]:
-    """Give the median of `prototype_pitch` in Hz, NaN where there is none, and the share of frames that have one."""
-    voiced = (track := prototype_pitch(signal, sample_rate, range_hz))[np.isfinite(track)]
+def summarise_track(track: np.ndarray) -> tuple[float, float]:
+    """Give the median of a pitch track in Hz, NaN where there is none, and the share of its frames that have one."""
+    voiced = track[np.isfinite(track)]
     return (float(np.median(voiced)) if len(voiced) else float("nan")), len(voiced) / len(track)
 
 

@@ -93,15 +93,13 @@ def measure(
     tracks, faults = [], []
     for sound, speaker, name in zip(sounds, index["speaker"], nearest, strict=True):
         track = analysis.prototype_pitch(sound, rate, ranges_hz[speaker])
-        faults.append(
-            analysis.is_octave_fault(np.nanmedian(track), of_recording[name]) if np.isfinite(track).any() else False
-        )
+        faults.append(analysis.is_octave_fault(analysis.summarise_track(track)[0], of_recording[name]))
         tracks.append(np.full_like(track, np.nan) if faults[-1] else track)
     bands_hz = analysis.strongest_bands(log_mels, rate)
-    f0_hz = [float(np.median(t[np.isfinite(t)])) if np.isfinite(t).any() else np.nan for t in tracks]
+    f0_hz, voiced_share = zip(*map(analysis.summarise_track, tracks), strict=True)
     index = index.assign(
         f0_hz=f0_hz,
-        voiced_share=[float(np.isfinite(track).mean()) for track in tracks],
+        voiced_share=voiced_share,
         octave_fault=faults,
         note=[analysis.nearest_note(f0) for f0 in f0_hz],
         strongest_bands_hz=[" ".join(f"{hz:.0f}" for hz in row) for row in bands_hz],

@@ -26,9 +26,8 @@ def autoencoder_runs(data: PrototypeData) -> list[Run]:
     A voice with too few clips to learn from and to be tested on is left out.
     """
     runs = [Run(p, model) for model in data.people for p in data.of_coder["protocols"] if p in data.folds]
-    if not data.of_coder["all_epochs"]:
-        runs = [run for run in runs if run.is_own]
-    runs = [run for run in runs if run.is_own or (run.protocol, run.model) == ("utterance", "all")]
+    of_all = [("utterance", "all")] if data.of_coder["all_epochs"] else []
+    runs = [run for run in runs if run.is_own or (run.protocol, run.model) in of_all]
     return [run for run in runs if all(len(data.pick(run, role)) for role in ("train", "test"))]
 
 
