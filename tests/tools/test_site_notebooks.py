@@ -6,8 +6,10 @@ import io
 import nbformat
 import numpy as np
 import pytest
+from bs4 import BeautifulSoup
 from PIL import Image
 
+from tools import site
 from tools.notebooks import SCRIPTS, notebook_of
 from tools.site.notebooks import find_notebooks, keep, write_notebook
 from tools.site.provenance import cells_that_draw, figures_of, find_drawing
@@ -81,3 +83,18 @@ def test_every_figure_of_every_notebook_has_a_function_that_draws_it():
             missing += [name for name in names if not find_drawing(name).functions]
     print(f"{len(missing)} figures drawn in the notebook itself: {', '.join(missing)}")
     assert len(missing) < 20
+
+
+@pytest.mark.slow
+def test_the_package_has_pages_with_types_and_places_to_link_to(tmp_path):
+    site.build_site(tmp_path, tmp_path / "site")
+    page = BeautifulSoup(
+        (tmp_path / "site" / "api" / "ser_utils.features.spectral.html").read_text("utf-8"), "html.parser"
+    )
+    told = page.find(id="ser_utils.features.spectral.log_mel_segments").get_text()
+    assert "segments: ndarray" in told and "sample_rate: int" in told
+    for script in SCRIPTS.glob("[0-9][0-9]_*.py"):
+        for name in figures_of(script.stem).values():
+            for function in find_drawing(name[0]).functions:
+                page = tmp_path / "site" / "api" / f"{function.rpartition('.')[0]}.html"
+                assert f'id="{function}"' in page.read_text("utf-8"), function

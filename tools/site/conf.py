@@ -25,7 +25,12 @@ nb_merge_streams = True
 suppress_warnings = ["myst.strikethrough", "mystnb.unknown_mime_type"]
 
 # the package
-autodoc_default_options = {"members": True, "member-order": "bysource", "show-inheritance": True}
+autodoc_default_options = {
+    "members": True,
+    "member-order": "bysource",
+    "show-inheritance": True,
+    "ignore-module-all": True,
+}
 autodoc_typehints = "signature"
 autodoc_inherit_docstrings = False  # of Keras, in another markup
 autodoc_preserve_defaults = True

@@ -1,5 +1,6 @@
 """The site's pages: Markdown in pages/, whose {{ block }} lines are filled in from what the notebooks wrote."""
 
+import ast
 import os
 import re
 import shutil
@@ -24,7 +25,7 @@ SOURCES = Path(__file__).parent
 LINES = re.compile(r"^\{\{ (\w+)((?: \w+)*) \}\}$", re.MULTILINE)  # {{ block argument … }} on a line of its own
 SMALL = (900, 1400)  # pixels of the pictures in pages, which lead to the whole ones
 SCORE_COLUMNS = ["dataset", "system", "model", "protocol", "folds", "level", "n_speakers", "n_utterances"]
-FLOORS = re.compile(r"^\w+( \w+)*$", re.MULTILINE)
+EMPTY = 200  # bytes: a package that says a sentence and holds nothing
 
 
 def plain(text: str) -> str:
@@ -167,22 +168,17 @@ class Pages:
         """A page per module, by rooms."""
         if not self.reference:
             return "This copy of the site was made without it."
-        folder = self.sources / "api"
-        folder.mkdir(exist_ok=True)
-        names = []
+        (self.sources / "api").mkdir(exist_ok=True)
+        template, rooms = self.templates.get_template("module.rst"), {}
         for path in sorted((REPOSITORY / "ser_utils").rglob("*.py")):
+            summary = (ast.get_docstring(ast.parse(path.read_text("utf-8"))) or "").split("\n")[0]
             name = ".".join(path.relative_to(REPOSITORY).with_suffix("").parts).removesuffix(".__init__")
-            if path.name == "__init__.py" and path.stat().st_size < 200:
+            if path.name == "__init__.py" and path.stat().st_size < EMPTY:
                 continue
-            template = self.templates.get_template("module.rst")
-            (folder / f"{name}.rst").write_text(template.render(name=name, rule="=" * len(name)), "utf-8")
-            names.append(name)
-        rooms = dict.fromkeys(".".join(name.split(".")[:2]) for name in names)
-        parts = []
-        for room in rooms:
-            members = [f"/api/{name}" for name in names if name == room or name.startswith(f"{room}.")]
-            parts += [f"## `{room}`", _toctree(members)]
-        return "\n\n".join(parts)
+            (self.sources / "api" / f"{name}.rst").write_text(template.render(name=name, rule="=" * len(name)), "utf-8")
+            room = ".".join(name.split(".")[:2])
+            rooms.setdefault(room, []).append(f"- [{name}](api/{name}.rst): {plain(summary)}")
+        return "\n\n".join(f"## `{room}`\n\n" + "\n".join(modules) for room, modules in rooms.items())
 
     # what stands in files
 

@@ -4,7 +4,8 @@
 const byId = (id) => document.getElementById(id);
 const SVG = "http://www.w3.org/2000/svg";
 const WINDOW_S = 1; // of one point of the probabilities over time
-const STEP_S = 0.5;
+const POINTS = 12; // of the probabilities over time, at most
+const LEAST_STEP_S = 0.1;
 const PATCH = [8, 8]; // frames and bands that are silenced together
 const ALIKE = 4; // prototypes shown
 const SEGMENT_S = 0.1;
@@ -175,7 +176,8 @@ function listenTo(demo, signal) {
   const levels = logMel(signal.subarray(first, last), demo.rate, demo.grid);
   const input = scaled(levels, demo.network);
   const long = Math.round((WINDOW_S * demo.rate) / demo.grid.hop);
-  const step = Math.round((STEP_S * demo.rate) / demo.grid.hop);
+  const least = Math.round((LEAST_STEP_S * demo.rate) / demo.grid.hop);
+  const step = Math.max(least, Math.ceil((input.frames - long) / (POINTS - 1)));
   const windows = [];
   for (let start = 0; start === 0 || start + long <= input.frames; start += step) {
     const part = clip(input, start, Math.min(start + long, input.frames));
