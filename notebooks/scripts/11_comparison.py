@@ -284,7 +284,7 @@ noise.round(3)
 # %% [markdown]
 # ## How many clips of a new speaker does it take?
 #
-# A model is given so many clips of a new speaker, without labels, and asked about all of that speaker's clips. The clips
+# A model is given so many clips of a new speaker, without labels, and asked about that speaker's other clips. They
 # are drawn at random; or they are all neutral (or calm), which the model is told or not; or they are lopsided: four fifths
 # express one emotion, and nobody says so. The model is one support vector machine a set of features, trained for that
 # number: every training speaker was known through so many clips, too, and through neutral ones where it is told. Intervals

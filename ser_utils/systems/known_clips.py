@@ -65,7 +65,7 @@ def adaptation_curve(
 ) -> pd.DataFrame:
     """Measure UAR on new speakers when so many of their clips are known without labels.
 
-    All clips of the new speakers are tested each time, so that the numbers can be compared. The answer is the mean of one
+    Tested are the clips that are not known, or all where all are known. The answer is the mean of one
     classifier for each set of features, trained for that number of known clips (`fit_for_known`). In the choice
     "neutral_told" it is told that the clips are neutral: its training speakers were known by neutral clips, too.
 
@@ -127,19 +127,20 @@ def _predict(feature_sets, models, table, speakers, choice, n_known, draw):
                     [zlib.crc32(f"{choice.removesuffix('_told')}/{speaker}".encode()), n_known, draw]
                 )
                 drawn = draw_clips(emotions[own], choice, n_known, rng)
-                if drawn is None:
+                if drawn is None or len(drawn) == len(own):
                     return None
                 known = own[drawn]
-            p = np.mean([_ask(model, feature_sets[name], own, known) for name, model in fitted.items()], axis=0)
+            asked = own if n_known is None else np.setdiff1d(own, known)
+            p = np.mean([_ask(model, feature_sets[name], asked, known) for name, model in fitted.items()], axis=0)
             classes = next(iter(fitted.values())).classifier.classes_
             tested.append(
-                table.iloc[own][["utterance_id", "speaker", "emotion"]].assign(prediction=classes[p.argmax(1)])
+                table.iloc[asked][["utterance_id", "speaker", "emotion"]].assign(prediction=classes[p.argmax(1)])
             )
     return pd.concat(tested, ignore_index=True)
 
 
-def _ask(model: SpeakerModel, features, own, known):
-    return probabilities(model.classifier, model.adapted(features[own], features[known]))
+def _ask(model: SpeakerModel, features, asked, known):
+    return probabilities(model.classifier, model.adapted(features[asked], features[known]))
 
 
 def _row(choice, n_known, runs, table):
