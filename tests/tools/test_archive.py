@@ -12,7 +12,7 @@ from ser_utils.profiles import systems
 from tests.conftest import REPOSITORY
 from tools import archive
 
-OWN = {"baseline", "opensmile"}  # systems that are not published ones
+OWN = {"baseline", "opensmile", "ensemble"}  # systems that are not published ones
 
 
 @pytest.fixture(scope="module")

@@ -72,9 +72,9 @@ def summarise_published(folder: Path) -> pd.DataFrame:
 
     Returns
     -------
-    table with a row per speaker, protocol and weight of edges : `protocol, model, λ, mae, mae_db, hfenn, epochs,
-    best_epoch, seconds, by_clock` (whether time ended the training and not its patience), the same of the classifier,
-    where there is one, and accuracy, macro-F1 and UAR of its test part by segment and by voted utterance
+    table with a row per speaker, protocol and weight of edges, and the columns
+    `protocol, model, λ, mae, mae_db, hfenn, epochs, best_epoch, seconds, by_clock` (whether time ended the training and
+    not its patience), the same of the classifier, where there is one, and accuracy, macro-F1 and UAR of its test part by segment and by voted utterance
     """
     trainings = pd.read_csv(folder / "trainings.csv")
     return pd.DataFrame([row | _scores(folder, row) for row in trainings.to_dict("records")])
