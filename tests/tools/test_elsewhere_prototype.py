@@ -46,12 +46,12 @@ def make_corpus(root):
 
 @pytest.fixture(scope="module", autouse=True)
 def little_patience():
-    """One pass is all that the classifiers make here."""
+    """One pass is all that the classifiers make here, and few filters do."""
     opened = elsewhere.open_published
 
     def open_published(*arguments):
         data = opened(*arguments)
-        data.of_classifier["patience"] = 1
+        data.of_classifier["patience"], data.of_coder["filters"] = 1, [4] * 5
         return data
 
     with pytest.MonkeyPatch.context() as patch:
