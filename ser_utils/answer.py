@@ -23,9 +23,9 @@ from ser_utils.systems.ready import ReadyModel, find_model, load_model
 from ser_utils.workspace import MissingResult, Workspace, WorkspaceError
 
 DATASET = "ravdess"  # whose model answers where none is named
-LOPSIDED = (
-    "This helps only where the known recordings are mixed: if most of them express one emotion, the model takes that "
-    "emotion for the voice and does worse than without them."
+MIXED = (
+    "The known recordings should be mixed: the model takes what they have in common for the voice, and if most express one "
+    "emotion they help less or do harm."
 )
 
 
@@ -90,7 +90,7 @@ def describe_model(model: ReadyModel, n_known: int) -> list[str]:
     lines = [learned, f"On speakers it had not learned from, it recognised {without['uar']:.0%} (UAR; {guessing})."]
     if n_known:
         known = f"With {int(reached['n_known'])} unlabelled recordings of each, it recognised {reached['uar']:.0%}."
-        lines.append(f"{known} Here {n_known} are known. {LOPSIDED}")
+        lines.append(f"{known} Here {n_known} are known. {MIXED}")
     return [*lines, "In another language, or with other microphones, it does worse."]
 
 
