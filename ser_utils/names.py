@@ -4,6 +4,7 @@
 """
 
 import hashlib
+import os
 import re
 from pathlib import Path
 
@@ -28,8 +29,8 @@ def dataset_parts(dataset: str) -> list[str]:
     """Split a dataset at its "+": names of corpora as they are, the reader's own as absolute paths."""
     if CORPUS_NAMES.fullmatch(dataset):
         return dataset.split("+")
-    parts = [dataset] if Path(dataset).expanduser().exists() else dataset.split("+")
-    return [p if CORPUS_NAMES.fullmatch(p) or not p else str(Path(p).expanduser().resolve()) for p in parts]
+    parts = [dataset] if Path(os.path.expanduser(dataset)).exists() else dataset.split("+")
+    return [p if CORPUS_NAMES.fullmatch(p) or not p else str(Path(os.path.expanduser(p)).resolve()) for p in parts]
 
 
 def dataset_name(dataset: str) -> str:

@@ -222,7 +222,7 @@ class Workspace:
             raise ValueError(f"dataset must be a name or a path. Received: dataset={self.dataset!r}")
         # absolute, since notebooks run in a folder of their own
         object.__setattr__(self, "dataset", "+".join(dataset_parts(self.dataset)))
-        object.__setattr__(self, "root", Path(self.root).expanduser().resolve() if self.root else REPOSITORY)
+        object.__setattr__(self, "root", Path(os.path.expanduser(self.root)).resolve() if self.root else REPOSITORY)
         made_by()  # the commit is that of the beginning, whatever is committed meanwhile
 
     @property
@@ -240,7 +240,7 @@ class Workspace:
         """Where corpora are looked for: SER_DATA_DIR, else data/; the demo corpus is made under build/."""
         if self.dataset == "demo":
             return self.root / "build" / "demo" / "corpus"
-        return Path(os.environ.get("SER_DATA_DIR") or REPOSITORY / "data").expanduser().resolve()
+        return Path(os.path.expanduser(os.environ.get("SER_DATA_DIR") or REPOSITORY / "data")).resolve()
 
     def folder(self, *names: str) -> Path:
         """Make a folder under `build`, if need be, such as folder("features")."""

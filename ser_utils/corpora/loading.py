@@ -147,7 +147,7 @@ def inspect_parts(
     name: str, data_dir: str | Path, *, cache: Path | None = None, jobs: int | None = None
 ) -> list[CorpusReport]:
     """Inspect each corpus in `name`, however bad it is; raises CorpusError only where one is absent."""
-    is_one = is_own(name) and Path(name).expanduser().exists()
+    is_one = is_own(name) and Path(os.path.expanduser(name)).exists()
     names = [name] if is_one else name.split("+")
     return [_inspect_part(part, Path(data_dir).absolute(), cache, jobs) for part in names]
 

@@ -58,7 +58,7 @@ def read_own(name: str) -> Source:
         emotion words that are not known. A file emotions.csv beside the recordings, `word,emotion`, says what such
         words mean ("" leaves them out).
     """
-    place = Path(name).expanduser().absolute()
+    place = Path(os.path.expanduser(name)).absolute()
     if not place.exists():
         raise CorpusError(f"{name} is not there. A dataset is a corpus's name, or the path of a table or folder.")
     folder = place if place.is_dir() else place.parent
