@@ -233,7 +233,7 @@ def crossed_table(across: pd.DataFrame) -> str:
         for corpus in corpora:
             pair = [f"{100 * value:.0f}" for value in uar.loc[(model, trained_on), corpus].reindex(["none", "corpus"])]
             text = " → ".join(value for value in pair if value != "nan") or "–"
-            cells.append(f"**{text}**" if corpus in trained_on.split("+") else text)
+            cells.append(f"**{text}**" if corpus in trained_on.split("+") and text != "–" else text)
         lines.append(f"| {model.replace('_', ' ')} | {title_of(trained_on)} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
