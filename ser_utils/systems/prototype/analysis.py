@@ -214,7 +214,9 @@ def recording_pitch(signal: np.ndarray, sample_rate: int) -> np.ndarray:
 
 
 def voice_range(recordings: np.ndarray) -> tuple[float, float]:
-    """Give the range in which the pitch of a speaker's prototypes is looked for: what the recordings span, and a bit.
+    """Give the range in which the pitch of a speaker's prototypes is looked for: what most recordings span, and a bit.
+
+    A tenth of the recordings at either end has no say: one octave fault in one of them would open the range for all.
 
     Parameters
     ----------
@@ -222,7 +224,8 @@ def voice_range(recordings: np.ndarray) -> tuple[float, float]:
     """
     if not np.isfinite(recordings).any():
         return F0_RANGE_HZ
-    return float(np.nanmin(recordings[:, 0]) / NEAR_OCTAVE), float(np.nanmax(recordings[:, 1]) * NEAR_OCTAVE)
+    low, high = np.nanpercentile(recordings[:, 0], 10), np.nanpercentile(recordings[:, 1], 90)
+    return float(low / NEAR_OCTAVE), float(high * NEAR_OCTAVE)
 
 
 def is_octave_fault(f0_hz: float, recording: np.ndarray) -> bool:

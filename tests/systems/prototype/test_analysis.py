@@ -143,6 +143,8 @@ def test_pitch_is_looked_for_where_the_voice_is():
     low, high = analysis.voice_range(woman)
     assert 120 < low < 180 and 320 < high < 500
     assert analysis.voice_range(woman[1:]) == analysis.F0_RANGE_HZ
+    faulty = np.vstack([np.repeat(woman[:1], 20, axis=0), [[60.0, 600.0]]])
+    np.testing.assert_allclose(analysis.voice_range(faulty), (low, high), err_msg="one recording with octave faults")
     found, share = estimate_pitch(harmonic(400.0), RATE, (low, high))
     assert found == pytest.approx(400, rel=0.03) and share > 0.5
 
