@@ -347,22 +347,26 @@ def _of_readme(datasets, note, crossed) -> str:
         f"for fewer than {metrics.FEWEST_SPEAKERS} speakers, the UAR of each. `paper` is the kind of split that the "
         "papers used, which [leaks](#the-splits); *new speakers* is the protocol `speaker`. The two test other clips, "
         f"so small differences say nothing. {about}{note}",
+        "### What these numbers say",
         conclusions(datasets),
     ]
     if voices := one_voice_table(datasets):
         text += [
+            "### One voice at a time",
             "Models of one voice are trained on a speaker and asked about the same speaker. No such model can be asked "
             "about somebody new, so they are compared with the baselines on exactly the same clips:",
             voices,
         ]
     if adapted := adaptation_table(datasets):
         text += [
-            "What a new speaker's other recordings are worth, without any label: the same models with nothing known of the "
+            "### What a new speaker's other recordings are worth, without any label",
+            "The same models with nothing known of the "
             "new speakers, and with all of their clips known but not what they express. These are two conditions: the "
             "column `leaks` of the second says *adapted*.",
             adapted,
         ]
-    text += crossed
+    if crossed:
+        text += ["### From corpus to corpus", *crossed]
     text.append("All models, splits and costs: [results/README.md](results/README.md).")
     return "\n\n".join(filter(None, text))
 
