@@ -50,6 +50,7 @@ ROUNDING = 2e-6  # tables have six decimals
 
 def save_results(workspace: Workspace, **tables: pd.DataFrame) -> None:
     """Write tables as results/<dataset>/<name>.csv with six decimals, and their checksums; one without rows has no file."""
+    tables |= _published_sizes(workspace.results, tables.get("scores"))
     for name, table in tables.items():
         path = workspace.results / f"{name}.csv"
         if table.empty:
@@ -58,7 +59,16 @@ def save_results(workspace: Workspace, **tables: pd.DataFrame) -> None:
         with atomic_path(path) as temporary:
             temporary.write_text(_csv(table), "utf-8")
     with workspace.results_lock():
-        write_checksums(workspace.results, "scores.csv", "costs.csv", "11_*.csv", "provenance.json", "model/*")
+        about = ("scores.csv", "costs.csv", "11_*.csv", f"{accelerator.TABLE}.csv", "provenance.json", "model/*")
+        write_checksums(workspace.results, *about)
+
+
+def _published_sizes(folder, scores) -> dict[str, pd.DataFrame]:
+    """The waveform networks that an accelerator trained, beside the scores of this run, where they ship."""
+    shipped = folder / "accelerator"
+    if scores is None or not (shipped / "provenance.json").exists():
+        return {}
+    return {accelerator.TABLE: accelerator.summarise_published_sizes(shipped, scores)}
 
 
 def _csv(table) -> str:
@@ -307,8 +317,7 @@ def rescore(workspace: Workspace) -> list[str]:
         scores = gather_scores(restored)
         tables = derived_tables(restored, utterances, scores, epochs_of(made))
         tables["costs"] = gather_costs(restored).drop(columns="machine")
-    if (folder / "accelerator" / "provenance.json").exists():  # of the waveform networks
-        tables[accelerator.TABLE] = accelerator.summarise_published_sizes(folder / "accelerator", scores)
+    tables |= _published_sizes(folder, scores)
     if (folder / published.FOLDER).exists():
         tables[published.TABLE] = published.summarise_published(folder / published.FOLDER)
     wrong += compare_scores(readme.read_scores(folder / "scores.csv"), scores, tolerance=ROUNDING)
