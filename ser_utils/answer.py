@@ -18,6 +18,7 @@ from ser_utils import predict
 from ser_utils.corpora.sources import find_recordings
 from ser_utils.features.audio import AudioError, hear, heard_seconds, load_with_remark
 from ser_utils.features.utterance import RATE_HZ, utterance_statistics
+from ser_utils.names import path_of
 from ser_utils.progress import progress_bar
 from ser_utils.systems.ready import ReadyModel, find_model, load_model
 from ser_utils.workspace import MissingResult, Workspace, WorkspaceError
@@ -142,10 +143,10 @@ def answer(workspace: Workspace, file: str, folder: str) -> str:
     if not file and not folder:
         raise ValueError("which recording? make predict FILE=my.wav, or FILES=folder for several of one speaker")
     model = load_model(find_model(workspace))
-    known = hear_folder(Path(os.path.expanduser(folder))) if folder else []
+    known = hear_folder(path_of(folder)) if folder else []
     if not file:
         return report_folder(model, known)
-    return report_clip(model, hear_clip(Path(os.path.expanduser(file))), known)
+    return report_clip(model, hear_clip(path_of(file)), known)
 
 
 def main(arguments: list[str] | None = None) -> None:

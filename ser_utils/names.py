@@ -25,12 +25,17 @@ def result_name(system: str, model: str, protocol: str, folds: str) -> str:
     return f"{system}-{model}-{protocol}-{folds}"
 
 
+def path_of(text: str | Path) -> Path:
+    """The path that a reader wrote, `~` for the home. `~name` of nobody is a name as any other: `expanduser` raises."""
+    return Path(os.path.expanduser(text))
+
+
 def dataset_parts(dataset: str) -> list[str]:
     """Split a dataset at its "+": names of corpora as they are, the reader's own as absolute paths."""
     if CORPUS_NAMES.fullmatch(dataset):
         return dataset.split("+")
-    parts = [dataset] if Path(os.path.expanduser(dataset)).exists() else dataset.split("+")
-    return [p if CORPUS_NAMES.fullmatch(p) or not p else str(Path(os.path.expanduser(p)).resolve()) for p in parts]
+    parts = [dataset] if path_of(dataset).exists() else dataset.split("+")
+    return [p if CORPUS_NAMES.fullmatch(p) or not p else str(path_of(p).resolve()) for p in parts]
 
 
 def dataset_name(dataset: str) -> str:

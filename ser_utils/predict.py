@@ -5,7 +5,6 @@ import math
 import os
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ import pandas as pd
 
 from ser_utils.corpora import CORPORA, emotions_in_order
 from ser_utils.features.audio import HEARD_DB, AudioError, block_power, hear, heard_seconds, load_with_remark
+from ser_utils.names import path_of
 from ser_utils.profiles import settings
 from ser_utils.workspace import MissingResult, Workspace, WorkspaceError, sealed
 
@@ -346,7 +346,7 @@ def main(arguments: list[str] | None = None) -> None:
         if not given.seed.isdigit():
             raise ValueError(f"SEED must be an integer of at least 0. Received: SEED={given.seed}")
         workspace = Workspace(given.dataset, given.profile, int(given.seed), given.root)
-        path = Path(os.path.expanduser(given.file))
+        path = path_of(given.file)
         signal, rate, remark = load_with_remark(path)
         print(report(workspace, path.name, signal, rate, given.model, remark))
     except (AudioError, WorkspaceError, ValueError) as error:

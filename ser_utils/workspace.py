@@ -24,7 +24,7 @@ import numpy as np
 import pandas as pd
 
 from ser_utils.locks import locked
-from ser_utils.names import dataset_name, dataset_parts, result_name
+from ser_utils.names import dataset_name, dataset_parts, path_of, result_name
 from ser_utils.profiles import PROFILES, systems
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -222,7 +222,7 @@ class Workspace:
             raise ValueError(f"dataset must be a name or a path. Received: dataset={self.dataset!r}")
         # absolute, since notebooks run in a folder of their own
         object.__setattr__(self, "dataset", "+".join(dataset_parts(self.dataset)))
-        object.__setattr__(self, "root", Path(os.path.expanduser(self.root)).resolve() if self.root else REPOSITORY)
+        object.__setattr__(self, "root", path_of(self.root).resolve() if self.root else REPOSITORY)
         made_by()  # the commit is that of the beginning, whatever is committed meanwhile
 
     @property
@@ -240,7 +240,7 @@ class Workspace:
         """Where corpora are looked for: SER_DATA_DIR, else data/; the demo corpus is made under build/."""
         if self.dataset == "demo":
             return self.root / "build" / "demo" / "corpus"
-        return Path(os.path.expanduser(os.environ.get("SER_DATA_DIR") or REPOSITORY / "data")).resolve()
+        return path_of(os.environ.get("SER_DATA_DIR") or REPOSITORY / "data").resolve()
 
     def folder(self, *names: str) -> Path:
         """Make a folder under `build`, if need be, such as folder("features")."""

@@ -16,7 +16,7 @@ import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
-from ser_utils.names import CORPUS_NAMES, dataset_parts
+from ser_utils.names import CORPUS_NAMES, dataset_parts, path_of
 from ser_utils.tables import CorpusError, files_behind
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -89,7 +89,7 @@ def corpus_listing(dataset: str) -> str:
     """Names, sizes and times of a dataset's files, as text; "" for the demo corpus, which is made."""
     if dataset == "demo":
         return ""
-    data = Path(os.environ.get("SER_DATA_DIR") or REPOSITORY / "data").expanduser().resolve()
+    data = path_of(os.environ.get("SER_DATA_DIR") or REPOSITORY / "data").resolve()
     folders = {re.sub("[^a-z0-9]", "", entry.name.lower()): entry for entry in sorted(data.glob("*/"))}
     places = []
     for part in dataset_parts(dataset):
@@ -129,8 +129,8 @@ def searched_settings(profile: str, folder: Path) -> str:
 def encoder_weights(profile: str, folder: Path) -> str:
     """Which files of published weights there are of the profile's speech encoders, or of those that WEIGHTS names."""
     if os.environ.get("WEIGHTS"):
-        return listing(Path(os.environ["WEIGHTS"]).expanduser().resolve())
-    place = Path(os.environ.get("SER_WEIGHTS_DIR") or REPOSITORY / "data" / "weights").expanduser().resolve()
+        return listing(path_of(os.environ["WEIGHTS"]).resolve())
+    place = path_of(os.environ.get("SER_WEIGHTS_DIR") or REPOSITORY / "data" / "weights").resolve()
     models = profile_files()["speech_transformer"]["speech_transformer"].get(profile, {}).get("models", [])
     return "\n".join(listing(place / model.replace("/", "--")) for model in models)
 

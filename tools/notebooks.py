@@ -19,6 +19,7 @@ from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
 from ser_utils.locks import locked
+from ser_utils.names import path_of
 from ser_utils.progress import FOLDER
 from ser_utils.training.parallel import ONE_THREAD, leave_with
 from ser_utils.workspace import REPOSITORY, Workspace, atomic_path
@@ -284,7 +285,7 @@ def _run_as_asked(given):
         raise ValueError(f"SEED must be an integer of at least 0. Received: SEED={given.seed}")
     for name in ("SER_DATA_DIR", "SER_WEIGHTS_DIR", "WEIGHTS"):  # the kernel works in another folder
         if os.environ.get(name):
-            os.environ[name] = str(Path(os.environ[name]).expanduser().resolve())
+            os.environ[name] = str(path_of(os.environ[name]).resolve())
     workspace = Workspace(given.dataset, given.profile, int(given.seed), given.root)
     if given.within:
         leave_with(given.within)

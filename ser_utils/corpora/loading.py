@@ -14,6 +14,7 @@ from ser_utils.corpora.people import UNKNOWN, speaker_key
 from ser_utils.corpora.recordings import SHORTEST_S, read_recordings
 from ser_utils.corpora.sources import NO_ROW, LeftOut, Source, find_meant, find_recordings, is_unread, unread_files
 from ser_utils.features.audio import UNREADABLE
+from ser_utils.names import path_of
 from ser_utils.tables import CLOSED
 
 __all__ = ["COLUMNS", "CORPORA", "EMOTIONS", "CorpusError", "CorpusReport", "inspect_corpus", "load_corpus"]
@@ -147,7 +148,7 @@ def inspect_parts(
     name: str, data_dir: str | Path, *, cache: Path | None = None, jobs: int | None = None
 ) -> list[CorpusReport]:
     """Inspect each corpus in `name`, however bad it is; raises CorpusError only where one is absent."""
-    is_one = is_own(name) and Path(os.path.expanduser(name)).exists()
+    is_one = is_own(name) and path_of(name).exists()
     names = [name] if is_one else name.split("+")
     return [_inspect_part(part, Path(data_dir).absolute(), cache, jobs) for part in names]
 

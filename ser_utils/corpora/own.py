@@ -15,6 +15,7 @@ from ser_utils.corpora.folders import is_split, read_folders
 from ser_utils.corpora.people import GENDER_OF_WORD, UNKNOWN, is_missing, settle_people
 from ser_utils.corpora.recordings import printable
 from ser_utils.corpora.sources import LeftOut, Source, find_named, find_recordings
+from ser_utils.names import path_of
 from ser_utils.tables import read_kaldi, read_table
 
 # Words for the canonical emotions, as people write them.
@@ -58,7 +59,7 @@ def read_own(name: str) -> Source:
         emotion words that are not known. A file emotions.csv beside the recordings, `word,emotion`, says what such
         words mean ("" leaves them out).
     """
-    place = Path(os.path.expanduser(name)).absolute()
+    place = path_of(name).absolute()
     if not place.exists():
         raise CorpusError(f"{name} is not there. A dataset is a corpus's name, or the path of a table or folder.")
     folder = place if place.is_dir() else place.parent

@@ -21,7 +21,7 @@ from typing import Any
 import pandas as pd
 
 from ser_utils.corpora.download import DownloadError, download_file
-from ser_utils.names import STAND_INS
+from ser_utils.names import STAND_INS, path_of
 from ser_utils.profiles import settings
 from ser_utils.systems.speech_transformer.encoder import (
     Architecture,
@@ -125,7 +125,7 @@ def encoder_names(options: dict[str, Any]) -> list[str]:
 
 def checkpoint_folders(place: str | Path) -> list[Path]:
     """Find the folders with a config.json: `place` itself, those in it, or the snapshots of a hub client's cache."""
-    place = Path(os.path.expanduser(place))
+    place = path_of(place)
     configs = [path for way in ("", "*/", "snapshots/*/", "*/snapshots/*/") for path in place.glob(f"{way}config.json")]
     if (place / "config.json") in configs:
         return [place]
@@ -151,7 +151,7 @@ def weights_folder(model: str) -> Path:
         return Path(model)
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", model):
         raise PretrainedError(f"A model is called owner/name, or by a folder that exists. Received: {model!r}")
-    place = Path(os.path.expanduser(os.environ.get("SER_WEIGHTS_DIR") or REPOSITORY / "data" / "weights"))
+    place = path_of(os.environ.get("SER_WEIGHTS_DIR") or REPOSITORY / "data" / "weights")
     return place / model.replace("/", "--")
 
 
@@ -372,7 +372,7 @@ def main(arguments: list[str] | None = None) -> None:
     failures = []
     for model in given.models or settings("speech_transformer", "quick")["models"]:
         try:
-            is_folder = Path(os.path.expanduser(model)).is_dir()
+            is_folder = path_of(model).is_dir()
             for name in map(str, checkpoint_folders(model)) if is_folder else [model]:
                 folder = fetch(name, revision=given.revision)
                 print(f"{_describe(load_encoder(name))} → {folder}")
