@@ -87,6 +87,17 @@ def write_json(path: str | Path, content: Any) -> None:
         temporary.write_text(text + "\n", "utf-8")
 
 
+def csv_text(table: pd.DataFrame) -> str:
+    """A table as it ships in results/: six decimals, the same bytes on every system."""
+    return table.to_csv(index=False, float_format="%.6f", lineterminator="\n")
+
+
+def write_csv(path: str | Path, table: pd.DataFrame) -> None:
+    """Write a table as it ships, atomically; see `csv_text`."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(csv_text(table), "utf-8")
+
+
 def read_json(path: str | Path) -> Any:
     """Read a JSON file.
 

@@ -267,7 +267,7 @@ def _unpack_corpus(folder, units, wanted, results, facts):
     import pandas as pd
 
     from ser_utils.systems.sigwavnet.accelerator import TABLE, summarise_published_sizes
-    from ser_utils.workspace import atomic_path, write_checksums, write_json
+    from ser_utils.workspace import atomic_path, write_checksums, write_csv, write_json
 
     speakers = pd.read_parquet(results / "decisions" / "utterances.parquet").set_index("utterance_id")["speaker"]
     models, histories = {}, []
@@ -283,9 +283,8 @@ def _unpack_corpus(folder, units, wanted, results, facts):
         made = {key: unit[key] for key in ("device", "packages", "commit") if key in unit} | facts
         missing = sorted(set(wanted) - set(models))
         write_json(shipped / "provenance.json", made | {"models": models, "not_reached": missing})
-    with atomic_path(results / f"{TABLE}.csv") as temporary:
-        table = summarise_published_sizes(results / "accelerator", pd.read_csv(results / "scores.csv"))
-        table.to_csv(temporary, index=False, float_format="%.6f", lineterminator="\n")
+    scores = pd.read_csv(results / "scores.csv")
+    write_csv(results / f"{TABLE}.csv", summarise_published_sizes(results / "accelerator", scores))
     write_checksums(results, "accelerator/*", f"{TABLE}.csv")
 
 

@@ -32,11 +32,13 @@ from ser_utils.workspace import (
     Workspace,
     WorkspaceError,
     atomic_path,
+    csv_text,
     file_digest,
     read_checksums,
     read_json,
     seal,
     write_checksums,
+    write_csv,
 )
 from tools import readme
 
@@ -56,8 +58,7 @@ def save_results(workspace: Workspace, **tables: pd.DataFrame) -> None:
         if table.empty:
             path.unlink(missing_ok=True)
             continue
-        with atomic_path(path) as temporary:
-            temporary.write_text(_csv(table), "utf-8")
+        write_csv(path, table)
     with workspace.results_lock():
         about = ("scores.csv", "costs.csv", "11_*.csv", f"{accelerator.TABLE}.csv", "provenance.json", "model/*")
         write_checksums(workspace.results, *about)
@@ -69,10 +70,6 @@ def _published_sizes(folder, scores) -> dict[str, pd.DataFrame]:
     if scores is None or not (shipped / "provenance.json").exists():
         return {}
     return {accelerator.TABLE: accelerator.summarise_published_sizes(shipped, scores)}
-
-
-def _csv(table) -> str:
-    return table.to_csv(index=False, float_format="%.6f", lineterminator="\n")
 
 
 def keep_decisions(workspace: Workspace, utterances: pd.DataFrame) -> None:
@@ -345,7 +342,7 @@ def _compare_table(path, fresh) -> list[str]:
     """Whether a table that ships is the one made again, but for a machine's name."""
     if not path.exists():
         return [f"{path.name} is missing"] if len(fresh) else []
-    shipped, fresh = (pd.read_csv(source) for source in (path, io.StringIO(_csv(fresh))))
+    shipped, fresh = (pd.read_csv(source) for source in (path, io.StringIO(csv_text(fresh))))
     try:
         pd.testing.assert_frame_equal(
             shipped.drop(columns="machine", errors="ignore"), fresh, check_dtype=False, rtol=0, atol=ROUNDING

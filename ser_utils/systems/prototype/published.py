@@ -11,7 +11,7 @@ from ser_utils.evaluation import metrics
 from ser_utils.systems.prototype.data import PrototypeData, Run
 from ser_utils.systems.prototype.runs import reconstruction_table
 from ser_utils.systems.prototype.training import Coder, Trained
-from ser_utils.workspace import atomic_path, sealed, write_checksums, write_json
+from ser_utils.workspace import atomic_path, sealed, write_checksums, write_csv, write_json
 
 FOLDER = "accelerator_prototype"  # in results/<dataset>
 TABLE = "01_published"  # its name there
@@ -42,8 +42,7 @@ def ship_published(data: PrototypeData, coders: dict[Run, Coder], trained: dict[
             pd.concat(predictions, ignore_index=True).to_parquet(folder / f"{protocol}.parquet", index=False)
         made_by = sealed(next(iter(coders.values())).path)["made_by"]
         write_json(folder / "provenance.json", {n: fact for n, fact in made_by.items() if n != "stopped_at_time_limit"})
-    with atomic_path(results / f"{TABLE}.csv") as temporary:
-        summarise_published(results / FOLDER).to_csv(temporary, index=False, float_format="%.6f", lineterminator="\n")
+    write_csv(results / f"{TABLE}.csv", summarise_published(results / FOLDER))
     write_checksums(results, f"{FOLDER}/*", f"{TABLE}.csv")
 
 
