@@ -36,7 +36,7 @@ from ser_utils.systems.prototype.runs import autoencoder_runs, reconstruction_ta
 from ser_utils.systems.prototype.segments import clearest_segments
 from ser_utils.systems.prototype.training import fit_coders
 from ser_utils.training.fit import best_epoch
-from ser_utils.workspace import REPOSITORY, Workspace, read_json
+from ser_utils.workspace import REPOSITORY, Workspace, read_json, write_csv
 
 # %% tags=["parameters"]
 dataset = "demo"  # a corpus, several joined by "+", or a path to your own table
@@ -214,7 +214,7 @@ for name, log_mels in clips.items():
 # %%
 weighed = spoken[spoken["start"].isin(spoken["start"].head(1))]
 hfenn = weighed.sort_values(["model", "λ"]).set_index(["model", "λ"])[["mae", "mae_db", "mse", "hfenn"]]
-hfenn.to_csv(workspace.results / "01_hfenn.csv", float_format="%.6f")
+write_csv(workspace.results / "01_hfenn.csv", hfenn.reset_index())
 hfenn.round(5)
 
 # %%
@@ -259,7 +259,7 @@ if shipped.exists():
 # %%
 columns = ["protocol", "model", "mae", "mae_db", "epochs", "best_epoch", "seconds", "low_db", "high_db", "path"]
 workspace.save_table(autoencoders[columns], "autoencoders")
-shown = errors[errors["λ"] == chosen["hfenn_weight"]][columns].drop(columns=["seconds", "path"]).round(6)
-shown.to_csv(workspace.results / "01_autoencoders.csv", index=False)
+shown = errors[errors["λ"] == chosen["hfenn_weight"]][columns].drop(columns=["seconds", "path"])
+write_csv(workspace.results / "01_autoencoders.csv", shown)
 workspace.record("01", data.utterances, chosen)
 print(f"{len(autoencoders)} autoencoders, trained in {autoencoders['seconds'].sum():.0f} s; 02 reads them next")

@@ -36,7 +36,7 @@ from ser_utils.systems.prototype.classifier import PrototypeLayer, prototype_sim
 from ser_utils.systems.prototype.data import open_data
 from ser_utils.systems.prototype.runs import PrototypeRuns, score_models
 from ser_utils.training.fit import best_epoch
-from ser_utils.workspace import REPOSITORY, Workspace
+from ser_utils.workspace import REPOSITORY, Workspace, write_csv
 
 # %% tags=["parameters"]
 dataset = "demo"  # a corpus, several joined by "+", or a path to your own table
@@ -274,8 +274,7 @@ for name in runs.by_speaker():
 classifiers, neighbours = runs.tables()
 workspace.save_table(classifiers, "prototype_classifiers")
 workspace.save_table(neighbours, "prototype_neighbours")
-scores_path = workspace.results / "02_prototype_scores.csv"
-scores.to_csv(scores_path, index=False, float_format="%.6f", lineterminator="\n")
+write_csv(workspace.results / "02_prototype_scores.csv", scores)
 workspace.record("02", data.utterances, of_coder | data.of_classifier)
 seconds = sum(trained.fitted.seconds for trained in runs)
 print(f"{len(classifiers)} classifiers, trained in {seconds:.0f} s; 03 reads them next")

@@ -35,7 +35,7 @@ from ser_utils.systems.prototype import analysis, reports
 from ser_utils.systems.prototype import figures as prototypes
 from ser_utils.systems.prototype.classifier import SCORING_METHODS
 from ser_utils.systems.prototype.data import open_data
-from ser_utils.workspace import Workspace, atomic_path
+from ser_utils.workspace import Workspace, atomic_path, write_csv
 
 # %% tags=["parameters"]
 dataset = "demo"  # a corpus, several joined by "+", or a path to your own table
@@ -247,7 +247,7 @@ for name in (name for name in profiles if not name.startswith("speaker_")):
 # ## Saved
 
 # %%
-index.to_csv(workspace.prototypes / "index.csv", index=False, float_format="%.4f", lineterminator="\n")
+write_csv(workspace.prototypes / "index.csv", index)
 workspace.record("03", utterances, chosen | {"scoring": scoring})
 print(f"{len(index)} prototypes of {index['speaker'].nunique()} speakers in {workspace.prototypes}")
 index[["speaker", "emotion", "rank", "score", "f0_hz", "strongest_bands_hz", "level_db"]].head()

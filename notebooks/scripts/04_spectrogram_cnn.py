@@ -32,7 +32,7 @@ from ser_utils.figures import networks, spectrograms, speech, style
 from ser_utils.profiles import settings, settings_table
 from ser_utils.systems import spectrogram_cnn, study
 from ser_utils.training.fit import best_epoch
-from ser_utils.workspace import REPOSITORY, Workspace
+from ser_utils.workspace import REPOSITORY, Workspace, write_csv
 
 # %% tags=["parameters"]
 dataset = "demo"  # a corpus, several joined by "+", or a path to your own table
@@ -288,7 +288,7 @@ spectrogram_cnn.compare_with_published(histories).round(3)
 elsewhere = REPOSITORY / "results" / workspace.name / "accelerator" / "04_histories.csv"
 if elsewhere.exists():
     table = spectrogram_cnn.compare_with_published(pd.read_csv(elsewhere))
-    table.to_csv(workspace.results / "04_published.csv", index=False, float_format="%.6f")
+    write_csv(workspace.results / "04_published.csv", table)
     table["of the best, chosen by test"] = table["best"] - table["neighbours"]
     display(table.round(3))
 

@@ -44,7 +44,7 @@ from ser_utils.systems.vae import figures as vae
 from ser_utils.systems.vae import training
 from ser_utils.systems.vae.network import ACTIVE_VARIANCE, INPUTS, active_units, voice_classifier
 from ser_utils.training.fit import best_epoch
-from ser_utils.workspace import Workspace
+from ser_utils.workspace import Workspace, write_csv
 
 # %% tags=["parameters"]
 dataset = "demo"  # a corpus, several joined by "+", or a path to your own table
@@ -195,7 +195,7 @@ error = (fold.outputs["reconstruction"] - fold.x)[test]
 returned = 1 - (error**2).mean(axis=0) / fold.x[test].var(axis=0).clip(1e-6)
 absolute = abs(error).mean(axis=0) * fold.scaler.scale_
 errors = pd.DataFrame({"feature": statistic_names, "variance_returned": returned, "mean_absolute_error": absolute})
-errors.to_csv(workspace.results / "06_reconstruction.csv", index=False, float_format="%.5f")
+write_csv(workspace.results / "06_reconstruction.csv", errors)
 errors.iloc[chosen["n_mfcc"] : chosen["n_mfcc"] + 3].round(2)
 
 # %%
@@ -326,7 +326,7 @@ comparison = pd.DataFrame(
 )
 better, worse = comparison["low"] > 0, comparison["high"] < 0
 comparison["verdict"] = np.select([better, worse], ["better", "worse"], "no difference shown")
-comparison.to_csv(workspace.results / "06_does_it_help.csv", index=False, float_format="%.4f")
+write_csv(workspace.results / "06_does_it_help.csv", comparison)
 comparison.drop(columns=["n_utterances", "n_speakers"]).round(3)
 
 # %% [markdown]
@@ -448,7 +448,7 @@ assert (phone["largest_difference"] < 1e-4).all(), phone
 phone["ms_per_utterance"] = features_ms + phone["model_ms"]
 phone["real_time_factor"] = phone["ms_per_utterance"] / clip_ms
 phone["without_pyin"] = (phone["ms_per_utterance"] - pyin_ms) / clip_ms
-phone.to_csv(workspace.results / "06_phone.csv", float_format="%.5g")
+write_csv(workspace.results / "06_phone.csv", phone.reset_index())
 phone.map("{:.3g}".format)
 
 # %%
@@ -465,6 +465,6 @@ for (inputs, protocol), result in results.items():
 # ## Saved
 
 # %%
-scores.to_csv(workspace.results / "06_scores.csv", index=False, float_format="%.6f")
+write_csv(workspace.results / "06_scores.csv", scores)
 workspace.record("06", utterances, chosen)
 print(f"{len(scores)} classifiers on {sum(map(len, vaes.values()))} VAEs; notebook 11 reads their predictions next")

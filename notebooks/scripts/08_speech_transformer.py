@@ -31,7 +31,7 @@ from ser_utils.systems.speech_transformer import embeddings
 from ser_utils.systems.speech_transformer import figures as transformer
 from ser_utils.systems.speech_transformer.heads import changes_by_part
 from ser_utils.systems.speech_transformer.pretrained import describe_heard, encoder_names, load_encoder
-from ser_utils.workspace import Workspace
+from ser_utils.workspace import Workspace, write_csv
 
 # %% tags=["parameters"]
 dataset = "demo"  # a corpus, several joined by "+", or a path to your own table
@@ -289,7 +289,7 @@ trained = tuple(name for name, encoder in encoders.items() if encoder.is_trained
 for name, table, column in (("08_scores", scores, "model"), ("08_probing", probes, "encoder")):
     if trained:
         rows = table[table[column].str.startswith(trained)]
-        rows.to_csv(workspace.results / f"{name}.csv", index=False, float_format="%.6f")
+        write_csv(workspace.results / f"{name}.csv", rows)
 keys = {name: encoder.key for name, encoder in encoders.items()}
 workspace.record("08", utterances, {**chosen, "encoders": keys})
 print(f"{len(workspace.saved)} of {len(results)} results saved; 09 and 11 read them next. {note}")

@@ -42,7 +42,7 @@ from ser_utils.systems import explained
 from ser_utils.systems.prototype import checks as prototypes
 from ser_utils.systems.prototype.analysis import prototype_sounds, select_prototypes
 from ser_utils.systems.prototype.classifier import prototype_scores
-from ser_utils.workspace import Workspace
+from ser_utils.workspace import Workspace, write_csv
 
 # %% tags=["parameters"]
 dataset = "demo"  # a corpus, several joined by "+", or a path to your own table
@@ -138,9 +138,7 @@ of_prototypes = of_prototypes.join(pd.DataFrame(areas).T)
 agreed = prototypes.found_again(workspace, shown, first, seed=seed)
 of_prototypes.loc[shown, [f"seeds_{name}" for name in agreed]] = list(agreed.values())
 workspace.save_table(of_prototypes.reset_index(names="model"), "prototype_checks")
-of_prototypes.to_csv(
-    workspace.results / "10_prototypes.csv", index_label="model", float_format="%.6f", lineterminator="\n"
-)
+write_csv(workspace.results / "10_prototypes.csv", of_prototypes.reset_index(names="model"))
 pd.Series(agreed).round(2)
 
 # %% [markdown]
@@ -416,7 +414,7 @@ words.unstack("model").fillna("")
 table = checks.join(found[["localisation", "cue_over_decoys"]], on="method").join(verdicts).reset_index()
 workspace.save_table(table.astype({name: "boolean" for name in faithfulness.RULES["check"]}), "explanations")
 meant = table[~table["model"].str.startswith(STAND_INS)]  # an encoder that was never trained has no place in results
-meant.to_csv(workspace.results / "10_verdicts.csv", index=False, float_format="%.6f", lineterminator="\n")
+write_csv(workspace.results / "10_verdicts.csv", meant)
 workspace.record("10", utterances, chosen)
 believed = per_method.drop(index=list(attribution.BASELINES))[["trust", "with care"]].sum(axis=1)
 mostly = believed.idxmax().replace("_", " ") if believed.any() else "none"

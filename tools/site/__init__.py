@@ -7,12 +7,13 @@ made by hand and stand in assets/ and templates/.
 import argparse
 import base64
 import hashlib
-import io
 import json
-import os
 import re
 import shutil
+import subprocess
+import sys
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -65,26 +66,21 @@ def write_sources(root: Path, sources: Path, files: Path, reference: bool) -> in
     return count
 
 
-def run_sphinx(sources: Path, files: Path, target: Path) -> list[str]:
-    """Have Sphinx make the site. Returns what it warns of.
+def run_sphinx(sources: Path, target: Path) -> list[str]:
+    """Have Sphinx make the site, in a process of its own: a second site in one would warn of the first. Returns its warnings.
 
     Raises
     ------
     WorkspaceError : where Sphinx is not installed, or gives up
     """
-    try:
-        from sphinx.application import Sphinx
-        from sphinx.errors import SphinxError
-    except ImportError:
-        raise WorkspaceError("The site is made by Sphinx, which is not installed: make site installs it.") from None
-    told, given = io.StringIO(), {"html_static_path": ["assets/style.css"], "html_extra_path": [str(files)]}
+    if not find_spec("sphinx"):
+        raise WorkspaceError("The site is made by Sphinx, which is not installed: make site installs it.")
     with tempfile.TemporaryDirectory() as doctrees:
-        try:
-            app = Sphinx(sources, sources, target, doctrees, "html", given, None, told, parallel=os.cpu_count() or 1)
-            app.build()
-        except SphinxError as error:
-            raise WorkspaceError(f"Sphinx gave up: {error}") from error
-    return [re.sub(r"\x1b\[[\d;]*m", "", line) for line in told.getvalue().splitlines() if line.strip()]
+        command = [sys.executable, "-m", "sphinx", "--quiet", "--no-color", "-j", "auto", "-d", doctrees, sources, target]
+        told = subprocess.run(command, stderr=subprocess.PIPE, text=True, encoding="utf-8", errors="replace")
+    if told.returncode:
+        raise WorkspaceError(f"Sphinx gave up: {told.stderr.strip()}")
+    return [line for line in told.stderr.splitlines() if line.strip()]
 
 
 def forbid(target: Path) -> None:
@@ -127,7 +123,7 @@ def build_site(
     with atomic_path(target) as temporary, tempfile.TemporaryDirectory() as folder:
         sources, files = Path(folder) / "sources", Path(folder) / "files"
         n_prototypes = write_sources(root, sources, files, reference)
-        warnings = run_sphinx(sources, files, temporary)
+        warnings = run_sphinx(sources, temporary)
         forbid(temporary)
         n_pages = len(list(temporary.rglob("*.html")))
     return {"pages": n_pages, "prototypes": n_prototypes, "warnings": warnings}
