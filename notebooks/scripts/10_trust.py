@@ -20,8 +20,6 @@
 # **Run time** on two cores, profile `quick`: three minutes on the demo corpus, besides the notebooks it reads.
 
 # %%
-import dataclasses
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -245,8 +243,8 @@ for number, (network, of_network) in enumerate(zip(networks, maps, strict=True))
     learned[network.name] = fitted.history["accuracy"].iloc[-1]
     print(f"{network.name}: {learned[network.name]:.0%} learned by heart in {len(fitted.history)} passes")
     if learned[network.name] >= faithfulness.LEARNED:
-        other = {"labels": dataclasses.replace(network.subject, model=fitted.model)}
-        table = faithfulness.sanity(other, network.clips, of_network, seed=seed)
+        other = {"labels": fitted.model.get_weights()}
+        table = faithfulness.sanity(network.subject, other, network.clips, of_network, seed=seed)
         mixed.append(table.assign(model=network.name))
 
 # %%

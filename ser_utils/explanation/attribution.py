@@ -32,6 +32,23 @@ SMALLEST = 1e-30  # of a probability
 BASELINES = ("energy", "random")  # maps that know nothing of the model, to be beaten
 AT_ONCE = 64  # patched copies a model hears at a time
 
+
+@functools.lru_cache(maxsize=32)
+def compiled(model: keras.Model) -> Callable[[Any], Any]:
+    """A model as a function of its inputs, or of its one input, which are batches.
+
+    On TensorFlow it is traced once, for clips of any length: a recurrence that is not traced runs step by step.
+    """
+    call = functools.partial(model, training=False)
+    if keras.backend.backend() != "tensorflow":
+        return call
+    import tensorflow as tf
+
+    inputs = getattr(model, "inputs", None) or [keras.KerasTensor((None, None))]  # written as a class: of waveforms
+    wanted = [tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in inputs]
+    return tf.function(call, input_signature=[wanted if len(wanted) > 1 else wanted[0]])
+
+
 Score = Callable[[Any], Any]
 Maps = dict[str, np.ndarray]  # method -> (1, ...), as the input
 
@@ -74,10 +91,10 @@ class Subject:
         """What the model wants beside x (1, ...)."""
         return []
 
-    @functools.cached_property
+    @property
     def network(self) -> Callable[[Any], Any]:
         """The model as a function of its inputs."""
-        return functools.partial(self.model, training=False)
+        return compiled(self.model)
 
     def score(self, label: int, x: np.ndarray) -> Score:
         """`class_score` of one class for inputs as long as x (1, ...)."""
@@ -141,15 +158,6 @@ class WaveformSubject(Subject):
     """A network of samples (batch, n_samples) that gives logarithms of probabilities."""
 
     log_probabilities = True
-
-    @functools.cached_property
-    def network(self):
-        """The model, compiled once for clips of any length: TensorFlow is slow at a recurrence that is not."""
-        if keras.backend.backend() != "tensorflow":
-            return super().network
-        import tensorflow as tf
-
-        return tf.function(super().network, input_signature=[tf.TensorSpec((None, None), "float32")])
 
     def _at_level(self, filled, x):
         return filled * (np.std(x) / max(np.std(filled), EPSILON))
@@ -490,15 +498,14 @@ def grad_cam(model: keras.Model, layer: str, label: int, x: np.ndarray, *others:
     """
     copy, before, after = _cut(model, layer)
     copy.set_weights(model.get_weights())
-    inputs = [ops.convert_to_tensor(values) for values in (x, *others)]
-    reached = _as_list(before(inputs if others else inputs[0]))
+    reached = _as_list(compiled(before)([x, *others] if others else x))
     activation = ops.convert_to_numpy(reached[0])
-    slope = gradient(class_score(after, label, *reached[1:]), activation)
+    slope = gradient(class_score(compiled(after), label, *reached[1:]), activation)
     channels = slope.mean(axis=tuple(range(1, activation.ndim - 1)), keepdims=True)
     return np.maximum((channels * activation).sum(axis=-1), 0)
 
 
-@functools.lru_cache(maxsize=1)
+@functools.lru_cache(maxsize=32)
 def _cut(model, layer):
     """A copy of a model, and the copy's two parts: up to the output of a layer, and from there."""
     copy = keras.models.clone_model(model)  # where Keras cuts a graph, it leaves nodes behind in the layers
@@ -527,8 +534,13 @@ def _beside(model, outputs):
 
 def attention_weights(model: keras.Model, layer: str, x: np.ndarray, *others: np.ndarray) -> np.ndarray:
     """The weights (1, steps) that an attentive pooling, whose second output they are, gave to each step of x."""
-    weights = keras.Model(model.inputs, model.get_layer(layer).output[1])
+    weights = compiled(_attention(model, layer))
     return ops.convert_to_numpy(weights([x, *others] if others else x))
+
+
+@functools.lru_cache(maxsize=32)
+def _attention(model, layer):
+    return keras.Model(model.inputs, model.get_layer(layer).output[1])
 
 
 def stretch(attribution: np.ndarray, shape: Sequence[int]) -> np.ndarray:

@@ -261,14 +261,30 @@ def with_noise(subject: Subject, x: np.ndarray, *, noise: float, seed: int = 0) 
     return noisy
 
 
+@contextmanager
+def with_weights(subject: Subject, weights: Sequence[np.ndarray]):
+    """The subject while its model has other weights: the same network, so that it is not compiled again."""
+    before = subject.model.get_weights()
+    subject.model.set_weights(weights)
+    try:
+        yield subject
+    finally:
+        subject.model.set_weights(before)
+
+
 def sanity(
-    subjects: Mapping[str, Subject], clips: Sequence[Clip], maps: Sequence[Mapping[str, np.ndarray]], *, seed: int = 0
+    subject: Subject,
+    weights: Mapping[str, Sequence[np.ndarray]],
+    clips: Sequence[Clip],
+    maps: Sequence[Mapping[str, np.ndarray]],
+    *,
+    seed: int = 0,
 ) -> pd.DataFrame:
-    """Likeness of maps to the trained model's when the model is another one (Adebayo et al. 2018).
+    """Likeness of maps to the trained model's when the model has other weights (Adebayo et al. 2018).
 
     Parameters
     ----------
-    subjects : name -> subject with other weights, as `randomisations` gives them
+    weights : name -> weights, as `randomisations` gives them
     maps : of each clip, method -> (1, ...), of the trained model
 
     Returns
@@ -277,13 +293,14 @@ def sanity(
     map turned upside down follows the trained model, too. Baselines, which see no model, are left out.
     """
     rows = []
-    for name, subject in subjects.items():
-        for clip, before in zip(clips, maps, strict=True):
-            after = quickly(subject).maps(clip.x, clip.label, seed=seed)
-            for method, values in after.items():
-                alike = rank_correlation(before[method], values)
-                ssim = structural_similarity(before[method][0], values[0])
-                rows.append((name, method, alike, abs(alike), ssim))
+    for name, other in weights.items():
+        with with_weights(subject, other):
+            for clip, before in zip(clips, maps, strict=True):
+                after = quickly(subject).maps(clip.x, clip.label, seed=seed)
+                for method, values in after.items():
+                    alike = rank_correlation(before[method], values)
+                    ssim = structural_similarity(before[method][0], values[0])
+                    rows.append((name, method, alike, abs(alike), ssim))
     return pd.DataFrame(rows, columns=["name", "method", "spearman", "likeness", "ssim"])
 
 
@@ -429,14 +446,18 @@ def gaps_at_fixed_steps(networks: Sequence[Explained], *, steps: int = 50) -> pd
     return pd.DataFrame(rows, columns=["model", "gap"])
 
 
-def randomised(model: keras.Model, *, layers: Sequence[str] | None = None, seed: int = 0) -> keras.Model:
-    """Copy a model and shuffle the weights of some layers: the sanity check of Adebayo et al. 2018.
+def randomised(model: keras.Model, *, layers: Sequence[str] | None = None, seed: int = 0) -> list[np.ndarray]:
+    """The weights of a model, those of some layers shuffled: the sanity check of Adebayo et al. 2018.
 
     Weights are permuted among themselves, which keeps each tensor's distribution and destroys what was learned.
 
     Parameters
     ----------
     layers : names of the layers to randomise; None is all
+
+    Returns
+    -------
+    weights as `set_weights` takes them
 
     Raises
     ------
@@ -445,13 +466,12 @@ def randomised(model: keras.Model, *, layers: Sequence[str] | None = None, seed:
     named = {layer.name: layer for layer in model.layers}
     if unknown := set(layers or ()) - set(named):
         raise ValueError(f"No layer {', '.join(sorted(unknown))}; the model has {', '.join(named)}.")
-    copy = keras.models.clone_model(model)
-    copy.set_weights(model.get_weights())
-    rng = np.random.default_rng(seed)
-    for layer in copy.layers:
-        if layers is None or layer.name in layers:
-            layer.set_weights([rng.permutation(w.ravel()).reshape(w.shape) for w in layer.get_weights()])
-    return copy
+    shuffled, rng = {}, np.random.default_rng(seed)
+    for name, layer in named.items():
+        if layers is None or name in layers:
+            values = [rng.permutation(w.ravel()).reshape(w.shape) for w in layer.get_weights()]
+            shuffled |= dict(zip(map(id, layer.weights), values, strict=True))
+    return [shuffled.get(id(w), w.numpy()) for w in model.weights]
 
 
 def weighted_layers(model: keras.Model) -> list[str]:
@@ -459,8 +479,10 @@ def weighted_layers(model: keras.Model) -> list[str]:
     return [layer.name for layer in model.layers if layer.weights][::-1]
 
 
-def randomisations(subject: Subject, *, most: int | None = None, seed: int = 0) -> dict[str, dict[str, Subject]]:
-    """A subject with its weights shuffled, in two ways.
+def randomisations(
+    model: keras.Model, *, most: int | None = None, seed: int = 0
+) -> dict[str, dict[str, list[np.ndarray]]]:
+    """The weights of a model, shuffled in two ways.
 
     Parameters
     ----------
@@ -468,31 +490,17 @@ def randomisations(subject: Subject, *, most: int | None = None, seed: int = 0) 
 
     Returns
     -------
-    cascading : name of a layer -> subject, from the output down to that layer: the first has the last layer alone, the
-        last has all layers shuffled
+    cascading : name of a layer -> weights, shuffled from the output down to that layer: the first has the last layer
+        alone, the last has all layers
     independent : the named layer alone, all but the last
     """
-
-    def with_weights(layers):
-        return dataclasses.replace(subject, model=randomised(subject.model, layers=layers, seed=seed))
-
-    layers = weighted_layers(subject.model)
+    layers = weighted_layers(model)
     depths = sorted(set(np.linspace(0, len(layers) - 1, most or len(layers)).astype(int)))
+    down_to = {layers[depth]: layers[: depth + 1] for depth in depths}
     return {
-        "cascading": {layers[depth]: with_weights(layers[: depth + 1]) for depth in depths},
-        "independent": {layers[depth]: with_weights([layers[depth]]) for depth in depths[1:]},
+        "cascading": {name: randomised(model, layers=above, seed=seed) for name, above in down_to.items()},
+        "independent": {name: randomised(model, layers=[name], seed=seed) for name in list(down_to)[1:]},
     }
-
-
-@contextmanager
-def all_shuffled(subject: Subject, *, seed: int = 0):
-    """The subject while all weights of its model are shuffled: the same network, so that it is not compiled again."""
-    weights = subject.model.get_weights()
-    subject.model.set_weights(randomised(subject.model, seed=seed).get_weights())
-    try:
-        yield subject
-    finally:
-        subject.model.set_weights(weights)
 
 
 def likeness_when_shuffled(
@@ -504,16 +512,16 @@ def likeness_when_shuffled(
     ssim, decides`; `decides` marks the rows with all layers shuffled, which the verdict reads: five clips, or as many
     as there are.
     """
+    subject, model = network.subject, network.subject.model
     if network.is_slow:
-        with all_shuffled(network.subject, seed=seed) as subject:
-            table = sanity({"all": subject}, network.clips, maps, seed=seed)
+        table = sanity(subject, {"all": randomised(model, seed=seed)}, network.clips, maps, seed=seed)
         return table.assign(model=network.name, way="cascading", decides=True)
     tables = []
-    for way, subjects in randomisations(network.subject, most=most_layers, seed=seed).items():
-        for name, subject in subjects.items():
-            decides = way == "cascading" and name == list(subjects)[-1]
+    for way, weights in randomisations(model, most=most_layers, seed=seed).items():
+        for name, shuffled in weights.items():
+            decides = way == "cascading" and name == list(weights)[-1]
             n = max(few, FEWEST) if decides else few
-            table = sanity({name: subject}, network.clips[:n], maps[:n], seed=seed)
+            table = sanity(subject, {name: shuffled}, network.clips[:n], maps[:n], seed=seed)
             tables.append(table.assign(model=network.name, way=way, decides=decides))
     return pd.concat(tables, ignore_index=True)
 

@@ -143,10 +143,11 @@ def test_a_randomised_model_fails_the_sanity_check_of_maps_that_see_it(planted):
     subject, clips, _, _ = planted
     rng = np.random.default_rng(0)
     maps = [subject.maps(c.x, c.label) | {"random": rng.random(c.x.shape)} for c in clips[:3]]
-    cascading, independent = faithfulness.randomisations(subject).values()
+    cascading, independent = faithfulness.randomisations(subject.model).values()
     assert list(cascading) == ["classes", "last", "first"]
     assert list(independent) == ["last", "first"], "the first of cascading is the last layer alone"
-    likeness = faithfulness.sanity(cascading | {"untouched": subject}, clips[:3], maps)
+    untouched = {"untouched": subject.model.get_weights()}
+    likeness = faithfulness.sanity(subject, cascading | untouched, clips[:3], maps)
     spearman = likeness.pivot_table(index="name", columns="method", values="spearman")
     assert (spearman.loc["untouched"].drop("grad_cam") > 0.99).all(), "Grad-CAM may be 0 everywhere"
     # 0.2 to 0.7 over eight seeds of the shuffling, on networks as TensorFlow and as JAX train them
@@ -162,11 +163,10 @@ def test_a_map_turned_upside_down_follows_the_other_model_too(planted):
         def methods(self, x, label, *, seed=0):
             return {"up": lambda: x, "down": lambda: x}
 
-    _, clips, _, _ = planted
-    x = clips[0].x
-    found = faithfulness.sanity(
-        {"labels": UpAndDown(None, 0.0, (1, 1), (1, 1))}, clips[:1], [{"up": x, "down": 1 / (1 + np.abs(x))}]
-    ).set_index("method")
+    model, (clip, *_) = planted[0].model, planted[1]
+    subject, weights = UpAndDown(model, 0.0, (1, 1), (1, 1)), {"labels": model.get_weights()}
+    maps = {"up": clip.x, "down": 1 / (1 + np.abs(clip.x))}
+    found = faithfulness.sanity(subject, weights, [clip], [maps]).set_index("method")
     assert found.loc["down", "spearman"] == pytest.approx(-1)
     assert found.loc["down", "likeness"] == pytest.approx(1) == found.loc["up", "likeness"]
 
@@ -343,14 +343,16 @@ def test_a_likeness_below_zero_is_drawn():
 def test_a_randomised_model_explains_differently(planted):
     subject, clips, _, _ = planted
     network, x = subject.model, clips[0].x
-    copy = faithfulness.randomised(network, seed=1)
-    assert [w.shape for w in copy.get_weights()] == [w.shape for w in network.get_weights()]
-    assert [sorted(w.ravel()) for w in copy.get_weights()] == [sorted(w.ravel()) for w in network.get_weights()]
-    other = dataclasses.replace(subject, model=copy)
-    before, after = (explain.gradient(one.score(0, x), x) for one in (subject, other))
+    trained, shuffled = network.get_weights(), faithfulness.randomised(network, seed=1)
+    assert [w.shape for w in shuffled] == [w.shape for w in trained]
+    assert [sorted(w.ravel()) for w in shuffled] == [sorted(w.ravel()) for w in trained]
+    before = explain.gradient(subject.score(0, x), x)
+    with faithfulness.with_weights(subject, shuffled):
+        after = explain.gradient(subject.score(0, x), x)
     assert faithfulness.rank_correlation(before, after) < 0.9
+    np.testing.assert_array_equal(explain.gradient(subject.score(0, x), x), before, "its weights are back")
     only_last = faithfulness.randomised(network, layers=faithfulness.weighted_layers(network)[:1])
-    np.testing.assert_array_equal(only_last.get_weights()[0], network.get_weights()[0])
+    np.testing.assert_array_equal(only_last[0], trained[0])
     with pytest.raises(ValueError, match="No layer nothing"):
         faithfulness.randomised(network, layers=["nothing"])
 
@@ -383,8 +385,8 @@ def test_a_network_on_waveforms_is_explained_and_randomised_as_a_whole():
     subject = explain.WaveformSubject(model, 0.0, (n // 4,), (n // 4,))
     assert subject.predict(x).sum() == pytest.approx(1, abs=1e-4)
     found = {"gradient": explain.gradient(subject.score(1, x), x)}
-    with faithfulness.all_shuffled(subject) as shuffled:
-        again = explain.gradient(shuffled.score(1, x), x)
+    with faithfulness.with_weights(subject, faithfulness.randomised(model)):
+        again = explain.gradient(subject.score(1, x), x)
     np.testing.assert_array_equal(explain.gradient(subject.score(1, x), x), found["gradient"])  # its weights are back
     assert again.shape == x.shape and faithfulness.rank_correlation(found["gradient"], again) < 0.99
     hidden = explain.occlusion(subject.score(1, x), x, patch=subject.patch, stride=subject.stride, fill=0.0)

@@ -134,7 +134,7 @@ def test_prototypes_are_explanations_that_see_the_model(two_clouds):
     assert found["prototypes"].shape == x.shape and "gradient" in found
     assert faithfulness.localisation(found["prototypes"][0, :, 0], labels[:9]) == 1
     assert faithfulness.weighted_layers(vote) == ["classes", "prototypes"]
-    cascading = faithfulness.randomisations(subject)["cascading"]
-    likeness = faithfulness.sanity(cascading, [explain.Clip("a", x, 1)], [found])
+    cascading = faithfulness.randomisations(vote)["cascading"]
+    likeness = faithfulness.sanity(subject, cascading, [explain.Clip("a", x, 1)], [found])
     assert likeness.query("name == 'prototypes' and method == 'prototypes'")["spearman"].item() < 0.9
     np.testing.assert_array_equal(vote.get_layer("classes").get_weights()[0], classifier.fc_weights)
