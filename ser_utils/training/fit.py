@@ -5,7 +5,7 @@ import random
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +88,11 @@ def fit_or_load(
     start = time.perf_counter()
     history = _train(model, train, epochs, title, callbacks, **options)
     return _keep(model, path, key, history, time.perf_counter() - start, made_by(), learned_from or {})
+
+
+def as_kept(fitted: Fitted) -> Fitted:
+    """The model once more, from its file: no later training with the same `reuse` changes it."""
+    return replace(fitted, model=keras.saving.load_model(fitted.path, safe_mode=True))
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from ser_utils.systems.prototype.analysis import select_prototypes
 from ser_utils.systems.prototype.autoencoder import build_autoencoder
 from ser_utils.systems.prototype.data import PrototypeData, Run
 from ser_utils.systems.prototype.segments import Scale
-from ser_utils.training.fit import Fitted, code_of, fit_or_load
+from ser_utils.training.fit import Fitted, as_kept, code_of, fit_or_load
 from ser_utils.training.parallel import run_tasks
 from ser_utils.workspace import Workspace, content_key, sealed
 
@@ -98,6 +98,7 @@ def fit_coder(data: PrototypeData, run: Run, fit: Callable[..., Fitted] = fit_or
         return model
 
     taught = sealed(shared.path)["key"] if shared else ""
+    built_from = content_key("autoencoder", x.shape[1:], shaping, steps, taught)
     fitted = fit(
         data.workspace.folder("models") / f"autoencoder-{run.label}.keras",
         build,
@@ -108,9 +109,10 @@ def fit_coder(data: PrototypeData, run: Run, fit: Callable[..., Fitted] = fit_or
         epochs=settings["epochs"],
         patience=settings["patience"] or None,
         batch_size=settings["batch_size"],
+        reuse=built_from,
         title=f"autoencoder-{run.label}",
     )
-    return Coder(fitted.model, scale, fitted.history, fitted.seconds, fitted.path)
+    return Coder(as_kept(fitted).model, scale, fitted.history, fitted.seconds, fitted.path)
 
 
 def fit_coders(data: PrototypeData, runs: Sequence[Run]) -> dict[Run, Coder]:
@@ -165,17 +167,20 @@ def fit_classifier(
         options["validation"] = (watched[0], targets[watched[1]])
     shaping = {name: chosen[name] for name in SHAPING}
     code = code_of(of_prototypes.PrototypeClassifier, fit_classifier)
-    return fit(
+    starting = [] if chosen["start"] == "uniform" else [StartFrom(train, chosen["start_weight"], seed)]
+    fitted = fit(
         path,
-        lambda: _start_classifier(train, n_classes, chosen, steps, seed),
+        lambda: _build_classifier(x.shape[1], n_classes, chosen, steps),
         (np.tile(x, (passes, 1)), targets[np.tile(labels, passes)]),
         key=content_key(x, labels, *(watched if watching else ()), shaping, code),
         epochs=chosen["epochs"] // passes,
         batch_size=batch,
         steps_per_epoch=steps,
-        callbacks=[of_prototypes.PrototypeLog(), *callbacks],
+        callbacks=[*starting, of_prototypes.PrototypeLog(), *callbacks],
+        reuse=content_key("prototype classifier", x.shape[1], n_classes, shaping, steps),
         **options,
     )
+    return as_kept(fitted)
 
 
 def passes_in_epoch(n_segments: int, chosen: dict[str, Any]) -> int:
@@ -183,13 +188,21 @@ def passes_in_epoch(n_segments: int, chosen: dict[str, Any]) -> int:
     return int(np.clip(WORTH_ITS_OVERHEAD // n_segments, 1, min(chosen["most_passes"], chosen["epochs"])))
 
 
-def _start_classifier(train, n_classes, chosen, steps, seed):
+def _build_classifier(n_dimensions, n_classes, chosen, steps):
     options = {name: chosen[name] for name in ("n_prototypes", "learning_rate", *OF_LAYER)}
     options |= {"steps_per_epoch": steps, "jit_compile": chosen["jit_compile"] or "auto"}
-    model = of_prototypes.build_prototype_classifier(train[0].shape[1], n_classes, **options)
-    if chosen["start"] == "uniform":
-        return model
-    return model.start_from(*train, weight=chosen["start_weight"], seed=seed)
+    return of_prototypes.build_prototype_classifier(n_dimensions, n_classes, **options)
+
+
+class StartFrom(keras.callbacks.Callback):
+    """Puts prototypes on training segments before the first step; see `PrototypeClassifier.start_from`."""
+
+    def __init__(self, train: tuple[np.ndarray, np.ndarray], weight: float, seed: int):
+        super().__init__()
+        self.train, self.weight, self.seed = train, weight, seed
+
+    def on_train_begin(self, logs=None):
+        self.model.start_from(*self.train, weight=self.weight, seed=self.seed)
 
 
 @dataclass(frozen=True)
