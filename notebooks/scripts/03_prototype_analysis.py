@@ -85,8 +85,16 @@ above = {v.speaker: v.table[v.table["score"] >= chosen["threshold"]].groupby("em
 pd.DataFrame(above).T.fillna(0).astype(int)
 
 # %% [markdown]
-# That many prototypes of each emotion reach the threshold.
-#
+# That many prototypes of each emotion reach the threshold. Those of each emotion that just reach it show what a selection by
+# threshold lets in beyond the best:
+
+# %%
+figure = reports.threshold_page(voice, chosen["threshold"], chosen["top"], rate)
+caption = f"Prototypes of speaker {voice.speaker} that just reach a score of {chosen['threshold']:g} %."
+style.save_figure(workspace, figure, "03_threshold", caption)
+plt.show()
+
+# %% [markdown]
 # ## Prototypes that differ
 #
 # The ten best by score may be one sound ten times. So beside the published choice stands another, and what is shown first
@@ -225,6 +233,7 @@ analysis.frequent_bands(index[own & published], analysis.strongest_bands(log_mel
 for stale in set(workspace.prototypes.glob("speaker_*")):
     if stale.name.removeprefix("speaker_") not in set(index["speaker"]):
         shutil.rmtree(stale)
+voice_of = {voice.speaker: voice for voice in voices}
 for speaker in index["speaker"].unique():
     mine = (index["speaker"] == speaker).to_numpy()
     with atomic_path(workspace.prototypes / f"speaker_{speaker}") as folder:
@@ -233,6 +242,7 @@ for speaker in index["speaker"].unique():
             save_audio(folder / f"{row.emotion}_tone.wav", analysis.make_tone(row.f0_mean_hz, rate), rate)
         told, profile = [tracks[place] for place in np.flatnonzero(mine)], profiles[f"speaker_{speaker}"]
         pages = reports.speaker_pages(index[mine], log_mels[mine], told, profile, rate, chosen["top"])
+        pages["threshold"] = [reports.threshold_page(voice_of[speaker], chosen["threshold"], chosen["top"], rate)]
         for name, figures in pages.items():
             prototypes.save_report(folder / f"{name}.pdf", figures, f"{name} of speaker {speaker}, {dataset}")
 

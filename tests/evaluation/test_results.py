@@ -309,29 +309,33 @@ def test_scores_are_made_again_from_the_decisions_that_ship(workspace, utterance
     assert any("(utterance): uar was 0.5, is" in line for line in shipped.rescore(workspace))
 
 
-@pytest.mark.parametrize(
-    ("name", "column"),
-    [
-        ("11_fall", "difference"),
-        ("11_speakers", "uar"),
-        ("11_beaten", "p"),
-        ("11_calibration", "ece"),
-        ("11_one_voice", "mfcc"),
-        ("11_published", "published"),
-        ("11_hardest", "speaker"),
-        ("costs", "parameters"),
-    ],
-)
-def test_an_altered_table_is_found_even_with_a_new_checksum(workspace, utterances, name, column):
+ALTERED = {
+    "11_fall": "difference",
+    "11_speakers": "uar",
+    "11_beaten": "p",
+    "11_calibration": "ece",
+    "11_one_voice": "mfcc",
+    "11_published": "published",
+    "11_hardest": "speaker",
+    "costs": "parameters",
+}
+
+
+def test_each_altered_table_is_found_even_with_a_new_checksum(workspace, utterances):
     add_baselines(workspace, utterances)
     ship(workspace, utterances)
     assert shipped.rescore(workspace) == []
-    alter(workspace.results / f"{name}.csv", column, 0, 0.123)
-    assert f"{name}.csv was altered since its notebook wrote it" in shipped.rescore(workspace)
-    write_checksums(workspace.results, f"{name}.csv")
-    assert any(line.startswith(f"{name}.csv does not follow from the decisions") for line in shipped.rescore(workspace))
-    (workspace.results / f"{name}.csv").unlink()
-    assert f"{name}.csv is missing" in shipped.rescore(workspace)
+    for name, column in ALTERED.items():
+        alter(workspace.results / f"{name}.csv", column, 0, 0.123)
+    assert set(shipped.rescore(workspace)) >= {
+        f"{name}.csv was altered since its notebook wrote it" for name in ALTERED
+    }
+    write_checksums(workspace.results, *(f"{name}.csv" for name in ALTERED))
+    told = {line.split(".csv does not follow from the decisions")[0] for line in shipped.rescore(workspace)}
+    assert told == set(ALTERED)
+    for name in ALTERED:
+        (workspace.results / f"{name}.csv").unlink()
+    assert set(shipped.rescore(workspace)) >= {f"{name}.csv is missing" for name in ALTERED}
 
 
 def test_altered_provenance_and_files_without_checksum_are_found(workspace, utterances):

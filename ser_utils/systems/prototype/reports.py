@@ -169,6 +169,8 @@ def speaker_pages(
 ) -> dict[str, Iterable[Figure]]:
     """Draw the four reports of one speaker, as published: classes, pitch, bands and notes.
 
+    The selection by threshold has a page of its own, see `threshold_page`.
+
     Parameters
     ----------
     log_mels, tracks : pictures in dB and pitch in Hz of the lines of `index`
@@ -222,6 +224,25 @@ def _class_pages(index, log_mels, tracks, rate, top, heading):
         rows = {name: list(pictures(chosen)) for name, chosen in rows.items()}
         rows["by score, with pitch"] = list(pictures(published, True))
         yield figures.spectrogram_rows(rows, rate, f"{heading}: {emotion}")
+
+
+def threshold_page(voice: Voice, threshold: float, most: int, rate: int) -> Figure:
+    """Draw what a selection by threshold lets in beyond the best: the prototypes of each emotion that just reach it.
+
+    Parameters
+    ----------
+    threshold : percent
+    most : pictures of an emotion; a row says how many there are in all
+    """
+    reached = voice.table[voice.table["score"] >= threshold]
+    rows = {}
+    for emotion, lines in reached.groupby("emotion", sort=False):
+        name = f"{emotion}\n{len(lines)} reach it"
+        rows[name] = [
+            (voice.log_mels[line.Index], f"{line.score:.0f} %", None) for line in lines.tail(most).itertuples()
+        ]
+    heading = f"Speaker {voice.speaker}: the last that reach {threshold:g} %"
+    return figures.spectrogram_rows(rows, rate, heading) if rows else figures.text_page(f"{heading}: none")
 
 
 def _band_pages(published, mels, profile, rate, heading):

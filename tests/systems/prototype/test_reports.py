@@ -93,6 +93,17 @@ def test_a_row_of_spectrograms_has_its_pitch_and_score(shown):
     plt.close(figure)
 
 
+def test_a_threshold_shows_the_last_that_reach_it_and_how_many_do(shown):
+    index, log_mels = (values[shown[0]["speaker"] == "09"] for values in shown[:2])
+    voice = reports.Voice("09", ["anger", "sadness"], np.eye(2), index.reset_index(drop=True), log_mels)
+    figure = reports.threshold_page(voice, 98, 1, RATE)
+    rows = [axes for axes in figure.axes if axes.images]
+    assert [axes.get_ylabel() for axes in rows[:2]] == ["anger\n2 reach it", "sadness\n2 reach it"]
+    assert [[text.get_text() for text in axes.texts] for axes in rows[:2]] == [["98 %"]] * 2
+    assert "none" in reports.threshold_page(voice, 100, 1, RATE).texts[0].get_text()
+    plt.close("all")
+
+
 def test_reconstructions_stand_beside_what_was_recorded(shown):
     figure = figures.reconstructions(shown[1][:2], shown[1][:2] + 2, ["anger", "sadness"], RATE)
     titles = [axes.get_title() for axes in figure.axes if axes.images]
