@@ -223,7 +223,10 @@ unchanged = {m: trained for m, trained in runs.own("utterance").items() if any(m
 compared = {name: own for name, own in ({"as it is": unchanged} | changed).items() if own}
 rows = [row for name, own in compared.items() for row in score_models(own.values(), model=name)]
 columns = ["accuracy", "macro_f1", "uar", "prototype_score", "prototype_twins"]
-pd.DataFrame(rows, columns=["level", "model", *columns]).set_index(["level", "model"]).sort_index().round(3)
+if rows:
+    display(pd.DataFrame(rows).set_index(["level", "model"]).sort_index()[columns].round(3))
+else:
+    print(f"Profile {profile} has neither: it trains as published.")
 
 # %% [markdown]
 # ## Which emotions are confused
