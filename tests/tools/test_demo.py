@@ -2,6 +2,7 @@
 
 import csv
 
+import librosa
 import numpy as np
 import pandas as pd
 import pytest
@@ -102,7 +103,8 @@ def _heard(page):
     return page.evaluate(
         """() => ({ signal: [...heard.signal], levels: [...heard.levels.values], bands: heard.levels.bands,
                     x: [...heard.input.values], p: heard.p, falls: [...heard.falls], took: heard.took,
-                    windows: heard.windows.map((window) => window.p) })"""
+                    windows: heard.windows.map((window) => window.p), first: heard.first,
+                    hz: heard.pitch.map(({ hz }) => hz), voiced: heard.pitch.map(({ voiced }) => voiced) })"""
     )
 
 
@@ -197,6 +199,101 @@ def test_an_answer_comes_within_a_fifth_of_a_second(browser, built, recordings):
         times = [_give(page, path)["took"] for path in recordings["path"][:5]]  # least: others use this machine too
         print({"least": round(min(times)), "largest": round(max(times))}, "ms for", recordings["path"].iloc[0])
         assert min(times) < 200
+
+
+@pytest.fixture(scope="module")
+def real_recordings(data_dir):
+    """Ten real clips, evenly over the lists of EmoDB (wav, 16 kHz) and RAVDESS (FLAC, 48 kHz), whose order is by speaker."""
+    corpora = [
+        sorted((data_dir / corpus).rglob(pattern))
+        for corpus, pattern in {"emodb": "*.wav", "ravdess": "*.flac"}.items()
+    ]
+    half = N_RECORDINGS // 2
+    return [path for paths in corpora for path in paths[:: len(paths) // half][:half]]
+
+
+def _unlikeness(frame, lag):
+    """YIN's d′ by its definition (de Cheveigné and Kawahara 2002, equations 6 and 8), zeros behind the frame."""
+    shifted = np.pad(frame, (0, lag))
+    differences = [np.sum((frame - shifted[k:][: len(frame)]) ** 2) for k in range(1, lag + 1)]
+    return differences[-1] / np.mean(differences)
+
+
+def _pitch_agrees(heard, chosen):
+    """Hold the pitch of the page against librosa's, and what is voiced against the rule. Returns the largest difference."""
+    size, hop = chosen["size"], chosen["hop"]
+    signal, _ = librosa.effects.trim(np.array(heard["signal"]), top_db=40, frame_length=1024, hop_length=hop)
+    limits = {"fmin": chosen["lowHz"], "fmax": chosen["highHz"], "trough_threshold": chosen["trough"]}
+    expected = librosa.yin(signal, sr=RATE_HZ, frame_length=size, hop_length=hop, **limits)
+    np.testing.assert_allclose(heard["hz"], expected, rtol=AGREE)
+    frames = librosa.util.frame(np.pad(signal, size // 2), frame_length=size, hop_length=hop).T
+    unlike = np.array([_unlikeness(frame, round(RATE_HZ / hz)) for frame, hz in zip(frames, expected, strict=True)])
+    powers = np.sum(frames**2, axis=1)
+    loud = powers > powers.max() * 10 ** (-chosen["withinDb"] / 10)
+    sure = abs(unlike - chosen["voicedBelow"]) > AGREE
+    np.testing.assert_array_equal(np.array(heard["voiced"])[sure], (loud & (unlike < chosen["voicedBelow"]))[sure])
+    return np.max(abs(heard["hz"] / expected - 1))
+
+
+def _pitch_of_all(browser, built, paths):
+    """Hold the pitch of recordings against librosa's. Returns each one's median in Hz and its share of voiced frames."""
+    medians, shares, differences = [], [], []
+    with opened(browser) as page:
+        _open(page, built)
+        for path in paths:
+            heard = _give(page, path)
+            differences.append(_pitch_agrees(heard, page.evaluate("known.get('demo').pitch")))
+            medians.append(np.median(np.array(heard["hz"])[heard["voiced"]]))
+            shares.append(np.mean(heard["voiced"]))
+            said = f"voiced in {100 * shares[-1]:.0f} %"
+            assert said in page.text_content("#pitch-note")
+    print(f"largest relative difference from librosa.yin: {max(differences):.1e};", np.round(medians), "Hz")
+    assert len(differences) == N_RECORDINGS
+    return np.array(medians), np.array(shares)
+
+
+@pytest.mark.browser
+def test_the_pitch_of_ten_recordings_is_librosas(browser, built, recordings):
+    medians, _ = _pitch_of_all(browser, built, recordings["path"])
+    assert np.ptp(medians) > 10
+
+
+@pytest.mark.browser
+@pytest.mark.real_data
+def test_the_pitch_of_ten_real_recordings_is_librosas(browser, built, real_recordings):
+    medians, shares = _pitch_of_all(browser, built, real_recordings)
+    assert np.all((medians > 80) & (medians < 400)) and np.all(shares > 0.2)
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("hz", [110, 220, 440])
+def test_the_pitch_of_a_tone_is_its_frequency_and_the_line_lies_on_its_band(browser, built, tmp_path, hz):
+    soundfile.write(tmp_path / "tone.wav", 0.3 * np.sin(2 * np.pi * hz * np.arange(RATE_HZ) / RATE_HZ), RATE_HZ)
+    with opened(browser) as page:
+        _open(page, built)
+        heard = _give(page, tmp_path / "tone.wav")
+        inside = slice(2, -2)  # frames that are full
+        np.testing.assert_allclose(heard["hz"][inside], hz, rtol=5e-3)
+        assert all(heard["voiced"][inside])
+        assert f"about {hz} Hz" in page.text_content("#pitch-note")
+        line = page.evaluate("(({ y, height }) => y + height / 2)(document.querySelector('#pitch path').getBBox())")
+        band = np.reshape(heard["levels"], (-1, heard["bands"]))[inside].mean(axis=0).argmax()
+        assert heard["bands"] - line == pytest.approx(band + 0.5, abs=1)
+
+
+@pytest.mark.browser
+def test_noise_has_no_pitch_and_neither_has_silence(browser, built, tmp_path):
+    noise = np.random.default_rng(0).standard_normal(RATE_HZ)
+    soundfile.write(tmp_path / "noise.wav", 0.1 * noise, RATE_HZ)
+    with opened(browser) as page:
+        _open(page, built)
+        heard = _give(page, tmp_path / "noise.wav")
+        assert len(heard["voiced"]) > 30 and not any(heard["voiced"])
+        assert "none was found" in page.text_content("#pitch-note")
+        assert page.evaluate("document.querySelector('#pitch path').getAttribute('d')") == ""
+        voiced = "pitchTrack(Float32Array.from(signal), 16000, known.get('demo').pitch).filter(({ voiced }) => voiced).length"
+        for signal in (np.zeros(RATE_HZ), np.convolve(noise, np.hanning(30)), np.cumsum(noise)):
+            assert page.evaluate(f"(signal) => {voiced}", signal.tolist()) == 0
 
 
 @pytest.mark.browser

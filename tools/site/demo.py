@@ -23,6 +23,9 @@ MODEL = "deep_cnn_log_mel"
 QUIETEST_DB = -55  # of full scale, the loudest 10 ms: a room without a voice stays below
 PROTOTYPES_AN_EMOTION = 12  # those of the highest scores, of all speakers
 LONGEST_S = 10.0  # that the page listens to
+# Of YIN. Noise of any colour stays above 0.5, and with 0.4 the median differs from pYIN's by 0.9 % (of 60 recordings of three
+# corpora, the median); the level is for hum between words, which repeats as well as a voice does
+PITCH = {"lowHz": 60, "highHz": 600, "trough": 0.1, "voicedBelow": 0.4, "withinDb": 30}
 
 
 def find_workspace(root: Path, dataset: str) -> Workspace | None:
@@ -77,6 +80,11 @@ def _segment_grid(rate) -> dict[str, Any]:
     """Settings of `spectral.log_mel_segments`, likewise."""
     hamming = {"size": MEL.n_fft, "length": MEL.window_length, "share": 0.54, "hop": MEL.hop_length}
     return hamming | {"bands": MEL.n_mels, "highestHz": rate / 2}
+
+
+def _pitch_grid(rate, hop) -> dict[str, Any]:
+    """Settings of `librosa.yin` and of what is voiced, likewise: frames of at least four periods, as many as the spectrogram's."""
+    return PITCH | {"size": 1 << int(np.ceil(np.log2(4 * rate / PITCH["lowHz"]))), "hop": hop}
 
 
 def export_prototypes(folder: Path, rows: Iterable[dict], rate: int) -> list[dict[str, Any]]:
@@ -148,6 +156,7 @@ def export_demo(root: Path, dataset: str, rows: list[dict], target: Path) -> dic
         "rate": rate,
         "grid": _grid(chosen),
         "segmentGrid": _segment_grid(rate),
+        "pitch": _pitch_grid(rate, chosen["hop_length"]),
         "trimDb": chosen["trim_db"],
         "prototypes": export_prototypes(root / "prototypes" / dataset, rows, rate),
     }

@@ -170,10 +170,12 @@ async function listen(buffer, name) {
 
 const say = (text) => { byId("says").textContent = text; };
 
-// What the network says of a signal (n_samples,) at demo.rate: { input, p, windows, first }, first its first sample
+// What the network says of a signal (n_samples,) at demo.rate, and its pitch: { levels, input, p, windows, pitch, first },
+// first the first sample that is not silence
 function listenTo(demo, signal) {
   const [first, last] = demo.trimDb ? trimmed(signal, demo.trimDb, demo.grid.size, demo.grid.hop) : [0, signal.length];
-  const levels = logMel(signal.subarray(first, last), demo.rate, demo.grid);
+  const sound = signal.subarray(first, last);
+  const levels = logMel(sound, demo.rate, demo.grid);
   const input = scaled(levels, demo.network);
   const long = Math.round((WINDOW_S * demo.rate) / demo.grid.hop);
   const least = Math.round((LEAST_STEP_S * demo.rate) / demo.grid.hop);
@@ -183,7 +185,7 @@ function listenTo(demo, signal) {
     const part = clip(input, start, Math.min(start + long, input.frames));
     windows.push({ at: start + part.frames / 2, p: ask(demo.network, part) });
   }
-  return { levels, input, p: ask(demo.network, input), windows, first };
+  return { levels, input, p: ask(demo.network, input), windows, pitch: pitchTrack(sound, demo.rate, demo.pitch), first };
 }
 
 async function answer(signal, name) {
@@ -209,6 +211,7 @@ async function answer(signal, name) {
   showBars(demo, result.p);
   showTimes(demo, result);
   showLevels(demo, result);
+  showPitch(demo, result);
   byId("meaning").textContent = FACTS.meaning;
   heard = { dataset, signal, took, ...result, falls: null };
   await explain(demo, dataset, signal, result, best, mine);
@@ -298,6 +301,25 @@ function showLevels(demo, result) {
   paint(byId("spectrogram"), levels, (i) => 1 + levels.values[i] / TOP_DB, FACTS.sequential);
   byId("spectrogram").ariaLabel = "Log-mel spectrogram of what was heard";
   byId("spectrogram-note").textContent = `Log-mel spectrogram, silence around the voice left out: ${extent(demo, result)}.`;
+}
+
+// The pitch as a line over the spectrogram: where its frequency lies between the middles of bands
+function showPitch(demo, { levels: { frames, bands }, pitch }) {
+  const perMel = (bands + 1) / melOfHz(demo.grid.highestHz);
+  const height = (hz) => bands + 0.5 - perMel * melOfHz(hz);
+  const points = pitch.map(({ hz, voiced }, t) => voiced && `${pitch[t - 1]?.voiced ? "L" : "M"}${t + 0.5} ${height(hz).toFixed(2)}h0.01`);
+  const line = { d: points.filter(Boolean).join("") };
+  byId("pitch").setAttribute("viewBox", `0 0 ${frames} ${bands}`);
+  byId("pitch").replaceChildren(draw("path", line), draw("path", line)); // its border, and itself
+  byId("pitch-note").textContent = pitchInWords(pitch);
+}
+
+function pitchInWords(pitch) {
+  const voiced = pitch.filter((frame) => frame.voiced).map(({ hz }) => hz).sort((a, b) => a - b);
+  if (!voiced.length) return "Pitch: none was found. Nothing here repeats itself regularly enough to be a voice's tone.";
+  const about = 5 * Math.round(voiced[voiced.length >> 1] / 5);
+  return `Pitch (the line): about ${about} Hz, voiced in ${percent(voiced.length / pitch.length)} of what is shown. This tells how ` +
+    "high the voice is, not what it feels: the network is not given it, and it can be wrong by an octave.";
 }
 
 function showReasons(demo, result, falls, best) {

@@ -113,6 +113,63 @@ function logMel(signal, rate, grid) {
   return { frames, bands, values };
 }
 
+// Autocorrelation of a frame at as many lags, from 0 on
+function autocorrelation(frame, lags) {
+  const size = 2 ** Math.ceil(Math.log2(frame.length + lags));
+  const [re, im] = [new Float64Array(size), new Float64Array(size)];
+  re.set(frame);
+  fft(re, im);
+  for (let bin = 0; bin < size; bin++) re[bin] = re[bin] ** 2 + im[bin] ** 2;
+  im.fill(0);
+  fft(re, im); // a power spectrum is even: forth is back, but for the size
+  return re.subarray(0, lags).map((sum) => sum / size);
+}
+
+// How unlike itself a frame is after each lag: d′ of YIN (de Cheveigné and Kawahara 2002, equation 8). Behind its end a frame
+// is zero, as librosa takes it, so that even a pure tone is not quite like itself
+function unlikeness(frame, likeness) {
+  const unlike = new Float64Array(likeness.length);
+  let [passed, total] = [0, 0];
+  for (let lag = 1; lag < unlike.length; lag++) {
+    passed += frame[lag - 1] ** 2;
+    const difference = 2 * (likeness[0] - likeness[lag]) - (lag > 1 ? passed : 0); // at lag 1, librosa 0.11 takes nothing off
+    total += difference;
+    unlike[lag] = difference / (total / lag + Number.MIN_VALUE);
+  }
+  return unlike;
+}
+
+// Place of the first trough below a threshold, else of the least value; an end is a trough if its one neighbour is higher
+function firstTrough(values, threshold) {
+  const isTrough = (value, i) => value < threshold && !(values[i - 1] <= value) && !(values[i + 1] < value);
+  const first = values.findIndex(isTrough);
+  return first < 0 ? values.indexOf(Math.min(...values)) : first;
+}
+
+// Distance from a place to the lowest point of the parabola through its neighbours; 0 if that lies beyond them
+function toVertex(values, i) {
+  const bend = values[i + 1] + values[i - 1] - 2 * values[i];
+  const slope = (values[i + 1] - values[i - 1]) / 2;
+  return Math.abs(slope) < Math.abs(bend) ? -slope / bend : 0;
+}
+
+// Fundamental frequency of each frame by YIN, and whether the frame is voiced, which YIN leaves open: its best lag has to
+// repeat it well enough (voicedBelow), and it has to be loud enough (withinDb of the loudest)
+function pitchTrack(signal, rate, { size, hop, lowHz, highHz, trough, voicedBelow, withinDb }) {
+  const [shortest, longest] = [Math.floor(rate / highHz), Math.ceil(rate / lowHz)];
+  const frames = Array.from({ length: 1 + Math.floor(signal.length / hop) }, (_, t) => {
+    const from = t * hop - size / 2;
+    const frame = new Float64Array(size);
+    frame.set(signal.subarray(Math.max(0, from), from + size), Math.max(0, -from));
+    const likeness = autocorrelation(frame, longest + 1);
+    const unlike = unlikeness(frame, likeness).subarray(shortest);
+    const lag = firstTrough(unlike, trough);
+    return { hz: rate / (shortest + lag + toVertex(unlike, lag)), unlike: unlike[lag], power: likeness[0] };
+  });
+  const least = Math.max(...frames.map(({ power }) => power)) * 10 ** (-withinDb / 10);
+  return frames.map(({ hz, unlike, power }) => ({ hz, voiced: unlike < voicedBelow && power > least }));
+}
+
 // First and last sample of what is within topDb of the loudest frame, as librosa trims
 function trimmed(signal, topDb, length, hop) {
   const powers = Array.from({ length: 1 + Math.floor(signal.length / hop) }, (_, t) => {
