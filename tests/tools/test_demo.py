@@ -279,6 +279,8 @@ def test_the_pitch_of_a_tone_is_its_frequency_and_the_line_lies_on_its_band(brow
         line = page.evaluate("(({ y, height }) => y + height / 2)(document.querySelector('#pitch path').getBBox())")
         band = np.reshape(heard["levels"], (-1, heard["bands"]))[inside].mean(axis=0).argmax()
         assert heard["bands"] - line == pytest.approx(band + 0.5, abs=1)
+        contour = page.evaluate("document.querySelector('#contour path:last-child').getBBox().y")
+        assert contour == pytest.approx(100 * np.log10(600 / hz), abs=0.5)  # percent of 600 down to 60 Hz
 
 
 @pytest.mark.browser

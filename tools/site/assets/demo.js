@@ -9,6 +9,7 @@ const LEAST_STEP_S = 0.1;
 const PATCH = [8, 8]; // frames and bands that are silenced together
 const ALIKE = 4; // prototypes shown
 const SEGMENT_S = 0.1;
+const OCTAVES_HZ = [100, 200, 400]; // lines behind the pitch
 const known = new Map(); // dataset → its demo, arrays decoded
 const waiting = new Map();
 let heard = null; // { signal, rate, answer }: what the page shows; tests read it
@@ -303,23 +304,35 @@ function showLevels(demo, result) {
   byId("spectrogram-note").textContent = `Log-mel spectrogram, silence around the voice left out: ${extent(demo, result)}.`;
 }
 
-// The pitch as a line over the spectrogram: where its frequency lies between the middles of bands
+// The pitch as a line: over the spectrogram, where its frequency lies between the middles of bands, and below in octaves
 function showPitch(demo, { levels: { frames, bands }, pitch }) {
-  const perMel = (bands + 1) / melOfHz(demo.grid.highestHz);
-  const height = (hz) => bands + 0.5 - perMel * melOfHz(hz);
-  const points = pitch.map(({ hz, voiced }, t) => voiced && `${pitch[t - 1]?.voiced ? "L" : "M"}${t + 0.5} ${height(hz).toFixed(2)}h0.01`);
-  const line = { d: points.filter(Boolean).join("") };
-  byId("pitch").setAttribute("viewBox", `0 0 ${frames} ${bands}`);
-  byId("pitch").replaceChildren(draw("path", line), draw("path", line)); // its border, and itself
+  const { lowHz, highHz } = demo.pitch;
+  const inBands = (hz) => bands + 0.5 - ((bands + 1) * melOfHz(hz)) / melOfHz(demo.grid.highestHz);
+  const inPercent = (hz) => (100 * Math.log(highHz / hz)) / Math.log(highHz / lowHz);
+  const line = (height) => draw("path", { d: pitch.map(({ hz, voiced }, t) => {
+    const isJoined = pitch[t - 1]?.voiced && Math.abs(Math.log2(hz / pitch[t - 1].hz)) < 0.5; // no voice leaps so from frame to frame
+    return voiced ? `${isJoined ? "L" : "M"}${t + 0.5} ${height(hz).toFixed(2)}h0.01` : "";
+  }).join("") });
+  const show = (id, rows, ...paths) => {
+    byId(id).setAttribute("viewBox", `0 0 ${frames} ${rows}`);
+    byId(id).replaceChildren(...paths);
+  };
+  show("pitch", bands, line(inBands), line(inBands)); // its border, and itself
+  show("contour", 100, ...OCTAVES_HZ.map((hz) => draw("path", { d: `M0 ${inPercent(hz)}h${frames}` })), line(inPercent));
+  byId("contour-scale").replaceChildren(...OCTAVES_HZ.map((hz) => {
+    const label = make("span", { className: "note", textContent: `${hz} Hz` });
+    label.style.top = `${inPercent(hz)}%`;
+    return label;
+  }));
   byId("pitch-note").textContent = pitchInWords(pitch);
 }
 
 function pitchInWords(pitch) {
   const voiced = pitch.filter((frame) => frame.voiced).map(({ hz }) => hz).sort((a, b) => a - b);
-  if (!voiced.length) return "Pitch: none was found. Nothing here repeats itself regularly enough to be a voice's tone.";
+  if (!voiced.length) return "Pitch: none was found. Nothing here repeats itself as regularly as a voice does.";
   const about = 5 * Math.round(voiced[voiced.length >> 1] / 5);
-  return `Pitch (the line): about ${about} Hz, voiced in ${percent(voiced.length / pitch.length)} of what is shown. This tells how ` +
-    "high the voice is, not what it feels: the network is not given it, and it can be wrong by an octave.";
+  return `Pitch (the blue line, below on a scale of its own): about ${about} Hz, voiced in ${percent(voiced.length / pitch.length)} of ` +
+    "what is shown. It says how high the voice is, not what the speaker feels. The network is not given it. It can be wrong by an octave.";
 }
 
 function showReasons(demo, result, falls, best) {

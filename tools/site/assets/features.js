@@ -1,5 +1,5 @@
 "use strict";
-// Features of speech as ser_utils/features computes them; tests/tools/test_demo.py holds both against each other.
+// Features of speech as ser_utils/features computes them, and pitch as librosa.yin; tests/tools/test_demo.py holds them against each other.
 
 const POWER_FLOOR = 1e-10; // of librosa
 const TOP_DB = 80;
@@ -113,16 +113,18 @@ function logMel(signal, rate, grid) {
   return { frames, bands, values };
 }
 
-// Autocorrelation of a frame at as many lags, from 0 on
+// Autocorrelation of a frame, whose length is a power of two, at as many lags, from 0 on
 function autocorrelation(frame, lags) {
-  const size = 2 ** Math.ceil(Math.log2(frame.length + lags));
-  const [re, im] = [new Float64Array(size), new Float64Array(size)];
-  re.set(frame);
+  const [re, im] = [frame.slice(), new Float64Array(frame.length)];
   fft(re, im);
-  for (let bin = 0; bin < size; bin++) re[bin] = re[bin] ** 2 + im[bin] ** 2;
+  for (let bin = 0; bin < re.length; bin++) re[bin] = re[bin] ** 2 + im[bin] ** 2;
   im.fill(0);
-  fft(re, im); // a power spectrum is even: forth is back, but for the size
-  return re.subarray(0, lags).map((sum) => sum / size);
+  fft(re, im); // a power spectrum is even: forth is back, but for the length
+  return Float64Array.from({ length: lags }, (_, lag) => {
+    let around = 0; // a transform takes the frame for a circle
+    for (let i = 0; i < lag; i++) around += frame[i] * frame[frame.length - lag + i];
+    return re[lag] / frame.length - around;
+  });
 }
 
 // How unlike itself a frame is after each lag: d′ of YIN (de Cheveigné and Kawahara 2002, equation 8). Behind its end a frame
