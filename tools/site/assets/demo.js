@@ -10,6 +10,7 @@ const PATCH = [8, 8]; // frames and bands that are silenced together
 const ALIKE = 4; // prototypes shown
 const SEGMENT_S = 0.1;
 const OCTAVES_HZ = [100, 200, 400]; // lines behind the pitch
+const LEAP_OCTAVES = 0.5; // from frame to frame: no voice does it, so no line is drawn
 const known = new Map(); // dataset → its demo, arrays decoded
 const waiting = new Map();
 let heard = null; // { signal, rate, answer }: what the page shows; tests read it
@@ -310,7 +311,7 @@ function showPitch(demo, { levels: { frames, bands }, pitch }) {
   const inBands = (hz) => bands + 0.5 - ((bands + 1) * melOfHz(hz)) / melOfHz(demo.grid.highestHz);
   const inPercent = (hz) => (100 * Math.log(highHz / hz)) / Math.log(highHz / lowHz);
   const line = (height) => draw("path", { d: pitch.map(({ hz, voiced }, t) => {
-    const isJoined = pitch[t - 1]?.voiced && Math.abs(Math.log2(hz / pitch[t - 1].hz)) < 0.5; // no voice leaps so from frame to frame
+    const isJoined = pitch[t - 1]?.voiced && Math.abs(Math.log2(hz / pitch[t - 1].hz)) < LEAP_OCTAVES;
     return voiced ? `${isJoined ? "L" : "M"}${t + 0.5} ${height(hz).toFixed(2)}h0.01` : "";
   }).join("") });
   const show = (id, rows, ...paths) => {
@@ -331,8 +332,9 @@ function pitchInWords(pitch) {
   const voiced = pitch.filter((frame) => frame.voiced).map(({ hz }) => hz).sort((a, b) => a - b);
   if (!voiced.length) return "Pitch: none was found. Nothing here repeats itself as regularly as a voice does.";
   const about = 5 * Math.round(voiced[voiced.length >> 1] / 5);
-  return `Pitch (the blue line, below on a scale of its own): about ${about} Hz, voiced in ${percent(voiced.length / pitch.length)} of ` +
-    "what is shown. It says how high the voice is, not what the speaker feels. The network is not given it. It can be wrong by an octave.";
+  const share = percent(voiced.length / pitch.length);
+  return `Pitch (the blue line, below on a scale of its own): about ${about} Hz, voiced in ${share} of what is shown. It says how ` +
+    "high the voice is, not what the speaker feels. The network is not given it, and it can be wrong by an octave.";
 }
 
 function showReasons(demo, result, falls, best) {
