@@ -41,7 +41,7 @@ BUILD := $(if $(ROOT),$(call quoted,ROOT)/)build
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 NUMBERS := $(sort $(foreach path,$(wildcard notebooks/[0-9][0-9]_*.ipynb),$(firstword $(subst _, ,$(notdir $(path))))))
-.PHONY: $(NUMBERS) help setup setup-dev setup-extras lock demo reproduce notebooks data check-data weights verify rescore tables lab site executed serve archive test test-faults test-all test-jax lint bench search predict advisories clean
+.PHONY: $(NUMBERS) help setup setup-dev setup-extras lock demo reproduce notebooks data check-data weights verify rescore tables lab site executed serve archive test test-slow test-all test-jax lint bench search predict advisories clean
 
 help: ## print this
 	@echo "Start here:"
@@ -196,8 +196,8 @@ PYTEST = $(BIN)/python -m pytest -q -n $(or $(JOBS),logical) --maxprocesses 4 --
 test: setup-dev ## unit tests, notebooks in profile smoke, real recordings where SER_DATA_DIR has them
 	@$(PYTEST) -m "not slow"
 
-test-faults: setup-dev ## kill, interrupt and race real runs; nothing may be lost
-	@$(PYTEST) -m slow tests/tools/test_faults.py
+test-slow: setup-dev ## what takes longest: kill, interrupt and race real runs, every measurement, learning by heart
+	@$(PYTEST) -m slow
 
 test-all: setup-dev test-jax ## everything, the slow tests and the JAX backend too
 	@$(PYTEST)

@@ -147,8 +147,8 @@ def store(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("resized", [0, 16])
-def test_a_fold_is_learned_tested_and_found_finished(store, tmp_path, resized, monkeypatch):
+@pytest.mark.parametrize(("resized", "rate"), [(0, 0.02), (16, 0.005)])
+def test_a_fold_is_learned_tested_and_found_finished(store, tmp_path, resized, rate, monkeypatch):
     role = np.repeat(["train", "train", "validation", "test"], 4)
     fold = pd.DataFrame({"utterance_id": store.table["utterance_id"], "start_ms": np.nan, "fold": 2, "role": role})
     settings = {
@@ -157,7 +157,7 @@ def test_a_fold_is_learned_tested_and_found_finished(store, tmp_path, resized, m
         "epochs": 10,
         "least_updates": 50,
         "patience": 25,
-        "learning_rate": 0.02,
+        "learning_rate": rate,
         "one_cycle": False,
         "weight_decay": 0.0,
         "label_smoothing": 0.0,
