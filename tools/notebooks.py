@@ -204,10 +204,14 @@ def _cpu_of_children():
 
 
 def _without_warnings(notebook):
-    """An executed notebook without what libraries wrote to stderr, which the log has."""
-    for cell in notebook.cells:
-        if cell.cell_type == "code":
-            cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
+    """An executed notebook without what libraries wrote to stderr, or TensorFlow to stdout; the log has it."""
+    for cell in (cell for cell in notebook.cells if cell.cell_type == "code"):
+        for output in cell.outputs:
+            if output.get("name") == "stdout":
+                output.text = re.sub(r"^WARNING:tensorflow:.*\n", "", output.text, flags=re.MULTILINE)
+        cell.outputs = [
+            output for output in cell.outputs if output.get("name") != "stderr" and output.get("text") != ""
+        ]
     return notebook
 
 

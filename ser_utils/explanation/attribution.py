@@ -24,6 +24,7 @@ from scipy.fft import dct
 from scipy.ndimage import zoom
 
 from ser_utils.corpora import emotions_in_order
+from ser_utils.training.fit import compiled
 from ser_utils.training.folds import clip_scale
 from ser_utils.workspace import MissingResult, atomic_path, seal, sealed
 
@@ -307,22 +308,6 @@ def load_maps(folder: Path, networks: Sequence[Explained]) -> list[list[Maps]]:
                 of_network[int(number)][method] = file[key]
         maps.append(of_network)
     return maps
-
-
-@functools.lru_cache(maxsize=32)
-def compiled(model: keras.Model) -> Callable[[Any], Any]:
-    """A model as a function of its inputs, or of its one input, which are batches.
-
-    On TensorFlow it is traced once, for clips of any length: a recurrence that is not traced runs step by step.
-    """
-    call = functools.partial(model, training=False)
-    if keras.backend.backend() != "tensorflow":
-        return call
-    import tensorflow as tf
-
-    inputs = getattr(model, "inputs", None) or [keras.KerasTensor((None, None))]  # written as a class: of waveforms
-    wanted = [tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in inputs]
-    return tf.function(call, input_signature=[wanted if len(wanted) > 1 else wanted[0]])
 
 
 def class_score(model: Callable[[Any], Any], label: int, *others: Any, log_probabilities: bool = False) -> Score:

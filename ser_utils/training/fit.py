@@ -1,5 +1,6 @@
 """The one fit loop: seeds, early stopping, finished models kept, progress."""
 
+import functools
 import inspect
 import random
 import sys
@@ -211,6 +212,31 @@ def compile_for_lengths(model: keras.Model, optimizer: keras.Optimizer, loss: An
     model.compile(optimizer, loss, jit_compile=jit, **options)
     model.optimizer.build(model.trainable_variables)  # or the first step builds it, and is traced twice
     return model
+
+
+@functools.lru_cache(maxsize=32)
+def compiled(model: keras.Model) -> Callable[[Any], Any]:
+    """A model as a function of its input, or of a list of its inputs, which are batches.
+
+    On TensorFlow it is traced once, for clips of any length. Keras's `predict` traces once for every shape of a batch,
+    and called directly a recurrence runs step by step.
+    """
+    call = functools.partial(model, training=False)
+    if keras.backend.backend() != "tensorflow":
+        return call
+    import tensorflow as tf
+
+    known, traced = getattr(model, "inputs", None), []
+
+    def ask(inputs):
+        given = inputs if isinstance(inputs, list) else [inputs]
+        if not traced:  # a model written as a class tells no shapes: batches and lengths vary, features do not
+            shapes = [x.shape if known else (None, None, *x.shape[2:])[: len(x.shape)] for x in known or given]
+            wanted = [tf.TensorSpec(shape, x.dtype) for shape, x in zip(shapes, known or given, strict=True)]
+            traced.append(tf.function(call, input_signature=[wanted if len(wanted) > 1 else wanted[0]]))
+        return traced[0](inputs)
+
+    return ask
 
 
 class Progress(keras.callbacks.Callback):

@@ -15,7 +15,7 @@ from keras import ops
 from ser_utils.corpora import emotions_in_order
 from ser_utils.features.augmentation import mask_bands, mask_frames
 from ser_utils.features.store import FeatureStore, load_store
-from ser_utils.training.fit import best_epoch, class_weights, code_of, compile_for_lengths, fit_or_load
+from ser_utils.training.fit import best_epoch, class_weights, code_of, compile_for_lengths, compiled, fit_or_load
 from ser_utils.training.parallel import run_tasks
 from ser_utils.workspace import Workspace, content_key, read_json
 
@@ -177,7 +177,13 @@ def resize_clip(clip: np.ndarray, n_frames: int) -> np.ndarray:
 
 def predict_clips(model: keras.Model, batches: ClipBatches) -> np.ndarray:
     """Probabilities float32 (n_clips, n_classes) in the clips' own order, from unshuffled `batches`."""
-    return model.predict(batches, verbose=0)[np.argsort(batches.order)]
+    if keras.backend.backend() == "tensorflow":
+        inputs = (batches[place][0] for place in range(len(batches)))
+        answers = (compiled(model)(list(x) if isinstance(x, tuple) else x) for x in inputs)
+        rows = np.concatenate([ops.convert_to_numpy(answer) for answer in answers])
+    else:
+        rows = model.predict(batches, verbose=0)
+    return rows[np.argsort(batches.order)]
 
 
 @keras.saving.register_keras_serializable(package="ser_utils")

@@ -76,7 +76,8 @@ def test_executed_notebooks_show_no_warnings_and_no_bars(smoke, name):
     outputs = [output for cell in book.cells if cell.cell_type == "code" for output in cell.outputs]
     assert not [output for output in outputs if output.get("name") == "stderr"]
     assert not [output for output in outputs if "application/vnd.jupyter.widget-view+json" in output.get("data", {})]
-    assert "%|" not in "".join(output.get("text", "") for output in outputs)
+    said = "".join(output.get("text", "") for output in outputs)
+    assert "%|" not in said and "WARNING" not in said
 
 
 @pytest.mark.notebook

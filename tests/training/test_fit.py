@@ -60,3 +60,21 @@ def test_class_weights_balance_classes_and_ignore_absent_ones():
     weights = training.class_weights(np.array([0, 0, 0, 2]), 3)
     assert weights[0] * 3 == pytest.approx(weights[2]) == pytest.approx(2)
     assert weights[1] == 0
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="only TensorFlow traces")
+def test_a_compiled_model_is_traced_once_whatever_the_length_of_clips():
+    class Counted(keras.Model):
+        traced = 0
+
+        def call(self, inputs, training=False):
+            self.traced += 1
+            clips, n_frames = inputs
+            return keras.ops.sum(clips, axis=(1, 2)) / keras.ops.cast(n_frames, "float32")
+
+    model, rng = Counted(), np.random.default_rng(0)
+    for n_clips, n_frames in ((2, 5), (3, 9), (1, 4)):
+        clips = rng.normal(size=(n_clips, n_frames, 3)).astype("float32")
+        answer = training.compiled(model)([clips, np.full(n_clips, n_frames, "int32")])
+        np.testing.assert_allclose(answer, clips.sum(axis=(1, 2)) / n_frames, rtol=1e-4, atol=1e-5)
+    assert model.traced == 1
