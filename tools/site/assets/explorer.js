@@ -61,7 +61,7 @@ function go(changes) {
 // pictures ---------------------------------------------------------------------------------------------------
 
 const bytes = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
-const colours = (name) => new Uint32Array(bytes(SITE.maps[name]).buffer); // 256 of them, red to opacity in the order of bytes
+const colours = (name) => new Uint32Array(bytes(SITE.maps[name]).buffer); // 256, as a canvas keeps them
 const maps = { levels: colours("levels"), difference: colours("difference") };
 const { bands, step_db: stepDb, floor_db: floorDb, difference_db: differenceDb } = SITE.scale;
 const levelsOf = (text) => Float32Array.from(bytes(text), (steps) => Math.max(-steps * stepDb, floorDb)); // dB
@@ -85,7 +85,8 @@ const VIEWS = {
   recorded: (row) => [levelsOf(row._nearest).map((db) => 1 - db / floorDb), maps.levels],
   difference: (row) => {
     const recorded = levelsOf(row._nearest);
-    return [levelsOf(row._levels).map((db, place) => 0.5 + (db - recorded[place]) / (2 * differenceDb)), maps.difference];
+    const shares = levelsOf(row._levels).map((db, place) => 0.5 + (db - recorded[place]) / (2 * differenceDb));
+    return [shares, maps.difference];
   },
 };
 const canShow = {
@@ -96,8 +97,9 @@ const canShow = {
 
 // a map with what its ends mean
 function legend(low, map, high) {
-  const strip = paint(make("canvas", { className: "strip", ariaHidden: "true" }), Float32Array.from({ length: 256 }, (_, i) => i / 255), map, 1);
-  return make("span", { className: "legend" }, low, strip, high);
+  const shares = Float32Array.from(map, (_, place) => place / (map.length - 1));
+  const strip = make("canvas", { className: "strip", ariaHidden: "true" });
+  return make("span", { className: "legend" }, low, paint(strip, shares, map, 1), high);
 }
 
 // axes, once a row of cards --------------------------------------------------------------------------------------
@@ -124,7 +126,7 @@ function times(axes, frames) {
 
 // cards that fit beside each other make a row, and an axis stands before it
 function lay(section, axes) {
-  const [axis, gap, narrowest] = [axes ? 34 : 0, 10, 144];
+  const [axis, gap, narrowest] = [axes ? 34 : 0, 10, 144]; // pixels; the first two as in the style sheet
   const columns = Math.max(1, Math.floor((section.clientWidth - axis + gap) / (narrowest + gap)));
   if (section.columns === columns) return;
   section.columns = columns;
@@ -190,7 +192,7 @@ async function show() {
   byId("panes").replaceChildren(...panes.map(([who, what]) => pane(corpus, rows, who, what)));
   layAll();
   const drawn = rows.some((row) => row._levels);
-  byId("scale").replaceChildren(...(drawn ? [legend(`${floorDb} dB`, maps.levels, "0 dB, the loudest.")] : []));
+  byId("scale").replaceChildren(...(drawn ? [legend(`−${-floorDb} dB`, maps.levels, "0 dB, the loudest")] : []));
   count();
   const target = [...document.querySelectorAll(".card")].find((card) => nameOf(card.row) === want.at && card.row.speaker === speaker);
   if (target) select(target);
@@ -198,8 +200,14 @@ async function show() {
 
 function count() {
   const [all, folded] = [document.querySelectorAll(".card").length, document.querySelectorAll(FOLDED).length];
-  byId("state").textContent = `${all} of ${known.get(byId("corpus").value).length} prototypes${folded ? `, ${folded} of them folded` : ""}`;
+  const total = SITE.corpora[byId("corpus").value].n;
+  byId("state").textContent = `${all} of ${total} prototypes${folded ? `, ${folded} of them folded` : ""}`;
   byId("play-all").disabled = !cards().some((card) => card.row._sound);
+}
+
+function wordsOf(row) {
+  const facts = Object.keys(row).filter((name) => !name.startsWith("_")).map((name) => row[name]);
+  return [...facts, row._spoken?.sentence].join(" ").toLowerCase();
 }
 
 function pane(corpus, rows, speaker, emotion) {
@@ -208,15 +216,17 @@ function pane(corpus, rows, speaker, emotion) {
   const fits = (row) =>
     row.speaker === speaker && (!emotion || row.emotion === emotion) &&
     !(row.score < least) &&
-    words.every((word) => Object.values(row).join(" ").toLowerCase().includes(word));
+    words.every((word) => wordsOf(row).includes(word));
   const sort = byId("sort").value;
   const size = (row) => (typeof row[sort] === "number" ? row[sort] : -Infinity);
   const shown = rows.filter(fits).sort((a, b) =>
     sort === "rank" ? byEmotion(a.emotion, b.emotion) || natural(a.rank, b.rank) : size(b) - size(a));
-  const groups = sort === "rank" ? distinct(shown, "emotion").sort(byEmotion).map((name) => shown.filter((row) => row.emotion === name)) : [shown];
+  const names = [...new Set(shown.map((row) => row.emotion))];
+  const groups = sort === "rank" ? names.map((name) => shown.filter((row) => row.emotion === name)) : [shown];
   const title = `Speaker ${speaker}${emotion ? `, ${emotion}` : ""}: ${shown.length}`;
-  const section = make("section", { ariaLabel: title }, make("h2", { textContent: title }), ...groups.flatMap((group) => fold(corpus, group)));
-  section.axes = rows.some((row) => row._levels) && SITE.corpora[corpus].axes;
+  const groupsFolded = groups.flatMap((group) => fold(corpus, group));
+  const section = make("section", { ariaLabel: title }, make("h2", { textContent: title }), ...groupsFolded);
+  section.axes = shown.some((row) => row._levels) && SITE.corpora[corpus].axes;
   section.classList.toggle("plain", !section.axes);
   return section;
 }
@@ -227,21 +237,22 @@ function fold(corpus, rows) {
   const [first, twins] = [rows.filter((row) => row.distinct !== false), rows.filter((row) => row.distinct === false)];
   if (!twins.length) return [list(first)];
   const words = `${twins.length} more that sound alike`;
-  const box = make("details", { className: "twins", open: !first.length }, make("summary", { textContent: words }), list(twins));
-  box.ontoggle = count;
+  const summary = make("summary", { textContent: words });
+  const box = make("details", { className: "twins", open: !first.length, ontoggle: count }, summary, list(twins));
   return [list(first), box];
 }
 
 function card(corpus, row) {
   const title = `${row.emotion} ${row.rank}`;
   const hidden = new Set(["speaker", "emotion", "rank", "distinct", "twin_of"]);
-  if (row._nearest || row._spoken?.speaker) ["nearest_utterance_id", "nearest_start_ms"].forEach((name) => hidden.add(name));
+  const isKnown = row._nearest || row._spoken?.speaker;
+  if (isKnown) ["nearest_utterance_id", "nearest_start_ms"].forEach((name) => hidden.add(name));
   const facts = Object.keys(row).filter((key) => !key.startsWith("_") && !hidden.has(key));
   const first = Object.keys(FACTS).filter((key) => facts.includes(key));
   const list = (keys) => make("dl", {}, ...keys.flatMap((key) =>
     [make("dt", { textContent: label(key) }), make("dd", { textContent: text(row[key]) })]));
   const more = facts.filter((key) => !(key in FACTS));
-  const node = make("article", { className: "card", tabIndex: 0 });
+  const node = make("article", { className: "card", tabIndex: 0, row });
   const sound = (name, words, kind, there) => make("button", {
     type: "button", textContent: name, title: words, ariaLabel: `${words}: ${title}`, disabled: !there,
     onclick: () => { select(node); play([node], kind); },
@@ -259,14 +270,13 @@ function card(corpus, row) {
   node.append(
     top, ...(row._levels ? [make("div", { className: "time" })] : []),
     make("h3", { textContent: title }), list(first),
-    ...(row.distinct === false && row.twin_of ? [make("p", { textContent: `sounds like ${row.emotion} ${row.twin_of}` })] : []),
+    ...(row.twin_of ? [make("p", { textContent: `sounds like ${row.emotion} ${row.twin_of}` })] : []),
     make("div", { className: "buttons" },
       sound("▶ 100 ms", "The sound as it is, a click", "", row._sound),
       sound("∿ sustained", "Repeated by overlap-add to be heard as a voice", ".sustained", row._sound), link));
-  if (row._nearest || row._spoken?.speaker) node.append(nearest(node, title, sound));
+  if (isKnown) node.append(nearest(node, title, sound));
   if (more.length) node.append(make("details", {}, make("summary", { textContent: "more" }), list(more)));
   node.style.setProperty("--emotion", SITE.colours[row.emotion] ?? "gray");
-  node.row = row;
   node.sound = (kind) => path("prototypes", corpus, `${row._stem}${kind}.wav`);
   node.onfocus = () => select(node);
   return node;
@@ -285,20 +295,18 @@ function picture(corpus, row, view, title) {
   return paint(make("canvas", { role: "img", ariaLabel: words }), ...VIEWS[view](row));
 }
 
-// the real 100 ms most like the prototype: seen in its place, heard and told when opened
+// the real 100 ms most like the prototype: when opened it is seen in the prototype's place, heard, and told
 function nearest(node, title, sound) {
   const { row } = node;
   const box = make("details", { className: "nearest" }, make("summary", { textContent: "nearest real segment" }));
   box.ontoggle = () => {
-    if (box.open && !box.querySelector("p")) box.append(...told(row), ...(row._nearest ? compared(node, sound) : []));
+    if (!box.querySelector("p")) box.append(...told(row), ...(row._nearest ? [heard(sound)] : []));
     if (!row._nearest) return;
-    box.show(box.open ? "recorded" : "prototype");
-    if (box.open) play([node], ".nearest.sustained");
-  };
-  box.show = (view) => {
-    node.show(view);
-    box.querySelectorAll("[aria-pressed]").forEach((button) => { button.ariaPressed = String(button.textContent === view); });
-    box.querySelectorAll(".legend").forEach((words) => { words.hidden = view !== "difference"; });
+    node.querySelector(".views")?.remove();
+    node.show(box.open ? "recorded" : "prototype");
+    if (!box.open) return;
+    node.querySelector("h3").before(views(node));
+    play([node], ".nearest.sustained");
   };
   return box;
 }
@@ -311,20 +319,23 @@ function told(row) {
   return lines.filter(Boolean).map((line) => make("p", {}, line));
 }
 
-// buttons to lay the two over one another, and to hear the recorded one
-function compared(node, sound) {
-  const box = () => node.querySelector(".nearest");
-  const views = Object.keys(VIEWS).filter((view) => canShow[view](node.row));
-  const buttons = views.map((view) => make("button", {
-    type: "button", textContent: view, ariaPressed: "false", onclick: () => { select(node); box().show(view); },
-  }));
-  return [
-    make("div", { className: "buttons", role: "group", ariaLabel: "The picture shows" }, ...buttons),
-    legend("blue: recording louder", maps.difference, "red: prototype louder"),
-    make("div", { className: "buttons" },
-      sound("▶ 100 ms", "The recorded 100 ms, as loud as the prototype", ".nearest", true),
-      sound("∿ sustained", "The recorded 100 ms, repeated by overlap-add", ".nearest.sustained", true)),
-  ];
+const heard = (sound) => make("div", { className: "buttons" },
+  sound("▶ 100 ms", "The recorded 100 ms, as loud as the prototype", ".nearest", true),
+  sound("∿ sustained", "The recorded 100 ms, repeated by overlap-add", ".nearest.sustained", true));
+
+// buttons under the picture: either of the two, or one laid over the other
+function views(node) {
+  const ends = ["blue: recording", "red: prototype"].map((end) => `${end} ${differenceDb} dB louder`);
+  const words = legend(ends[0], maps.difference, ends[1]);
+  const buttons = Object.keys(VIEWS).filter((view) => canShow[view](node.row)).map((view) =>
+    make("button", { type: "button", textContent: view, onclick: () => { select(node); node.show(view); mark(); } }));
+  const mark = () => {
+    buttons.forEach((button) => { button.ariaPressed = String(button.textContent === node.view); });
+    words.hidden = node.view !== "difference";
+  };
+  mark();
+  const row = make("div", { className: "buttons" }, ...buttons);
+  return make("div", { className: "views", role: "group", ariaLabel: "The picture shows" }, row, words);
 }
 
 const FOLDED = "details.twins:not([open]) .card";
