@@ -41,6 +41,7 @@ class MelSettings:
 
 MEL = MelSettings()
 POWER_FLOOR = 1e-10  # librosa's amin: no power is taken for less
+LEVEL_STEP_DB = 0.5  # of levels kept as whole numbers: off by 0.25 dB at most
 FRAMES_AT_ONCE = 64  # their double-precision spectra fit a core's cache (about 2 MB)
 
 
@@ -125,6 +126,20 @@ def log_mel_segments(segments: np.ndarray, sample_rate: int) -> np.ndarray:
         decibels -= decibels.max(axis=(1, 2), keepdims=True)
         log_mel[start : start + n] = np.maximum(decibels, -MEL.top_db, out=decibels).transpose(0, 2, 1)
     return log_mel
+
+
+def round_levels(log_mel: np.ndarray) -> np.ndarray:
+    """Round levels to steps of LEVEL_STEP_DB below 0 dB, as pictures for the site are kept.
+
+    Parameters
+    ----------
+    log_mel : dB, any shape; more than 0 dB counts as 0
+
+    Returns
+    -------
+    uint8, same shape: how many steps below 0 dB
+    """
+    return np.clip(np.round(-log_mel / LEVEL_STEP_DB), 0, 255).astype(np.uint8)
 
 
 def _log_power(power):

@@ -1,5 +1,6 @@
 """The site: built from a small root with a hostile corpus, read by a real browser, from a folder."""
 
+import base64
 import csv
 import json
 import re
@@ -7,6 +8,7 @@ import shutil
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 
+import librosa
 import nbformat
 import numpy as np
 import pandas as pd
@@ -14,13 +16,17 @@ import pytest
 import soundfile
 import yaml
 from bs4 import BeautifulSoup
+from matplotlib import colormaps
 from PIL import Image, PngImagePlugin
 
+from ser_utils.corpora.facts import CORPORA
+from ser_utils.features.spectral import MEL
+from ser_utils.figures.style import DIVERGING, SEQUENTIAL
 from ser_utils.workspace import Workspace, WorkspaceError, write_json
 from tests.conftest import REPOSITORY
 from tests.tools.browsing import launched, opened, until
 from tools import site
-from tools.site.prototypes import find_recordings, load_prototypes, sustain
+from tools.site.prototypes import describe_utterance, find_recordings, load_prototypes, sustain, write_prototypes
 
 RATE_HZ = 16_000
 HOSTILE = "<img src=x onerror=alert(1)> & %41#?"  # a speaker as a hostile corpus may name it
@@ -250,6 +256,58 @@ def test_the_workflow_publishes_what_make_builds():
     assert workflow["permissions"] == {"contents": "read"}
 
 
+def _levels(rank):
+    """Silence, but for one band that is loud all the time: 10, 20, … from below."""
+    levels = np.full((MEL.n_mels, 7), 120, np.uint8)  # 60 dB in steps of half a dB
+    levels[10 * rank] = 0
+    return levels
+
+
+def _add_pictures(folder, ranks):
+    """What notebook 03 writes since: pictures as numbers, and which of them are twins: the last of each emotion."""
+    table = pd.read_csv(folder / "index.csv", dtype=str)
+    is_twin = table["rank"] == str(ranks)
+    table.assign(distinct=~is_twin, twin_of=is_twin.astype(int)).to_csv(folder / "index.csv", index=False)
+    for speaker, lines in table.groupby("speaker"):
+        levels = np.stack([_levels(int(rank)) for rank in lines["rank"]])
+        np.savez(folder / f"speaker_{speaker}" / "pictures.npz", levels=levels, step_db=0.5, sample_rate_hz=RATE_HZ)
+
+
+@pytest.fixture(scope="module")
+def drawn(built, tmp_path_factory):
+    """The same pages over prototypes that have their pictures as numbers."""
+    root, target = tmp_path_factory.mktemp("drawn"), tmp_path_factory.mktemp("site") / "site"
+    _record(root, "emodb")
+    _write_prototypes(root / "prototypes" / "emodb", ("09", HOSTILE), 4)
+    _add_pictures(root / "prototypes" / "emodb", 4)
+    shutil.copytree(built, target)
+    write_prototypes(root, target)
+    return target
+
+
+def test_pictures_that_do_not_fit_the_index_are_not_taken(tmp_path):
+    folder = tmp_path / "demo"
+    _write_prototypes(folder, ("51", "52"), 2)
+    _add_pictures(folder, 2)
+    assert all(row["_rate_hz"] == RATE_HZ and row["_levels"] for row in load_prototypes(folder))
+    damaged, lacking = (folder / f"speaker_{speaker}" / "pictures.npz" for speaker in ("51", "52"))
+    damaged.write_bytes(b"not a zip")
+    np.savez(lacking, levels=np.stack([_levels(1)] * 3), step_db=0.5, sample_rate_hz=RATE_HZ)
+    assert len(load_prototypes(folder)) == 8 and not any("_levels" in row for row in load_prototypes(folder))
+    np.savez(lacking, levels=np.array([{}] * 4), step_db=0.5, sample_rate_hz=RATE_HZ)  # no pickle is opened
+    assert not any("_levels" in row for row in load_prototypes(folder))
+
+
+def test_a_name_tells_what_was_said_where_the_corpus_documents_it():
+    said = {"speaker": "06", "emotion": "anger", "sentence": "Dogs are sitting by the door.", "language": "en"}
+    assert describe_utterance("ravdess", "03-01-05-02-02-01-06") == said
+    assert describe_utterance("emodb+ravdess", "ravdess_03-01-05-02-02-01-06") == said
+    only_a_code = {"speaker": "1", "emotion": "anger", "sentence": "01", "language": ""}
+    assert describe_utterance("aesdd", "a01 (1)") == only_a_code
+    for name in ("", HOSTILE, "../03a01Wa/", "mine_03a01Wa"):
+        assert not any(describe_utterance(dataset, name) for dataset in ("emodb", "emodb+ravdess", "mine", *CORPORA))
+
+
 # in a browser ---------------------------------------------------------------------------------------------
 
 
@@ -303,6 +361,15 @@ def test_explorer_filters_sorts_and_compares(browser, built):
 
 
 @pytest.mark.browser
+def test_explorer_finds_a_sentence_and_no_numbers_of_a_picture(browser, drawn):
+    with opened(browser) as page:
+        _explorer(page, drawn, corpus="emodb", speaker="09", find="Eisschrank anger")
+        assert len(_titles(page)) == 4
+        page.fill("#find", base64.b64encode(_levels(1)).decode()[:8])
+        assert _titles(page) == []
+
+
+@pytest.mark.browser
 def test_a_deep_link_lands_and_hostile_names_are_text(browser, built):
     with opened(browser) as page:
         _explorer(page, built, corpus="emodb", speaker=HOSTILE, at="sadness/2")
@@ -340,14 +407,124 @@ def test_the_nearest_real_segment_is_seen_and_heard_when_opened(browser, built):
     with opened(browser) as page:
         _explorer(page, built, corpus="emodb", speaker=HOSTILE, at="anger/1")
         card = page.locator(".card.here")
-        assert card.locator(".nearest img").count() == 0
+        assert card.locator("canvas").count() == 0
         card.locator(".nearest summary").click()
-        until(page, "document.querySelector('.nearest img')?.naturalWidth === 200")
+        until(page, "document.querySelector('.card.here .picture canvas')?.width === 7")
+        assert _brightest_band(page) == _band_of(250)
+        until(page, "player.src.endsWith('anger_1.nearest.sustained.wav') && player.currentTime > 0.2")
         assert "03a01Wa, from 0.1 s" in card.locator(".nearest").text_content()
+        assert card.locator(".nearest q[lang=de]").text_content() == "Der Lappen liegt auf dem Eisschrank."
+        assert "Speaker 03, anger" in card.locator(".nearest").text_content()
         card.locator(".nearest").get_by_text("100 ms").click()
         until(page, "player.ended && player.src.endsWith('anger_1.nearest.wav')")
         page.keyboard.press("n")
         until(page, "player.currentTime > 0.2 && player.duration > 1.1")
+
+
+def _band_of(hertz):
+    """The mel band, counted from below, whose centre is nearest."""
+    return int(np.abs(librosa.mel_frequencies(MEL.n_mels + 2, fmin=0, fmax=RATE_HZ / 2)[1:-1] - hertz).argmin())
+
+
+def _pixels(page):
+    """What the picture of the card in focus holds: uint8 (n_mels, n_frames, 4), the lowest band first."""
+    script = """() => { const canvas = document.querySelector(".card.here .picture canvas");
+        return [...canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data]; }"""
+    return np.array(page.evaluate(script), np.uint8).reshape(MEL.n_mels, -1, 4)[::-1]
+
+
+def _brightest_band(page):
+    return int(_pixels(page)[..., :3].astype(int).sum(axis=(1, 2)).argmax())
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("scale", [1, 2])
+def test_a_picture_is_drawn_from_its_numbers_and_sharp_as_shown(browser, drawn, tmp_path, scale):
+    darkest, brightest = (colormaps[SEQUENTIAL](place, bytes=True) for place in (0, 255))
+    with opened(browser, device_scale_factor=scale, viewport={"width": 390, "height": 900}) as page:
+        _explorer(page, drawn, corpus="emodb", speaker="09", at="anger/2")
+        pixels = _pixels(page)
+        assert pixels.shape == (128, 7, 4) and (pixels[20] == brightest).all()
+        assert (np.delete(pixels, 20, axis=0) == darkest).all()
+        page.locator(".card.here .picture canvas").screenshot(path=tmp_path / "shown.png")
+        shown = np.asarray(Image.open(tmp_path / "shown.png").convert("L")).astype(int)
+        middle = shown[2:-2, shown.shape[1] // 2]  # the picture may begin between two pixels of the page
+        bright = np.flatnonzero(middle == middle.max())
+        assert len(set(middle)) == 2  # nothing between bright and dark
+        assert bright.tolist() == list(range(bright[0], bright[0] + 2 * scale))  # two pixels of the page
+        assert bright[0] == pytest.approx((127 - 20) * 2 * scale, abs=3)
+
+
+@pytest.mark.browser
+def test_each_row_of_cards_has_one_axis_of_each_kind(browser, drawn):
+    with opened(browser) as page:
+        _explorer(page, drawn, corpus="emodb", speaker=HOSTILE, emotion="anger")
+        for width, n_rows in ((1280, 1), (390, 2)):  # laid anew when the window changes
+            page.set_viewport_size({"width": width, "height": 900})
+            until(page, f"document.querySelectorAll('section > .cards .axis').length === {n_rows}")
+            assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+            boxes = [card.bounding_box() for card in page.locator("section > .cards .card").all()]
+            axes = page.locator("section > .cards .axis").all()
+            assert [axis.bounding_box()["y"] for axis in axes] == sorted({box["y"] for box in boxes})
+            for axis in axes:
+                assert axis.locator("span").all_text_contents() == ["250", "500", "1k", "2k", "4k", "8k"]
+                assert "Hz" in axis.inner_text()
+            times = page.locator("section > .cards .time").all_inner_texts()
+            assert [bool(text) for text in times] == [box["x"] == boxes[0]["x"] for box in boxes]
+            assert times[0].split() == ["0", "50", "100", "ms"]
+            tick, picture = (
+                page.locator(name).first.bounding_box() for name in (".axis span:nth-child(3)", ".card canvas")
+            )
+            height = (picture["y"] + picture["height"] - tick["y"] - tick["height"] / 2) / picture["height"]
+            assert height == pytest.approx((_band_of(1000) + 0.5) / 128, abs=0.01)
+
+
+@pytest.mark.browser
+def test_what_sounds_alike_is_folded_and_opened_by_a_key(browser, drawn):
+    with opened(browser) as page:
+        _explorer(page, drawn, corpus="emodb", speaker="09", emotion="anger", at="anger/3")
+        summary = page.locator(".twins > summary")
+        assert summary.text_content() == "1 more that sound alike"
+        folded = page.locator(".twins .card")
+        assert not folded.is_visible() and "1 of them folded" in page.locator("#state").text_content()
+        page.keyboard.press("ArrowRight")  # nothing follows: what is folded is not stepped on
+        assert page.locator(".card.here h3").text_content() == "anger 3"
+        summary.focus()
+        page.keyboard.press("Enter")
+        until(page, "!document.querySelector('#state').textContent.includes('folded')")
+        assert folded.is_visible() and "sounds like anger 1" in folded.text_content()
+        page.keyboard.press("ArrowRight")
+        assert page.locator(".card.here h3").text_content() == "anger 4"
+        _explorer(page, drawn, corpus="emodb", speaker="09", at="anger/4")
+        assert page.locator(".card.here").is_visible()
+        assert page.locator(".twins[open]").count() == 1  # sadness stays folded
+
+
+@pytest.mark.browser
+def test_prototype_and_nearest_segment_are_laid_over_one_another(browser, drawn):
+    bluest, reddest = (colormaps[DIVERGING](place, bytes=True) for place in (0, 255))
+    with opened(browser, viewport={"width": 390, "height": 900}) as page:
+        _explorer(page, drawn, corpus="emodb", speaker=HOSTILE, at="anger/2")
+        card = page.locator(".card.here")
+        assert card.locator(".views").count() == 0
+        card.locator(".nearest summary").click()
+        until(page, "document.querySelector('.card.here .views')")
+        assert _brightest_band(page) == _band_of(250)
+        assert "Der Lappen liegt auf dem Eisschrank." in card.text_content()
+        legend = card.locator(".views .legend")
+        assert not legend.is_visible()
+        card.get_by_role("button", name="difference").click()
+        pixels = _pixels(page)
+        assert (pixels[20] == reddest).all() and (pixels[_band_of(250), 3] == bluest).all()
+        assert "blue: recording" in legend.inner_text() and "red: prototype" in legend.inner_text()
+        assert card.get_by_role("button", name="difference", pressed=True).count() == 1
+        assert "minus" in card.locator(".picture canvas").get_attribute("aria-label")
+        card.get_by_role("button", name="prototype", exact=True).click()
+        assert _brightest_band(page) == 20 and not legend.is_visible()
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        card.locator(".nearest summary").click()
+        until(page, "!document.querySelector('.card.here .views')")
+        assert page.locator("#panes img[src=x]").count() == 0 and HOSTILE in page.locator("#panes h2").text_content()
 
 
 @pytest.mark.browser
@@ -395,9 +572,10 @@ def test_the_search_finds_a_page_without_a_network(browser, built):
 
 @pytest.mark.browser
 @pytest.mark.slow
-def test_a_thousand_prototypes_are_shown_at_once(browser, built, tmp_path):
-    shutil.copytree(built, tmp_path / "site")
-    row = {
+@pytest.mark.parametrize("numbers", [{}, {"_levels": base64.b64encode(_levels(1)).decode()}], ids=["image", "numbers"])
+def test_a_thousand_prototypes_are_shown_at_once(browser, built, drawn, tmp_path, numbers):
+    shutil.copytree(drawn if numbers else built, tmp_path / "site")
+    row = numbers | {
         "emotion": "anger",
         "speaker": "09",
         "score": 1.5,

@@ -1,27 +1,34 @@
 """Prototypes as the explorer shows them: pictures, sounds long enough to be heard, the nearest real segments."""
 
+import base64
 import json
 import shutil
+import zipfile
 from pathlib import Path
 from typing import Any
 
+import librosa
 import matplotlib
 import numpy as np
 import pandas as pd
 import soundfile
-from PIL import Image
 
-from ser_utils.corpora.loading import CORPORA
+from ser_utils.corpora.facts import CorpusError, GrammarError
+from ser_utils.corpora.loading import CORPORA, find_corpus
 from ser_utils.evaluation.splits import SEGMENT_MS
 from ser_utils.features.audio import AudioError, load_audio
-from ser_utils.features.spectral import log_mel_segments
-from ser_utils.figures.style import EMOTION_COLOUR, SEQUENTIAL
+from ser_utils.features.spectral import LEVEL_STEP_DB, MEL, log_mel_segments, round_levels
+from ser_utils.figures.style import DIVERGING, EMOTION_COLOUR, SEQUENTIAL
 from ser_utils.profiles import PROFILES
 from ser_utils.workspace import MissingResult, Workspace, WorkspaceError
 from tools.readme import listing_place, title_of
 from tools.site.provenance import describe_run
 
 SUSTAINED_S = 1.2
+HERTZ = (250, 500, 1000, 2000, 4000, 8000, 16000)  # ticks of the explorer's mel axis
+FLOOR_DB = -60  # the explorer draws what is below as silence, as the PNG do
+MAPS = (("levels", SEQUENTIAL), ("difference", DIVERGING))
+DIFFERENCE_DB = 30  # between prototype and recording, drawn in full colour
 
 
 def sustain(signal: np.ndarray, sample_rate: int, *, seconds: float = SUSTAINED_S) -> np.ndarray:
@@ -62,7 +69,8 @@ def sustain(signal: np.ndarray, sample_rate: int, *, seconds: float = SUSTAINED_
 def load_prototypes(folder: Path) -> list[dict[str, Any]]:
     """Read the prototypes of one dataset: the rows of `index.csv`, each with paths that exist.
 
-    Rows whose picture is absent, or outside the folder, are left out.
+    Rows whose picture is absent, or outside the folder, are left out. Where the speaker's folder has pictures.npz, a
+    row has its picture as numbers too: `_levels`, in steps below 0 dB, and `_rate_hz`.
 
     folder : prototypes/<dataset>
 
@@ -77,14 +85,39 @@ def load_prototypes(folder: Path) -> list[dict[str, Any]]:
         raise WorkspaceError(f"{folder / 'index.csv'} cannot be read as a table: {error}") from error
     if missing := {"speaker", "emotion", "rank"} - set(table):
         raise WorkspaceError(f"{folder / 'index.csv'} has no column {', '.join(sorted(missing))}")
+    n_lines = table["speaker"].value_counts()
+    pictures = {speaker: _load_pictures(folder, speaker, n) for speaker, n in n_lines.items()}
+    places = table.groupby("speaker").cumcount()
     prototypes = []
-    for row in json.loads(table.to_json(orient="records")):
+    for row, place in zip(json.loads(table.to_json(orient="records")), places, strict=True):
         stem = f"speaker_{row['speaker']}/{row['emotion']}_{row['rank']}"
         picture = (folder / f"{stem}.png").resolve()
         if picture.is_relative_to(folder.resolve()) and picture.is_file():
             facts = {k: v for k, v in row.items() if v is not None}
             prototypes.append(facts | {"_stem": stem, "_sound": picture.with_suffix(".wav").is_file()})
+            if stored := pictures.get(row["speaker"]):
+                levels, rate = stored
+                prototypes[-1] |= {"_levels": _encode(levels[place]), "_rate_hz": rate}
     return prototypes
+
+
+def _load_pictures(folder, speaker, n):
+    """Levels (n, n_mels, n_frames) and rate; None where there is no file of `n` pictures on the scale in use."""
+    path = (folder / f"speaker_{speaker}" / "pictures.npz").resolve()
+    if not path.is_relative_to(folder.resolve()):
+        return None
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            levels, step_db, rate = (stored[name] for name in ("levels", "step_db", "sample_rate_hz"))
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+        return None
+    fits = levels.dtype == np.uint8 and levels.ndim == 3 and levels.shape[:2] == (n, MEL.n_mels)
+    return (levels, int(rate)) if fits and step_db == LEVEL_STEP_DB else None
+
+
+def _encode(array):
+    """Bytes as text: a page that is opened from a folder can read nothing but scripts."""
+    return base64.b64encode(np.ascontiguousarray(array).tobytes()).decode()
 
 
 def find_recordings(root: Path, dataset: str) -> dict[str, str]:
@@ -103,26 +136,51 @@ def find_recordings(root: Path, dataset: str) -> dict[str, str]:
     return {}
 
 
-def write_nearest(path: str, start_ms: float, stem: Path) -> bool:
-    """Cut the segment of a recording that begins at `start_ms`: sound, sustained sound and picture beside `stem`.
+def describe_utterance(dataset: str, utterance_id: str) -> dict[str, str]:
+    """Tell what an utterance's name says: speaker, emotion, sentence (its text, or its code where that is not known).
 
-    Returns whether there is one: a recording may be gone, or shorter by now.
+    Returns
+    -------
+    dict of speaker, emotion, sentence and language; empty where the name says nothing, as in a corpus of one's own
+    """
+    parts = dataset.split("+")
+    for name in parts:
+        mark = f"{name}_" if len(parts) > 1 else ""  # joined corpora name their utterances so
+        if not utterance_id.startswith(mark):
+            continue
+        try:
+            corpus = find_corpus(name)
+            facts = corpus.utterance(f"{utterance_id.removeprefix(mark)}.wav")
+        except (CorpusError, GrammarError):
+            continue
+        text = corpus.sentences.get(facts["sentence"], "")
+        spoken = {"sentence": text or facts["sentence"], "language": facts["language"] if text else ""}
+        return {"speaker": facts["speaker"], "emotion": facts["emotion"]} | spoken
+    return {}
+
+
+def write_nearest(path: str, start_ms: float, stem: Path, rate: int | None = None) -> tuple[np.ndarray, int] | None:
+    """Cut the segment of a recording that begins at `start_ms`: sound and sustained sound beside `stem`.
+
+    rate : Hz of the prototype's picture; None keeps the recording's own
+
+    Returns
+    -------
+    its picture, as `round_levels` gives it, and its rate; None where there is no such segment: a recording may be
+    gone, or shorter by now
     """
     try:
-        signal, rate = load_audio(path)
+        signal, rate = load_audio(path, rate)
     except AudioError:
-        return False
+        return None
     first, n = round(start_ms * rate / 1000), round(SEGMENT_MS * rate / 1000)
     segment = signal[first : first + n]
     if len(segment) < n or first < 0:
-        return False
+        return None
     segment = segment * min(0.5 / max(float(np.abs(segment).max()), 1e-9), 100)  # as loud as prototypes are
     soundfile.write(f"{stem}.nearest.wav", segment, rate, subtype="PCM_16")
     soundfile.write(f"{stem}.nearest.sustained.wav", sustain(segment, rate), rate, subtype="PCM_16")
-    level = 1 + log_mel_segments(segment[None], rate)[0, ::-1] / 80
-    pixels = matplotlib.colormaps[SEQUENTIAL](level, bytes=True)[..., :3]
-    Image.fromarray(pixels).resize((200, 150), Image.Resampling.NEAREST).save(f"{stem}.nearest.png")
-    return True
+    return round_levels(log_mel_segments(segment[None], rate)[0]), rate
 
 
 def write_prototypes(root: Path, target: Path) -> dict[str, list[dict[str, Any]]]:
@@ -141,20 +199,47 @@ def write_prototypes(root: Path, target: Path) -> dict[str, list[dict[str, Any]]
         for row in shown[name]:
             copy = target / "prototypes" / name / row["_stem"]
             _write_prototype(row, folder / row["_stem"], copy)
-            source, start_ms = recordings.get(row.get("nearest_utterance_id")), row.get("nearest_start_ms")
-            row["_nearest"] = bool(source) and start_ms is not None and write_nearest(source, start_ms, copy)
+            _add_nearest(row, name, recordings, copy)
         note = describe_run(root / "results" / name)
         if any(row["_nearest"] for row in shown[name]):
             note += " " + " ".join(_credit(part) for part in name.split("+"))
-        corpora[name] = {"title": title_of(name), "n": len(shown[name]), "note": note}
+        rates = [row["_rate_hz"] for row in shown[name] if "_rate_hz" in row]
+        axes = describe_axes(rates[0]) if rates else None
+        corpora[name] = {"title": title_of(name), "n": len(shown[name]), "note": note, "axes": axes}
         # a script and not JSON: browsers read no JSON beside a page that is opened from a folder
         text = f"receivePrototypes({json.dumps(name)}, {json.dumps(shown[name], separators=(',', ':'))});\n"
         (target / "prototypes" / name).mkdir(parents=True, exist_ok=True)
         (target / "prototypes" / name / "index.js").write_text(text, "utf-8")
-    facts = {"corpora": corpora, "colours": EMOTION_COLOUR}
+    maps = {name: _encode(matplotlib.colormaps[colours](np.arange(256), bytes=True)) for name, colours in MAPS}
+    scale = {"step_db": LEVEL_STEP_DB, "floor_db": FLOOR_DB, "difference_db": DIFFERENCE_DB, "bands": MEL.n_mels}
+    facts = {"corpora": corpora, "colours": EMOTION_COLOUR, "maps": maps, "scale": scale}
     (target / "prototypes").mkdir(parents=True, exist_ok=True)
     (target / "prototypes" / "corpora.js").write_text(f"const SITE = {json.dumps(facts)};\n", "utf-8")
     return shown
+
+
+def describe_axes(rate: int) -> dict[str, Any]:
+    """Describe the axes of a picture at `rate` Hz.
+
+    Returns
+    -------
+    dict of `hertz`, pairs of a frequency and its height among the mel bands within [0, 1], and `frame_ms`
+    """
+    centres = librosa.mel_frequencies(MEL.n_mels + 2, fmin=0, fmax=rate / 2)[1:-1]
+    ticks = [hertz for hertz in HERTZ if hertz <= rate / 2]
+    heights = np.interp(ticks, centres, (np.arange(MEL.n_mels) + 0.5) / MEL.n_mels).round(4)
+    return {"hertz": list(zip(ticks, heights.tolist(), strict=True)), "frame_ms": 1000 * MEL.hop_length / rate}
+
+
+def _add_nearest(row, dataset, recordings, copy):
+    """Tell in `row` what was said in the nearest real segment; add its picture and sounds where they may be shown."""
+    utterance_id, start_ms = row.get("nearest_utterance_id"), row.get("nearest_start_ms")
+    row["_spoken"] = describe_utterance(dataset, utterance_id or "")
+    row["_nearest"] = ""
+    if utterance_id in recordings and start_ms is not None:
+        segment = write_nearest(recordings[utterance_id], start_ms, copy, row.get("_rate_hz"))
+        if segment:
+            row |= {"_nearest": _encode(segment[0]), "_rate_hz": segment[1]}
 
 
 def _write_prototype(row, source, copy):

@@ -112,6 +112,17 @@ def test_reconstructions_stand_beside_what_was_recorded(shown):
     plt.close(figure)
 
 
+def test_pictures_are_written_as_numbers_too_in_the_order_of_the_index(shown, tmp_path):
+    index, log_mels, sounds, _ = shown
+    mine = (index["speaker"] == "09").to_numpy()
+    reports.write_speaker(tmp_path / "speaker_09", index[mine], log_mels[mine], sounds[mine], RATE)
+    with np.load(tmp_path / "speaker_09" / "pictures.npz", allow_pickle=False) as stored:
+        assert stored["levels"].dtype == np.uint8 and stored["sample_rate_hz"] == RATE and stored["step_db"] <= 0.5
+        returned = -float(stored["step_db"]) * stored["levels"]
+    assert abs(returned - log_mels[mine]).max() <= 0.25
+    assert all((tmp_path / "speaker_09" / f"{e}_{r}.png").exists() for e in ("anger", "sadness") for r in (1, 2, 3))
+
+
 def test_notes_are_counted_low_to_high():
     figure = figures.counts(["anger", "anger", "fear"], ["A3", "C4", "A3"], ["A3", "C4"], "prototypes")
     assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == ["A3", "C4"]

@@ -58,6 +58,92 @@ function go(changes) {
   if (next !== location.hash) history.replaceState(null, "", next);
 }
 
+// pictures ---------------------------------------------------------------------------------------------------
+
+const bytes = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+const colours = (name) => new Uint32Array(bytes(SITE.maps[name]).buffer); // 256, as a canvas keeps them
+const maps = { levels: colours("levels"), difference: colours("difference") };
+const { bands, step_db: stepDb, floor_db: floorDb, difference_db: differenceDb } = SITE.scale;
+const levelsOf = (text) => Float32Array.from(bytes(text), (steps) => Math.max(-steps * stepDb, floorDb)); // dB
+
+// one pixel a band and frame, the lowest band at the bottom; shares: what of the map each takes, within [0, 1].
+// The style sheet enlarges it without smoothing, so it is sharp at any size and on any screen.
+function paint(canvas, shares, map, height = bands) {
+  const width = shares.length / height;
+  const image = new ImageData(width, height);
+  const pixels = new Uint32Array(image.data.buffer);
+  shares.forEach((share, place) => {
+    const row = height - 1 - Math.floor(place / width);
+    pixels[row * width + (place % width)] = map[Math.round(255 * Math.min(Math.max(share, 0), 1))];
+  });
+  Object.assign(canvas, { width, height }).getContext("2d").putImageData(image, 0, 0);
+  return canvas;
+}
+
+const VIEWS = {
+  prototype: (row) => [levelsOf(row._levels).map((db) => 1 - db / floorDb), maps.levels],
+  recorded: (row) => [levelsOf(row._nearest).map((db) => 1 - db / floorDb), maps.levels],
+  difference: (row) => {
+    const recorded = levelsOf(row._nearest);
+    const shares = levelsOf(row._levels).map((db, place) => 0.5 + (db - recorded[place]) / (2 * differenceDb));
+    return [shares, maps.difference];
+  },
+};
+const canShow = {
+  prototype: () => true,
+  recorded: (row) => row._nearest,
+  difference: (row) => row._nearest && row._levels?.length === row._nearest.length,
+};
+
+// a map with what its ends mean
+function legend(low, map, high) {
+  const shares = Float32Array.from(map, (_, place) => place / (map.length - 1));
+  const strip = make("canvas", { className: "strip", ariaHidden: "true" });
+  return make("span", { className: "legend" }, low, paint(strip, shares, map, 1), high);
+}
+
+// axes, once a row of cards --------------------------------------------------------------------------------------
+
+const short = (hertz) => (hertz < 1000 ? String(hertz) : `${hertz / 1000}k`);
+
+function frequencies(axes) {
+  const ticks = axes.hertz.map(([hertz, height]) => {
+    const tick = make("span", { textContent: short(hertz) });
+    tick.style.bottom = `${100 * height}%`;
+    return tick;
+  });
+  return make("div", { className: "axis" }, make("div", {}, ...ticks), make("b", { textContent: "Hz" }));
+}
+
+// frames are centred on multiples of their distance
+function times(axes, frames) {
+  return [0, 50, 100].map((ms) => {
+    const tick = make("span", { textContent: ms === 100 ? "100 ms" : String(ms) });
+    tick.style.left = `${(100 * (ms / axes.frame_ms + 0.5)) / frames}%`;
+    return tick;
+  });
+}
+
+// cards that fit beside each other make a row, and an axis stands before it
+function lay(section, axes) {
+  const [axis, gap, narrowest] = [axes ? 34 : 0, 10, 144]; // pixels; the first two as in the style sheet
+  const columns = Math.max(1, Math.floor((section.clientWidth - axis + gap) / (narrowest + gap)));
+  if (section.columns === columns) return;
+  section.columns = columns;
+  section.style.setProperty("--columns", columns);
+  for (const grid of section.querySelectorAll(".cards")) {
+    grid.querySelectorAll(".axis").forEach((node) => node.remove());
+    [...grid.children].forEach((node, place) => {
+      const first = place % columns === 0;
+      node.querySelector(".time")?.replaceChildren(...(axes && first ? times(axes, node.frames) : []));
+      if (axes && first) node.before(frequencies(axes));
+    });
+  }
+}
+
+const layAll = () => document.querySelectorAll("#panes section").forEach((section) => lay(section, section.axes));
+new ResizeObserver(layAll).observe(byId("panes"));
+
 // what is shown ------------------------------------------------------------------------------------------------
 
 function options(id, values, chosen, names = (value) => value) {
@@ -104,10 +190,24 @@ async function show() {
   if (byId("with_speaker").value || byId("with_emotion").value) panes.push(beside);
   byId("panes").className = panes.length > 1 ? "two" : "";
   byId("panes").replaceChildren(...panes.map(([who, what]) => pane(corpus, rows, who, what)));
-  byId("state").textContent = `${cards().length} of ${rows.length} prototypes`;
-  byId("play-all").disabled = !cards().some((card) => card.row._sound);
-  const target = cards().find((card) => nameOf(card.row) === want.at && card.row.speaker === speaker);
+  layAll();
+  const drawn = rows.some((row) => row._levels);
+  byId("scale").replaceChildren(...(drawn ? [legend(`−${-floorDb} dB`, maps.levels, "0 dB, the loudest")] : []));
+  count();
+  const target = [...document.querySelectorAll(".card")].find((card) => nameOf(card.row) === want.at && card.row.speaker === speaker);
   if (target) select(target);
+}
+
+function count() {
+  const [all, folded] = [document.querySelectorAll(".card").length, document.querySelectorAll(FOLDED).length];
+  const total = SITE.corpora[byId("corpus").value].n;
+  byId("state").textContent = `${all} of ${total} prototypes${folded ? `, ${folded} of them folded` : ""}`;
+  byId("play-all").disabled = !cards().some((card) => card.row._sound);
+}
+
+function wordsOf(row) {
+  const facts = Object.keys(row).filter((name) => !name.startsWith("_")).map((name) => row[name]);
+  return [...facts, row._spoken?.sentence].join(" ").toLowerCase();
 }
 
 function pane(corpus, rows, speaker, emotion) {
@@ -116,78 +216,136 @@ function pane(corpus, rows, speaker, emotion) {
   const fits = (row) =>
     row.speaker === speaker && (!emotion || row.emotion === emotion) &&
     !(row.score < least) &&
-    words.every((word) => Object.values(row).join(" ").toLowerCase().includes(word));
+    words.every((word) => wordsOf(row).includes(word));
   const sort = byId("sort").value;
   const size = (row) => (typeof row[sort] === "number" ? row[sort] : -Infinity);
   const shown = rows.filter(fits).sort((a, b) =>
     sort === "rank" ? byEmotion(a.emotion, b.emotion) || natural(a.rank, b.rank) : size(b) - size(a));
-  const list = make("div", { className: "cards" }, ...shown.map((row) => card(corpus, row)));
+  const names = [...new Set(shown.map((row) => row.emotion))];
+  const groups = sort === "rank" ? names.map((name) => shown.filter((row) => row.emotion === name)) : [shown];
   const title = `Speaker ${speaker}${emotion ? `, ${emotion}` : ""}: ${shown.length}`;
-  const section = make("section", {}, make("h2", { textContent: title }), list);
-  section.setAttribute("aria-label", title);
+  const groupsFolded = groups.flatMap((group) => fold(corpus, group));
+  const section = make("section", { ariaLabel: title }, make("h2", { textContent: title }), ...groupsFolded);
+  section.axes = shown.some((row) => row._levels) && SITE.corpora[corpus].axes;
+  section.classList.toggle("plain", !section.axes);
   return section;
+}
+
+// first those that differ; what is nearly one of them is folded away
+function fold(corpus, rows) {
+  const list = (some) => make("div", { className: "cards" }, ...some.map((row) => card(corpus, row)));
+  const [first, twins] = [rows.filter((row) => row.distinct !== false), rows.filter((row) => row.distinct === false)];
+  if (!twins.length) return [list(first)];
+  const words = `${twins.length} more that sound alike`;
+  const summary = make("summary", { textContent: words });
+  const box = make("details", { className: "twins", open: !first.length, ontoggle: count }, summary, list(twins));
+  return [list(first), box];
 }
 
 function card(corpus, row) {
   const title = `${row.emotion} ${row.rank}`;
-  const picture = make("img", {
-    loading: "lazy", src: path("prototypes", corpus, `${row._stem}.png`),
-    alt: `Log-mel spectrogram of 100 ms: prototype ${title} of speaker ${row.speaker}`,
-  });
-  const hidden = new Set(["speaker", "emotion", "rank", ...(row._nearest ? ["nearest_utterance_id", "nearest_start_ms"] : [])]);
+  const hidden = new Set(["speaker", "emotion", "rank", "distinct", "twin_of"]);
+  const isKnown = row._nearest || row._spoken?.speaker;
+  if (isKnown) ["nearest_utterance_id", "nearest_start_ms"].forEach((name) => hidden.add(name));
   const facts = Object.keys(row).filter((key) => !key.startsWith("_") && !hidden.has(key));
   const first = Object.keys(FACTS).filter((key) => facts.includes(key));
   const list = (keys) => make("dl", {}, ...keys.flatMap((key) =>
     [make("dt", { textContent: label(key) }), make("dd", { textContent: text(row[key]) })]));
   const more = facts.filter((key) => !(key in FACTS));
-  const node = make("article", { className: "card", tabIndex: 0 });
+  const node = make("article", { className: "card", tabIndex: 0, row });
   const sound = (name, words, kind, there) => make("button", {
     type: "button", textContent: name, title: words, ariaLabel: `${words}: ${title}`, disabled: !there,
     onclick: () => { select(node); play([node], kind); },
   });
   const link = make("a", { href: address({ at: nameOf(row), speaker: row.speaker }), textContent: "link" });
   link.onclick = () => setTimeout(() => select(node));
-  const top = make("button", { type: "button", className: "picture", disabled: !row._sound, ariaLabel: `Play ${title}` }, picture);
-  top.onclick = () => { select(node); play([node]); };
+  const top = make("button", { type: "button", className: "picture", disabled: !row._sound, ariaLabel: `Play ${title}` });
+  top.onclick = () => { select(node); play([node], node.view === "recorded" ? ".nearest" : ""); };
+  node.show = (view) => {
+    node.view = view;
+    top.replaceChildren(picture(corpus, row, view, title));
+  };
+  node.show("prototype");
+  node.frames = row._levels ? top.firstChild.width : 0;
   node.append(
-    top, make("h3", { textContent: title }), list(first),
+    top, ...(row._levels ? [make("div", { className: "time" })] : []),
+    make("h3", { textContent: title }), list(first),
+    ...(row.twin_of ? [make("p", { textContent: `sounds like ${row.emotion} ${row.twin_of}` })] : []),
     make("div", { className: "buttons" },
       sound("▶ 100 ms", "The sound as it is, a click", "", row._sound),
       sound("∿ sustained", "Repeated by overlap-add to be heard as a voice", ".sustained", row._sound), link));
-  if (row._nearest) node.append(nearest(corpus, row, title, sound));
+  if (isKnown) node.append(nearest(node, title, sound));
   if (more.length) node.append(make("details", {}, make("summary", { textContent: "more" }), list(more)));
   node.style.setProperty("--emotion", SITE.colours[row.emotion] ?? "gray");
-  node.row = row;
   node.sound = (kind) => path("prototypes", corpus, `${row._stem}${kind}.wav`);
   node.onfocus = () => select(node);
   return node;
 }
 
-// the real 100 ms most like the prototype, loaded when opened
-function nearest(corpus, row, title, sound) {
+// drawn from numbers; corpora made before have an image of the prototype only
+function picture(corpus, row, view, title) {
+  const what = {
+    prototype: `prototype ${title} of speaker ${row.speaker}`,
+    recorded: `the real segment nearest to prototype ${title}`,
+    difference: `prototype ${title} minus the real segment nearest to it`,
+  }[view];
+  const words = `Log-mel spectrogram of 100 ms: ${what}`;
+  if (view === "prototype" && !row._levels)
+    return make("img", { loading: "lazy", src: path("prototypes", corpus, `${row._stem}.png`), alt: words });
+  return paint(make("canvas", { role: "img", ariaLabel: words }), ...VIEWS[view](row));
+}
+
+// the real 100 ms most like the prototype: when opened it is seen in the prototype's place, heard, and told
+function nearest(node, title, sound) {
+  const { row } = node;
   const box = make("details", { className: "nearest" }, make("summary", { textContent: "nearest real segment" }));
   box.ontoggle = () => {
-    if (!box.open || box.querySelector("img")) return;
-    const seconds = number.format(row.nearest_start_ms / 1000);
-    box.append(
-      make("img", {
-        src: path("prototypes", corpus, `${row._stem}.nearest.png`),
-        alt: `Log-mel spectrogram of the real segment nearest to prototype ${title}`,
-      }),
-      make("p", { textContent: `${row.nearest_utterance_id}, from ${seconds} s` }),
-      make("div", { className: "buttons" },
-        sound("▶ 100 ms", "The recorded 100 ms, as loud as the prototype", ".nearest", true),
-        sound("∿ sustained", "The recorded 100 ms, repeated by overlap-add", ".nearest.sustained", true)));
+    if (!box.querySelector("p")) box.append(...told(row), ...(row._nearest ? [heard(sound)] : []));
+    if (!row._nearest) return;
+    node.querySelector(".views")?.remove();
+    node.show(box.open ? "recorded" : "prototype");
+    if (!box.open) return;
+    node.querySelector("h3").before(views(node));
+    play([node], ".nearest.sustained");
   };
   return box;
 }
 
-const cards = () => [...document.querySelectorAll(".card")];
+function told(row) {
+  const { speaker, emotion, sentence, language } = row._spoken ?? {};
+  const said = language ? make("q", { textContent: sentence, lang: language }) : sentence && `Sentence ${sentence}`;
+  const where = Number.isFinite(row.nearest_start_ms) ? `, from ${number.format(row.nearest_start_ms / 1000)} s` : "";
+  const lines = [said, speaker && `Speaker ${speaker}, ${emotion}`, `${row.nearest_utterance_id}${where}`];
+  return lines.filter(Boolean).map((line) => make("p", {}, line));
+}
+
+const heard = (sound) => make("div", { className: "buttons" },
+  sound("▶ 100 ms", "The recorded 100 ms, as loud as the prototype", ".nearest", true),
+  sound("∿ sustained", "The recorded 100 ms, repeated by overlap-add", ".nearest.sustained", true));
+
+// buttons under the picture: either of the two, or one laid over the other
+function views(node) {
+  const ends = ["blue: recording", "red: prototype"].map((end) => `${end} ${differenceDb} dB louder`);
+  const words = legend(ends[0], maps.difference, ends[1]);
+  const buttons = Object.keys(VIEWS).filter((view) => canShow[view](node.row)).map((view) =>
+    make("button", { type: "button", textContent: view, onclick: () => { select(node); node.show(view); mark(); } }));
+  const mark = () => {
+    buttons.forEach((button) => { button.ariaPressed = String(button.textContent === node.view); });
+    words.hidden = node.view !== "difference";
+  };
+  mark();
+  const row = make("div", { className: "buttons" }, ...buttons);
+  return make("div", { className: "views", role: "group", ariaLabel: "The picture shows" }, row, words);
+}
+
+const FOLDED = "details.twins:not([open]) .card";
+const cards = () => [...document.querySelectorAll(".card")].filter((node) => !node.matches(FOLDED));
 const here = () => document.querySelector(".card.here");
 
 function select(node) {
   here()?.classList.remove("here");
   node.classList.add("here");
+  if (node.matches(FOLDED)) node.closest("details.twins").open = true;
   if (document.activeElement !== node && !node.contains(document.activeElement)) node.focus({ preventScroll: true });
   node.scrollIntoView({ block: "nearest" });
   // what stands beside belongs to another speaker: the address leads to the first pane's
