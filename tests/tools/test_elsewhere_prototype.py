@@ -1,5 +1,6 @@
 """What is trained elsewhere is finished here: the notebooks find it by its key and train nothing again."""
 
+import json
 import os
 import subprocess
 import sys
@@ -81,6 +82,8 @@ def test_what_came_back_is_opened_and_not_trained_again(returned):
     assert list(table["protocol"]) == ["paper", "utterance", "utterance"] and list(table["epochs"]) == [1, 1, 1]
     assert table["classifier_epochs"].notna().tolist() == [True, True, False]
     pd.testing.assert_frame_equal(published.summarise_published(shipped / published.FOLDER), table, atol=1e-6)
+    made = json.loads((shipped / published.FOLDER / "provenance.json").read_text())
+    assert made["device"] == "a card" and "classifiers" not in made, "both stages were trained there"
     data = elsewhere.open_published("demo", root)
     units = elsewhere.units_of(data)
     for name in ("paper", "utterance"):

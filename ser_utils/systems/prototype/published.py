@@ -40,14 +40,21 @@ def ship_published(data: PrototypeData, coders: dict[Run, Coder], trained: dict[
         for protocol in dict.fromkeys(run.protocol for run in trained):
             predictions = [each.predictions for run, each in trained.items() if run.protocol == protocol]
             pd.concat(predictions, ignore_index=True).to_parquet(folder / f"{protocol}.parquet", index=False)
-        made_by = sealed(next(iter(coders.values())).path)["made_by"]
-        write_json(folder / "provenance.json", {n: fact for n, fact in made_by.items() if n != "stopped_at_time_limit"})
+        write_json(folder / "provenance.json", _made_by(coders, trained))
     write_csv(results / f"{TABLE}.csv", summarise_published(results / FOLDER))
     write_checksums(results, f"{FOLDER}/*", f"{TABLE}.csv")
 
 
 def _by_clock(stage) -> bool:
     return sealed(stage.path)["made_by"].get("stopped_at_time_limit", False)
+
+
+def _made_by(coders, trained):
+    """Where and with what autoencoders were trained, and `classifiers`, where those were trained with something else."""
+    stages = [next(iter(coders.values())), *(each.fitted for each in list(trained.values())[:1])]
+    facts = [sealed(stage.path)["made_by"] for stage in stages]
+    told = [{name: fact for name, fact in made.items() if name != "stopped_at_time_limit"} for made in facts]
+    return told[0] | ({"classifiers": told[-1]} if told[-1] != told[0] else {})
 
 
 def _of_classifier(trained: Trained) -> dict[str, Any]:
