@@ -184,7 +184,7 @@ def _published(system, model, datasets) -> str:
 
 def one_voice_table(datasets: list[Dataset]) -> str:
     """Models that know one speaker beside the baselines, on exactly the same clips; "" where there are none."""
-    heads = "corpus | system | split | clips | its models | mfcc | loudness | difference from mfcc"
+    heads = "corpus | system | split | clips | per-speaker models | mfcc | loudness | difference from mfcc"
     lines = [f"| {heads} |", "|---|---|---|" + "---:|" * 5]
     for data in datasets:
         for row in data.one_voice.to_dict("records"):
@@ -244,10 +244,12 @@ def crossings(root: Path) -> list[str]:
     for path in sorted(root.glob("results/*+*/11_across.csv")):
         across = pd.read_csv(path)
         text += [
-            f"From corpus to corpus ({title_of(path.parent.name)}, the emotions that all of them have): UAR in % without "
-            "normalisation → with each corpus on its own scale, which needs its recordings but no label. Bold: training "
-            "heard other speakers of the tested corpus. Notebook 11 has intervals, paired tests, and what of a loss is the "
-            "recording's.",
+            f"From corpus to corpus ({title_of(path.parent.name)}, the emotions that all of them have), a model is trained "
+            "on the corpora of its row and tested on the corpus of its column. A cell shows UAR in % twice: without "
+            "normalisation → with the features of each corpus normalised by its own mean and deviation. Normalisation needs "
+            "recordings of the tested corpus, but no labels. Bold: the tested corpus is also trained on, with other "
+            "speakers. Notebook 11 adds intervals and paired tests, and estimates which part of a loss comes from the "
+            "recording conditions.",
             crossed_table(across),
         ]
     return text
@@ -267,16 +269,20 @@ def _against_baseline(data) -> str:
         return ""
     sure = table[table["p_holm"] < ALPHA]
     if table["n_speakers"].max() < metrics.FEWEST_SPEAKERS:
-        return f"{data.title}: {table['n_speakers'].max()} speakers are too few to say what beats the MFCC baseline."
+        return f"{data.title}: {table['n_speakers'].max()} speakers are too few to tell which model beats the MFCC baseline."
     better, worse = (sure[sure["difference"] * sign > 0] for sign in (1, -1))
-    said = [
-        f"{what} are {', '.join(_with_gap(row, data) for row in rows.itertuples())}" if len(rows) else f"none is {what}"
-        for what, rows in (("better", better.sort_values("difference")[::-1]), ("worse", worse))
-    ]
+    said = []
+    for what, rows in (("better", better.sort_values("difference")[::-1]), ("worse", worse)):
+        gaps = f" ({', '.join(_with_gap(row, data) for row in rows.itertuples())})" if len(rows) else ""
+        said.append(f"{_count_of(len(rows))} significantly {what}{gaps}")
     return (
-        f"{data.title}, new speakers, {len(table)} models against the MFCC baseline (points of UAR; p < {ALPHA} after "
-        f"Holm's correction): {'; '.join(said)}."
+        f"{data.title}, new speakers, against the MFCC baseline: of {len(table)} models, {' and '.join(said)}. Differences "
+        f"are in points of UAR, with p < {ALPHA} after Holm's correction."
     )
+
+
+def _count_of(n) -> str:
+    return {0: "none is", 1: "1 is"}.get(n, f"{n} are")
 
 
 def _with_gap(row, data) -> str:
@@ -299,8 +305,9 @@ def _falls(data) -> str:
         for row in sure.itertuples()
     ]
     return (
-        f"{data.title}, the same clips under `paper` and with new speakers: {len(sure)} of {len(rows)} models surely lose "
-        f"points of UAR{': ' if losses else ''}{', '.join(losses)}."
+        f"{data.title}, from `paper` to new speakers on the same clips: {len(sure)} of {len(rows)} models "
+        f"{'loses' if len(sure) == 1 else 'lose'} UAR with p < {ALPHA}, not corrected for the number of models"
+        f"{'. Points lost, with 95 % intervals: ' if losses else ''}{', '.join(losses)}."
     )
 
 
@@ -316,9 +323,9 @@ def _beside_published(datasets) -> str:
     same = table["agree"].astype(str).eq("True").sum()
     count = f"{len(reached)} of {len(table)}" if len(reached) else f"None of the {len(table)}"
     return (
-        f"{count} figures published under `paper` for these corpora {'is' if len(reached) < 2 else 'are'} reached, and "
-        f"{'none' if not same else same} of ours is of the same protocol: classes, clips tested, folds, size of the "
-        "network or epochs differ (`11_published.csv` says how)."
+        f"{count} scores published for these corpora under `paper` {'is' if len(reached) < 2 else 'are'} reached here. "
+        f"{'None' if not same else same} of our runs follows exactly the published protocol: classes, tested clips, folds, "
+        "network size or epochs differ, as [results/README.md](results/README.md) lists."
     )
 
 
@@ -343,26 +350,28 @@ def _of_readme(datasets, note, crossed) -> str:
     )
     text = [
         overview(datasets),
-        "UAR (the mean recall of the emotions) in % of whole utterances. Brackets hold 95 % intervals over speakers, or, "
-        f"for fewer than {metrics.FEWEST_SPEAKERS} speakers, the UAR of each. `paper` is the kind of split that the "
-        "papers used, which [leaks](#the-splits); *new speakers* is the protocol `speaker`. The two test other clips, "
-        f"so small differences say nothing. {about}{note}",
+        "UAR (the mean recall of the emotions) in %, with one decision per recording. Round brackets hold the 95 % interval "
+        f"over speakers; with fewer than {metrics.FEWEST_SPEAKERS} speakers, square brackets hold the UAR of each speaker "
+        "instead. `paper` is the kind of split that the papers used; it [leaks](#the-splits). *New speakers* is the protocol "
+        "`speaker`: training never heard the tested voices. The two columns test different clips, so a small difference "
+        "between them means nothing; the list below compares the same clips. `opensmile` and `baseline` are acoustic "
+        f"features with a support vector machine. `ensemble` averages several models. {about}{note}",
         "### What these numbers say",
         conclusions(datasets),
     ]
     if voices := one_voice_table(datasets):
         text += [
             "### One voice at a time",
-            "Models of one voice are trained on a speaker and asked about the same speaker. No such model can be asked "
-            "about somebody new, so they are compared with the baselines on exactly the same clips:",
+            "Models of one voice are trained and tested on the same speaker, so they say nothing about new speakers. This "
+            "table compares them with the baselines on exactly the same clips:",
             voices,
         ]
     if adapted := adaptation_table(datasets):
         text += [
-            "### What a new speaker's other recordings are worth, without any label",
-            "The same models with nothing known of the "
-            "new speakers, and with all of their clips known but not what they express. These are two conditions: the "
-            "column `leaks` of the second says *adapted*.",
+            "### What a new speaker's other recordings are worth, without labels",
+            "*Nothing known*: the model has no other recording of the tested speaker. *Adapted*: it has all clips of that "
+            "speaker, but not their labels. These are two different conditions, so no column mixes them, and the column "
+            "`leaks` of `scores.csv` says *adapted*. The p of a gain is not corrected for the number of models.",
             adapted,
         ]
     if crossed:
@@ -374,18 +383,19 @@ def _of_readme(datasets, note, crossed) -> str:
 def _of_results(datasets, note) -> str:
     text = [
         "# Scores",
-        "UAR in % of whole utterances under four splits, of which `paper` leaks. Brackets hold 95 % intervals over "
-        f"speakers (Student's t, jackknife), or, for fewer than {metrics.FEWEST_SPEAKERS} speakers, the UAR of each. "
-        "Every row, with its leaks, is in each folder's `scores.csv`, costs are in `costs.csv`, and what every model said "
-        f"of every clip is in `decisions/`. `make rescore DATASET=…` makes all of it again and compares.{note} Written by "
-        "`make tables`.",
+        "UAR (the mean recall of the emotions) in %, with one decision per recording, under four splits. The split `paper` "
+        "leaks. Round brackets hold the 95 % interval over speakers (Student's t with the jackknife's standard error); with "
+        f"fewer than {metrics.FEWEST_SPEAKERS} speakers, square brackets hold the UAR of each speaker instead. Each dataset "
+        "has a folder: `scores.csv` holds all scores and the leaks of their splits, `costs.csv` the costs, and `decisions/` "
+        "the answer of every model for every test clip. `make rescore DATASET=…` computes scores and tables again from these "
+        f"answers and compares.{note} `make tables` writes this page.",
     ]
     for data in datasets:
         about = data.extent()
         about = f"{about[0].upper()}{about[1:]}; profile {data.made['profile']}, seed {data.made['seed']}."
         text += [f"## {data.title}", about, dataset_table(data)]
         if len(data.published):
-            text += ["Beside what was published:", _published_table(data.published)]
+            text += ["Compared with published scores:", _published_table(data.published)]
     return "\n\n".join(text) + "\n"
 
 
@@ -400,7 +410,7 @@ def _published_table(table) -> str:
         scores = f"{100 * float(row['published']):.1f} | {100 * row['ours']:.1f}"
         about = f"| {row['system']} | {row['model']} | {row['protocol']} | {METRIC[row['metric']]} | {scores} |"
         lines.append(f"{about} {' | '.join(pairs)} | {'yes' if str(row['agree']) == 'True' else 'no'} |")
-    return "\n".join(lines) if len(lines) > 2 else "Nothing of what was published was run here."
+    return "\n".join(lines) if len(lines) > 2 else "No model with a published score was run here."
 
 
 def _count(value) -> str:
