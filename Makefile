@@ -1,4 +1,4 @@
-# `make` alone prints what there is.
+# `make` alone lists all commands.
 DATASET ?= demo
 PROFILE ?= quick
 SEED ?= 0
@@ -43,30 +43,32 @@ BUILD := $(if $(ROOT),$(call quoted,ROOT)/)build
 NUMBERS := $(sort $(foreach path,$(wildcard notebooks/[0-9][0-9]_*.ipynb),$(firstword $(subst _, ,$(notdir $(path))))))
 .PHONY: $(NUMBERS) help setup setup-dev setup-extras lock demo reproduce notebooks data check-data weights verify rescore tables lab site executed serve archive test test-slow test-all test-jax lint bench search predict advisories clean
 
-help: ## print this
+help: ## list all commands and options
 	@echo "Start here:"
 	@echo
-	@echo "  make demo          one system on made-up speech: pictures and sounds in a few minutes"
-	@echo "  make reproduce     every figure, table and prototype sound of a corpus"
+	@echo "  make demo          train one system on synthetic speech: pictures and sounds in a few minutes"
+	@echo "  make reproduce     make every figure, table and prototype sound of a corpus"
 	@echo
 	@echo "The first command also installs everything into .venv. All commands:"
 	@echo
 	@awk -F ':.*## ' '/^[a-z0-9 -]+:.*## /{printf "  %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
-	@echo "  $(firstword $(NUMBERS)) … $(lastword $(NUMBERS))        one notebook, and those it reads; several: make 04 05"
+	@echo "  $(firstword $(NUMBERS)) … $(lastword $(NUMBERS))        run one notebook and those it reads; several: make 04 05"
 	@echo
-	@echo "Choices are given as NAME=value, for example: make reproduce DATASET=emodb PROFILE=smoke"
+	@echo "Add options as NAME=value, for example: make reproduce DATASET=emodb PROFILE=smoke"
 	@echo
-	@echo "  DATASET   demo (made-up speech) unless you say emodb, ravdess, aesdd …, several as a+b, or path/to/table.csv"
-	@echo "  PROFILE   quick (for a laptop) unless you say smoke (a first try: under a minute a notebook) or paper (the"
+	@echo "  DATASET   demo (synthetic speech, the default), emodb, ravdess, aesdd …, several as a+b, or path/to/table.csv"
+	@echo "  PROFILE   quick (for a laptop, the default), smoke (a first try: a minute or two per notebook) or paper (the"
 	@echo "            published settings, and ours where none were published)"
-	@echo "  SEED      0 unless you say another; other seeds stay in build/ and join the tables as repeated runs"
-	@echo "  JOBS      how many processes run at once: all cores unless you say fewer; the scores are the same"
-	@echo "  ROOT      where everything is written: here unless you name a folder"
-	@echo "  ENGINE    local, or ray for a cluster (after make setup-extras)"
-	@echo "  SPEAKERS  those who get models of their own (notebooks 01 and 02); DENOISE=1 reduces noise first (notebook 00)"
-	@echo "  STRICT=1 refuses a corpus with missing files; LABELS=all keeps every emotion of several corpora"
-	@echo "  WEIGHTS   a folder with the weights of a speech encoder that you have, for notebooks 08 to 10"
-	@echo "  SER_DATA_DIR, an environment variable, is where corpora are looked for: data/ unless you set it"
+	@echo "  SEED      default 0; results of other seeds stay in build/ and enter the tables as repeated runs"
+	@echo "  JOBS      how many processes run at once; default: one per core; the scores do not depend on it"
+	@echo "  ROOT      folder to which everything is written; default: this one"
+	@echo "  ENGINE    local (the default), or ray for a cluster (after make setup-extras)"
+	@echo "  SPEAKERS  speakers with a model of their own (notebooks 01 and 02)"
+	@echo "  DENOISE=1 reduces noise before features are computed (notebook 00)"
+	@echo "  STRICT=1  stops if files of a corpus are missing"
+	@echo "  LABELS=all keeps every emotion of joined corpora, not only the shared ones"
+	@echo "  WEIGHTS   folder with the weights of a speech encoder, for notebooks 08 to 10"
+	@echo "  SER_DATA_DIR, an environment variable, names the folder of the corpora; default: data/"
 
 # --- environment ---------------------------------------------------------------------------------------
 
@@ -78,7 +80,7 @@ install = if command -v uv >/dev/null 2>&1; then \
 	    uv pip install -q --python $(BIN)/python --require-hashes -r $(1); \
 	  else $(BIN)/python -m pip install -q --disable-pip-version-check --no-compile --require-hashes --no-deps -r $(1); fi
 
-setup: $(READY) ## install what notebooks need into .venv, or renew it (with uv when it is there, else pip)
+setup: $(READY) ## install or update what notebooks need in .venv (with uv if it is installed, else pip)
 
 $(READY): $(LOCKS)
 	@$(or $(PYTHON),python3) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v <= (3, 13) else f"You need Python 3.11 to 3.13. $(or $(PYTHON),python3) is {v[0]}.{v[1]}. Say PYTHON=/path/to/python3.12")'
@@ -92,7 +94,7 @@ $(READY): $(LOCKS)
 	@$(BIN)/python -c 'import sysconfig, pathlib; pathlib.Path(sysconfig.get_path("purelib"), "ser_companion.pth").write_text(f"{pathlib.Path.cwd()}\n")'
 	@touch $@
 
-setup-dev: $(READY_TO_TEST) ## add what only tests need: pytest, JAX, Playwright, ruff
+setup-dev: $(READY_TO_TEST) ## also install what only tests need: pytest, JAX, Playwright, ruff
 
 $(READY_TO_TEST): $(READY) requirements-dev.lock
 	@$(call install,requirements-dev.lock)
@@ -102,13 +104,13 @@ $(READY_TO_SHOW): $(READY) requirements-site.lock
 	@$(call install,requirements-site.lock)
 	@touch $@
 
-setup-extras: setup ## add the optional packages: openSMILE, Ray, hub client
+setup-extras: setup ## also install the optional packages: openSMILE, Ray, hub client
 	@$(call install,requirements-extras.lock)
 
 COMPILE = uv pip compile pyproject.toml --universal --python-version 3.11 --fork-strategy fewest --generate-hashes \
   --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" --quiet
 
-lock: ## renew the four lock files from pyproject.toml (needs uv)
+lock: ## write the four lock files again from pyproject.toml (needs uv)
 	$(COMPILE) -o requirements.lock
 	$(COMPILE) --extra site -c requirements.lock -o requirements-site.lock
 	$(COMPILE) --extra site --extra test -c requirements.lock -o requirements-dev.lock
@@ -121,7 +123,7 @@ OWN = $(if $(SPEAKERS),--where-known speakers $(call quoted,SPEAKERS)) $(if $(DE
 REPRODUCE = $(BIN)/python -m tools.reproduce $(WHICH) $(OWN)
 ASKED := $(filter $(NUMBERS),$(MAKECMDGOALS))
 
-reproduce: setup ## every notebook, independent ones side by side; only what is not up to date
+reproduce: setup ## run every notebook that is not up to date, independent ones in parallel
 	@$(REPRODUCE)
 
 # several at once are one run: make 04 05
@@ -132,7 +134,7 @@ $(NUMBERS): setup
 FIRST := build/first
 PAGE := $(FIRST)/03_prototype_analysis.html
 
-demo: setup ## the prototype paper alone, for one made-up voice: pictures and sounds in a few minutes
+demo: setup ## train the prototype system on one synthetic voice: pictures and sounds in a few minutes
 	@$(BIN)/python -m tools.reproduce 03 --root $(FIRST) --where-known speakers 51
 	@$(BIN)/python -m nbconvert --log-level ERROR --to html --no-input --output-dir $(FIRST) $(FIRST)/build/demo/quick/seed_0/notebooks/03_prototype_analysis.ipynb
 	@echo "Look and listen: $(BIN)/python -m webbrowser -t $(PAGE)"
@@ -146,20 +148,20 @@ lab: setup ## open the notebooks in JupyterLab, on this machine only, with a tok
 
 # --- data, weights, one recording ----------------------------------------------------------------------
 
-data: setup ## get a corpus, or say whom to ask: make data DATASET=emodb
+data: setup ## download a corpus, or say whom to ask for it: make data DATASET=emodb
 	@$(BIN)/python -m ser_utils.corpora.download $(call quoted,DATASET)
 
-check-data: setup ## what is there of a corpus, and what is wrong with it
+check-data: setup ## list missing, altered and suspicious files of a corpus
 	@$(BIN)/python -m ser_utils.corpora.check $(call quoted,DATASET)
 
-weights: setup ## get the published speech encoders of notebook 08, or one: make weights MODEL=facebook/hubert-base-ls960
+weights: setup ## download the speech encoders of notebook 08, or one: make weights MODEL=facebook/hubert-base-ls960
 	@$(BIN)/python -m ser_utils.systems.speech_transformer.pretrained $(if $(WEIGHTS),$(call quoted,WEIGHTS),$(if $(MODEL),$(call quoted,MODEL)))
 
 # no DATASET asks the model that ships
-predict: setup ## emotion probabilities of a recording: make predict FILE=my.wav; FILES=folder has others of the same voice
+predict: setup ## print emotion probabilities: make predict FILE=my.wav; FILES=folder adds recordings of the same voice
 	@$(BIN)/python -m ser_utils.answer $(call quoted,FILE) --files $(call quoted,FILES) $(if $(filter file,$(origin DATASET)),$(subst --dataset 'demo',,$(WHICH)),$(WHICH))
 
-search: setup ## hyperparameter search with Ray Tune and ASHA (optional packages)
+search: setup ## search hyperparameters of SigWavNet with Ray Tune and ASHA (after make setup-extras)
 	@$(BIN)/python -m ser_utils.systems.sigwavnet.search $(WHICH)
 
 # --- results -------------------------------------------------------------------------------------------
@@ -167,25 +169,25 @@ search: setup ## hyperparameter search with Ray Tune and ASHA (optional packages
 verify: setup ## train everything again and compare the scores with results/
 	@$(BIN)/python -m tools.verify verify --dataset $(call quoted,DATASET) --root $(call quoted,ROOT)
 
-rescore: setup ## make the scores again from the decisions that ship: seconds, no corpus needed
+rescore: setup ## compute the scores again from the stored answers of the models and compare: no corpus, no training
 	@$(BIN)/python -m tools.verify rescore --dataset $(call quoted,DATASET) --root $(call quoted,ROOT)
 
-tables: setup ## write README's and results/README.md's tables from results/
+tables: setup ## write the tables of README.md and results/README.md from results/
 	@$(BIN)/python -m tools.verify readme
 
 site: $(READY_TO_SHOW) ## build the site into build/site (installs Sphinx)
 	@$(BIN)/python -m tools.site --root $(call quoted,ROOT)
 
-executed: setup ## store a corpus's executed notebooks where they ship, without sounds: make executed DATASET=emodb
+executed: setup ## store the executed notebooks of a corpus for the site, without sounds: make executed DATASET=emodb
 	@$(BIN)/python -m tools.site.notebooks --dataset $(call quoted,DATASET) --root $(call quoted,ROOT)
 
-serve: setup ## show the site at http://127.0.0.1:8000
+serve: setup ## show the built site at http://127.0.0.1:8000
 	@$(BIN)/python -m http.server --bind 127.0.0.1 --directory $(BUILD)/site 8000
 
-archive: setup ## pack all that ships for a repository with DOIs, described as RO-Crate
+archive: setup ## pack the repository as an RO-Crate, for an archive that gives DOIs
 	@$(BIN)/python -m tools.archive
 
-bench: setup-dev ## measure speed and memory, side by side with the literal versions
+bench: setup-dev ## measure speed and memory, also of the published loops for comparison
 	@$(BIN)/python -m benchmarks
 
 # --- tests ---------------------------------------------------------------------------------------------
@@ -193,24 +195,24 @@ bench: setup-dev ## measure speed and memory, side by side with the literal vers
 # files of tests side by side; see tests/conftest.py
 PYTEST = $(BIN)/python -m pytest -q -n $(or $(JOBS),logical) --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-test: setup-dev ## unit tests, notebooks in profile smoke, real recordings where SER_DATA_DIR has them
+test: setup-dev ## run the tests, with notebooks in profile smoke and recordings in SER_DATA_DIR if there are any
 	@$(PYTEST) -m "not slow"
 
-test-slow: setup-dev ## what takes longest: kill, interrupt and race real runs, every measurement, learning by heart
+test-slow: setup-dev ## run the slow tests: interrupted and competing runs, measurements, long trainings
 	@$(PYTEST) -m slow
 
-test-all: setup-dev test-jax ## everything, the slow tests and the JAX backend too
+test-all: setup-dev test-jax ## run all tests, also the slow ones and those on the JAX backend
 	@$(PYTEST)
 
 MODEL_TESTS = tests/systems tests/explanation/test_attribution.py tests/training/test_fit.py tests/tools/test_side_by_side.py
 
-test-jax: setup-dev ## the tests of every model, on Keras's JAX backend
+test-jax: setup-dev ## run the tests of all models on Keras's JAX backend
 	@KERAS_BACKEND=jax $(PYTEST) -m "not notebook" $(MODEL_TESTS)
 
-lint: setup-dev ## check the code's form with ruff
+lint: setup-dev ## check the code with ruff
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
 
-advisories: ## look up known vulnerabilities of everything in the lock file (needs uv and the network)
+advisories: ## look up known vulnerabilities of the locked packages (needs uv and the internet)
 	@uvx --quiet pip-audit --strict --disable-pip --require-hashes --progress-spinner off -r requirements.lock
 
 clean: ## delete build/; results, figures and prototypes stay
