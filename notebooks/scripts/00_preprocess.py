@@ -8,12 +8,12 @@
 # %% [markdown]
 # # 00 · From recordings to log-mel segments
 #
-# **Question.** What is in this corpus, what of it does a network see, and how much of the voice survives?
+# **Question.** What is in this corpus, which part of it does a network see, and how much of the voice survives?
 #
 # **Reads** the corpus. **Writes** the utterance table (`utterances`), one loudness per utterance (`loudness`) and the
 # log-mel segments (`features/segments`) that notebooks 01–03 learn from.
 #
-# **Reproduces** the preprocessing of the prototype paper: segments of 100 ms every 20 ms, 128 mel bands.
+# **Reproduces** the preprocessing of the prototype paper: segments of 100 ms every 20 ms, with 128 mel bands.
 # **Run time** on two cores: half a minute for the demo corpus, about three minutes for all of RAVDESS.
 
 # %%
@@ -51,8 +51,8 @@ settings_table("prototype")
 # %% [markdown]
 # ## The corpus
 #
-# Every file is opened once. A file that cannot be used is left out and listed with the reason. The sums below account for
-# every file, and for every row of a table.
+# Every file is opened once. A file that cannot be used is left out and listed with the reason. The sums below cover every
+# file, and every row of a table.
 
 # %%
 if dataset == "demo":
@@ -63,7 +63,7 @@ print(report.announcement or "complete", report.account, sep="\n")
 report.problems
 
 # %% [markdown]
-# Profile `smoke` goes on with a few clips of two speakers of each corpus: it proves that everything runs, no more.
+# Profile `smoke` keeps only a few clips of two speakers of each corpus. It proves that everything runs, nothing more.
 
 # %%
 if chosen["clips_per_class"]:
@@ -71,11 +71,12 @@ if chosen["clips_per_class"]:
     kept = utterances.merge(voices.groupby("corpus").head(chosen["kept_speakers"]))
     kept = kept.groupby(["speaker", "emotion"]).head(chosen["clips_per_class"])
     utterances = kept.sort_values("utterance_id", ignore_index=True)
-rate = common_rate(utterances)  # several rates are brought to one
+rate = common_rate(utterances)  # if the rates differ, all are resampled to this one
 print(f"{len(utterances)} utterances of {utterances['speaker'].nunique()} speakers are used, at {rate} Hz")
 
 # %% [markdown]
-# Who says what, how often? A class that one speaker never acts cannot be learned for this speaker.
+# How many utterances of each emotion does each speaker have? A model of one speaker cannot learn an emotion that this
+# speaker never acts.
 
 # %%
 partial = f" Partial corpus: {report.announcement}." if report.announcement else ""
@@ -93,10 +94,10 @@ columns = {"utterance_id": "count", "duration_s": ["min", "median", "max"], "sam
 utterances.groupby(["corpus", "emotion"]).agg(columns).round(2)
 
 # %% [markdown]
-# ## What could fool a model
+# ## What could mislead a model
 #
-# If length or loudness alone tell emotions apart, a network may score well without hearing a voice. Notebook 10 puts
-# numbers on this: both are baselines there.
+# If length or loudness alone tells emotions apart, a network may score well without using the voice. Notebook 11 measures
+# this: both are baselines there.
 
 # %%
 figure = speech.by_emotion(utterances, "duration_s", "duration (s)")
@@ -122,7 +123,7 @@ for trap in find_traps(report):
 # %% [markdown]
 # ## One recording of each emotion
 #
-# The same speaker throughout, and the text that most emotions were said with, so that little but the emotion differs.
+# All examples are from one speaker, and as far as possible with the same text, so that little but the emotion differs.
 
 # %%
 spoken = utterances[utterances["speaker"] == utterances["speaker"].iloc[0]]
@@ -144,8 +145,8 @@ for emotion in style.in_order(examples):
 #
 # A **frame** $x_m[n] = x[n + mH]\,w[n]$ is cut every $H$ samples and tapered by $w$. Its Fourier transform
 # $X_m[k] = \sum_n x_m[n] e^{-2\pi i k n / N}$ gives the **power** $|X_m[k]|^2$. Triangular **mel filters** $M_{jk}$, narrow
-# at low and wide at high frequencies like the ear's, sum it into 128 bands, and the **level in dB** is taken against
-# the loudest point of the segment: $L_{jm} = 10 \log_{10} \sum_k M_{jk} |X_m[k]|^2 - \max$, not lower than −80 dB.
+# at low and wide at high frequencies like those of the ear, sum it into 128 bands. The **level in dB** is relative to the
+# loudest point of the segment: $L_{jm} = 10 \log_{10} \sum_k M_{jk} |X_m[k]|^2 - \max$, and at least −80 dB.
 
 # %%
 signal, _ = examples["anger"] if "anger" in examples else next(iter(examples.values()))
@@ -156,13 +157,13 @@ style.save_figure(workspace, figure, "00_steps", "From a 100 ms segment to its l
 plt.show()
 
 # %% [markdown]
-# The red taper fades each frame in and out; without it the cut edges would smear over all frequencies. In the last
-# panel the voice's harmonics are the horizontal stripes.
+# The red taper fades each frame in and out. Without it, the abrupt edges of the frame would add power at all frequencies.
+# The horizontal stripes in the last panel are the harmonics of the voice.
 #
 # ## Noise reduction
 #
-# `noisereduce` estimates a noise spectrum and turns down what does not rise above it. It is off by default: the
-# prototype paper did not use it, and it may take breath away with the noise.
+# `noisereduce` estimates a noise spectrum and attenuates what is not above it. It is off by default, because the prototype
+# paper did not use it, and because it may remove breath together with the noise.
 
 # %%
 cleaned = reduce_noise(signal, rate)
@@ -174,8 +175,8 @@ display(Audio(signal, rate=rate), Audio(cleaned, rate=rate))
 # %% [markdown]
 # ## Segments of the whole corpus
 #
-# Segments of 100 ms begin every 20 ms, so neighbours share 80 ms. A random split of these puts the same sound on both
-# sides; notebook 02 measures what that does. The store is one array on disk, so a corpus larger than memory works.
+# Segments of 100 ms begin every 20 ms, so neighbours share 80 ms. A random split puts the same sound into training and
+# test; notebook 02 measures the effect. The segments are one array on disk, so a corpus may be larger than the memory.
 
 
 # %%
@@ -194,8 +195,8 @@ print(f"{len(by_segment)} segments of {store.array.shape[1]} mel bands × {store
 by_segment.groupby("emotion").size().rename("segments").to_frame().T
 
 # %% [markdown]
-# Some segments hold no voice, only the silence around it. The paper gives them their clip's emotion like all others,
-# and so do we. A flat spectrogram (spread below 3 dB) is digital silence.
+# Some segments contain no voice, only silence. The paper gives them the emotion of their clip, like all other segments,
+# and so do we. A flat spectrogram (standard deviation below 3 dB) is counted as digital silence.
 
 # %%
 sample = store.array[:: max(1, len(store.array) // 5000)]
@@ -208,11 +209,11 @@ style.save_figure(workspace, figure, "00_segments", "One 100 ms log-mel segment 
 plt.show()
 
 # %% [markdown]
-# ## Several corpora, made one
+# ## Several corpora joined
 #
-# Joined corpora differ in more than their language. All are brought to one sampling rate, the lowest of their usual ones.
-# Emotions that only some of them have are left out, unless you say `LABELS=all`: there, knowing the corpus would be half the
-# answer. Levels and spectra stay as recorded; notebook 11 shows what that costs from corpus to corpus.
+# Joined corpora differ in more than their language. All are resampled to one rate, the lowest of their usual ones. Emotions
+# that only some corpora have are left out, because a model could recognise them by the corpus (`LABELS=all` keeps them).
+# Levels and spectra stay as recorded. Notebook 11 shows what that costs from corpus to corpus.
 
 # %%
 several = utterances["corpus"].nunique() > 1
@@ -234,9 +235,9 @@ if several:
 # %% [markdown]
 # ## How much of the voice survives mel → audio?
 #
-# A log-mel keeps neither phase nor fine frequency. Sound comes back by a non-negative least-squares solution for the
-# spectrum and Griffin–Lim for the phase. The number is the level error of the log-mel of the resynthesis against the
-# log-mel it was made from, where there is sound (above −60 dB).
+# A log-mel keeps neither the phase nor fine frequency detail. To get sound back, non-negative least squares estimates the
+# spectrum and Griffin–Lim the phase. The printed number is the mean level difference between the original log-mel and the
+# log-mel of the resynthesis, at points with sound (above −60 dB).
 
 # %%
 clip = signal[: 2 * rate]
@@ -257,7 +258,7 @@ display(Audio(clip, rate=rate), Audio(resynthesis, rate=rate))
 save_audio(workspace.folder("sounds") / "00_resynthesis.wav", resynthesis, rate)
 
 # %% [markdown]
-# The voice stays recognisable and its words too; what is lost is phase, heard as a slight metallic ring.
+# Listen: are voice and words still recognisable? The lost phase is heard as a metallic ring.
 #
 # ## Saved
 

@@ -8,10 +8,10 @@
 # %% [markdown]
 # # 01 · An autoencoder that keeps the fine lines
 #
-# **Question.** Can a small network hold 100 ms of one voice in a few numbers and give it back, edges included?
+# **Question.** Can a small network encode 100 ms of one voice and reconstruct it, with its sharp edges?
 #
-# **Reads** the utterance table and segments of 00. **Writes** one autoencoder per speaker and protocol, and the
-# table `autoencoders` that says where they are, on which scale, and how well they reconstruct.
+# **Reads** the utterance table and segments of 00. **Writes** one autoencoder per speaker and protocol, and the table
+# `autoencoders`, which lists their files, their scales and their reconstruction errors.
 #
 # **Reproduces** the prototype paper's encoder, decoder, loss and figure of reconstructions. **Run time** on two cores,
 # profile `quick`: two minutes on the demo corpus, a quarter of an hour on EmoDB, forty minutes on RAVDESS.
@@ -43,7 +43,7 @@ dataset = "demo"  # a corpus, several joined by "+", or a path to your own table
 profile = "quick"  # smoke, quick or paper
 seed = 0
 root = ""  # where everything is written; empty: the repository
-speakers = ""  # ids parted by spaces; empty: those the paper shows, else the profile's number
+speakers = ""  # ids separated by spaces; empty: those the paper shows, else as many as the profile says
 
 # %%
 workspace = Workspace(dataset, profile, seed, root)
@@ -52,10 +52,11 @@ style.set_style()
 settings_table("prototype")
 
 # %% [markdown]
-# ## Whose segments, and on which side?
+# ## Speakers and splits
 #
-# Models are per speaker: detail over generality is the paper's point. Folds split *within* each speaker: `paper` deals
-# overlapping segments at random, `utterance` keeps each recording on one side, `sentence` each text.
+# Each model knows one speaker, because the paper prefers detail to generality. So training and test are split *within* each
+# speaker. `paper` assigns overlapping segments at random. `utterance` keeps each recording on one side of the split, and
+# `sentence` each text.
 
 # %%
 data = open_data(workspace, chosen, speakers=speakers)
@@ -68,17 +69,17 @@ for protocol, why in data.impossible.items():
 for protocol, folds in data.folds.items():
     print(protocol, folds["role"].value_counts().to_dict(), *folds.attrs["notes"], sep=" · ")
 leaks = {protocol: leaks_beyond(data.audit(protocol, ["all"]), protocol) for protocol in data.folds}
-pd.Series(leaks, name="leaks beyond its promise").to_frame()
+pd.Series(leaks, name="leaks that the protocol does not allow").to_frame()
 
 # %% [markdown]
-# The random split of overlapping segments leaks in every way there is: almost every test segment shares 80 ms with a
-# training segment. The other protocols keep their promise.
+# The random split of overlapping segments leaks in every way: training and test share speakers, texts, recordings and even
+# samples. For the other protocols, the table lists what the audit found; *unknown* means that it could not be checked.
 #
 # ## The network
 #
-# Five convolutions reduce a segment to a quarter of its pixels in four channels, and their mirror image turns that back
-# into a segment. The loss is $\mathrm{MSE} + \lambda\,\mathrm{HFENN}$ with $\mathrm{HFENN} = \overline{|S(x) - S(\hat x)|}$,
-# where $S$ are the Sobel edges: it punishes blur.
+# Five convolutions encode a segment, and their mirror image decodes it. The drawing shows the sizes. The loss is
+# $\mathrm{MSE} + \lambda\,\mathrm{HFENN}$ with $\mathrm{HFENN} = \overline{|S(x) - S(\hat x)|}$, where $S$ are the Sobel
+# edges. The second term penalises blur.
 
 # %%
 shape = data.store.array.shape[1:]
@@ -90,18 +91,18 @@ plt.show()
 # %% [markdown]
 # ## Training
 #
-# The paper trains each speaker's autoencoder from nothing, with a constant rate and early stopping; profile `paper` does
-# the same. The other profiles start all of them from one **shared** autoencoder of other speakers, whose segments none of
-# these models is tested on under any protocol, and then make a few passes over the speaker's own. The rate rises in the
-# first twentieth of the steps and falls along a cosine to zero.
+# The paper trains each speaker's autoencoder from random weights, with a constant learning rate and early stopping. Profile
+# `paper` does the same. In the other profiles, all autoencoders start from one **shared** autoencoder that was trained on
+# other speakers. No model is tested on segments that its shared autoencoder was trained on. A few epochs on the speaker's
+# own segments follow. The learning rate rises in the first twentieth of the steps, then falls along a cosine to zero.
 #
-# Scale and weights come from the training part alone. Only `paper` has no validation part and is watched on test, as
-# published, so its figures are for comparison only. Models of many speakers have no shared start.
+# Scale and weights are fitted on the training part alone. Protocol `paper` has no validation part, so training is monitored
+# on the test part, as published, and its scores are for comparison only. The model of all speakers has no shared start.
 
 # %%
 if data.taught_by and chosen["shared"]:
     teachers = {name: " ".join(data.people[name]) for name in dict.fromkeys(data.taught_by.values())}
-    print("shared autoencoders are taught by", teachers)
+    print("speakers that the shared autoencoders are trained on:", teachers)
 plan = autoencoder_runs(data)
 own = [run for run in plan if run.protocol == "utterance" and run.is_own]
 compared = own[: chosen["compared"]]
@@ -112,8 +113,9 @@ coders = fit_coders(data, [*plan, *alone, *other_edges])
 errors = reconstruction_table(data, coders)
 
 # %% [markdown]
-# A profile that thins (`most_train`) learns from few of a voice's segments and is tested on few, so fewer of them are
-# neighbours. That weakens the leak of `paper`, and its figures flatter less than the published setting does.
+# How strong is the leak of `paper`? The table shows the share of test segments that overlap with a training segment. A
+# profile that limits the number of training segments (`most_train`) weakens this leak, because fewer neighbours are trained
+# on. Its `paper` scores are then less inflated than at the published setting.
 
 # %%
 leaking = [run for run in plan if run.protocol == "paper" and run.is_own]
@@ -124,20 +126,20 @@ near = {
 pd.DataFrame(near).T.round(2)
 
 # %% [markdown]
-# ## How well does a voice come back?
+# ## How well is a voice reconstructed?
 
 # %%
 autoencoders = errors[: len(plan)]
 autoencoders.pivot(index="model", columns="protocol", values="mae_db").round(2)
 
 # %% [markdown]
-# Mean absolute error on test segments, in dB. Reconstruction hardly depends on the protocol: to give back a sound is
-# not to recognise an emotion, and a held-out recording of the same voice is no harder to copy.
+# The table shows the mean absolute error on test segments, in dB. Compare the columns: on our corpora, the error hardly
+# depends on the protocol. A held-out recording of the same voice is about as easy to reconstruct as a known one.
 #
-# ## Does a voice need an autoencoder of its own?
+# ## Does a speaker need a separate autoencoder?
 #
-# The paper trains one per speaker, for detail over generality. Here a speaker's autoencoder that starts from other voices
-# stands beside one that never heard another voice. Notebook 02 adds what each is worth for recognising emotions.
+# The paper trains one per speaker. Here we compare two autoencoders of the same speaker: one starts from the shared
+# autoencoder of other voices, the other never heard another voice. Notebook 02 compares both for emotion recognition.
 
 # %%
 spoken = errors[(errors["protocol"] == "utterance") & errors["model"].isin([run.model for run in compared])]
@@ -149,8 +151,8 @@ if alone:
     by_start = starts.groupby("start")[["mae_db", "hfenn"]].mean()
     better = by_start["mae_db"].idxmin()
     print(
-        f"{better} is better: {by_start.loc['shared', 'mae_db']:.2f} dB with a shared start of other voices and "
-        f"{chosen['epochs']} passes, {by_start.loc['alone', 'mae_db']:.2f} dB alone after {chosen['alone_epochs']}"
+        f"{better} is better: {by_start.loc['shared', 'mae_db']:.2f} dB with a shared start and {chosen['epochs']} epochs, "
+        f"{by_start.loc['alone', 'mae_db']:.2f} dB alone after {chosen['alone_epochs']} epochs"
     )
 
 # %%
@@ -162,10 +164,10 @@ style.save_figure(workspace, figure, "01_learning_curves", caption)
 plt.show()
 
 # %% [markdown]
-# ## Originals and what comes back
+# ## Originals and reconstructions
 #
-# Six test segments, each held out with its whole recording, beside what came back, on one dB scale as in the paper's
-# figure. Below is what the network got wrong: red is too loud, blue too soft.
+# The figure shows six test segments and their reconstructions, on one dB scale as in the paper's figure. The whole recording
+# of each segment was held out. The lowest row shows the error: red is too loud, blue too soft.
 
 # %%
 coder = coders[own[0]]
@@ -174,12 +176,12 @@ examples = style.sort_by_emotion(clearest_segments(data.store, tested, n=6))
 given, returned = coder.reconstruct(data.store.array[examples["row"]])
 levels = coder.scale.invert(given), coder.scale.invert(returned)
 figure = prototypes.reconstructions(*levels, examples["emotion"].tolist(), rate)
-caption = f"Held-out segments of {own[0].model} and their reconstructions; below, the error."
+caption = f"Held-out segments of {own[0].model}, their reconstructions, and (lowest row) the error."
 style.save_figure(workspace, figure, "01_reconstructions", caption)
 plt.show()
 
 # %% [markdown]
-# The loss sees the edges of both as Sobel's filter gives them. Where they differ, the picture was blurred.
+# The loss compares the Sobel edges of both. Where the edges of the reconstruction are weaker, it is blurred.
 
 # %%
 strength = [edge_strength(picture) for picture in (given[0], returned[0])]
@@ -192,9 +194,9 @@ plt.show()
 # %% [markdown]
 # ## Listening
 #
-# A whole held-out utterance goes through the autoencoder segment by segment, and the segments are laid one after another.
-# First comes the log-mel of the recording made audible, then what the network returned: the difference between the two
-# is the network's, not that of the way back to sound.
+# The autoencoder reconstructs up to two seconds of a held-out utterance segment by segment, and the segments are joined. The
+# first sound is made from the log-mel of the recording, the second from the log-mel of the reconstruction. Both went the same
+# way back to sound, so the difference between them comes from the network.
 
 # %%
 clip = data.segments[data.segments["utterance_id"] == examples["utterance_id"].iloc[0]]
@@ -206,10 +208,10 @@ for name, log_mels in clips.items():
     display(Audio(sound, rate=rate))
 
 # %% [markdown]
-# ## What the edge term buys
+# ## What the edge term changes
 #
-# The same speakers, seed and data, with λ = 0, the paper's λ, and a hundred times that. If the term does what it is for,
-# the edge error falls without a rise of the mean error.
+# We train with λ = 0, the paper's λ, and a hundred times that, on the same speakers, seed and data. If the term works as
+# intended, the edge error falls and the mean error does not rise.
 
 # %%
 weighed = spoken[spoken["start"].isin(spoken["start"].head(1))]
@@ -224,13 +226,14 @@ for weight, row in change.iterrows():
     print(f"λ = {weight:g} against 0: edge error {row['hfenn']:+.1f} %, mean error {row['mae_db']:+.1f} %")
 
 # %% [markdown]
-# Read changes of one percent as noise: another seed moves them as much.
+# This is one seed. Do not interpret a change of about one percent.
 #
 # ## At the published settings
 #
-# The paper trains with a constant rate and batches of 128 for up to 10,000 epochs, until 50 bring nothing better. That is
-# too long for a laptop, so it ran once on an accelerator (`tools/elsewhere.py`), for as long as one was lent. What came of
-# it ships in `results/<dataset>/accelerator_prototype`, and the table follows from that (`make rescore`).
+# The paper trains with a constant learning rate and batches of 128 for up to 10,000 epochs, and stops after 50 epochs without
+# improvement. That takes too long on a laptop, so we ran it once on an accelerator, for a limited time
+# (`tools/elsewhere.py`). The results are in `results/<dataset>/accelerator_prototype`. The table is computed from them, and
+# `make rescore` checks it.
 
 # %%
 shipped = REPOSITORY / "results" / workspace.name / published.FOLDER
@@ -242,7 +245,7 @@ if shipped.exists():
     columns = ["λ", "mae_db", "hfenn", "epochs", "best_epoch", "seconds", "by_clock"]
     display(at_size.set_index(["protocol", "model"])[columns].round(4))
 else:
-    print(f"Nothing of {workspace.name} was trained on an accelerator: EmoDB and RAVDESS were.")
+    print(f"No autoencoder of {workspace.name} was trained on an accelerator, only those of EmoDB and RAVDESS.")
 
 # %%
 if shipped.exists():

@@ -6,13 +6,13 @@
 # ---
 
 # %% [markdown]
-# # 02 · Deciding by likeness to learned prototypes
+# # 02 · Classification by similarity to learned prototypes
 #
-# **Question.** Can 100 ms of a voice be told apart by emotion through likeness to typical segments, and how much of
-# the published success is left when test recordings, and test sentences, were never seen?
+# **Question.** Can a network recognise the emotion of 100 ms of a voice by similarity to typical segments? How much of the
+# score is left when training has not heard the test recordings, or the test sentences?
 #
-# **Reads** the utterance table and segments of 00 and the autoencoders of 01. **Writes** a classifier per speaker and
-# protocol and for all speakers, their predictions, folds, audits and costs, the tables `prototype_classifiers` and
+# **Reads** the utterance table and segments of 00 and the autoencoders of 01. **Writes** one classifier per speaker and
+# protocol, one for all speakers, their predictions, folds, audits and costs, the tables `prototype_classifiers` and
 # `prototype_neighbours`, and a PDF report per speaker.
 #
 # **Reproduces** the prototype paper's classifier, losses and training report. **Run time** on two cores, profile
@@ -43,7 +43,7 @@ dataset = "demo"  # a corpus, several joined by "+", or a path to your own table
 profile = "quick"  # smoke, quick or paper
 seed = 0
 root = ""  # where everything is written; empty: the repository
-speakers = ""  # ids parted by spaces; empty: those the paper shows, else the profile's number
+speakers = ""  # ids separated by spaces; empty: those the paper shows, else as many as the profile says
 
 # %%
 workspace = Workspace(dataset, profile, seed, root)
@@ -52,11 +52,11 @@ style.set_style()
 settings_table("prototype_classifier")
 
 # %% [markdown]
-# ## Whose segments, and on which side?
+# ## Speakers and splits
 #
-# A model knows one speaker, as published. One more model knows all of them, for only that one can be asked about a speaker
-# it has never heard. The folds are those of 01; the shared model adds the protocol `speaker`. Profile `paper` trains only
-# the published models, under `paper` and `utterance`.
+# Each model knows one speaker, as published. One further model is trained on all speakers, because only such a model can be
+# tested on new speakers. The folds are those of 01. The model of all speakers adds the protocol `speaker`. Profile `paper`
+# trains only the published models, under `paper` and `utterance`.
 
 # %%
 workspace.load_table("autoencoders", made_by="01")
@@ -78,38 +78,40 @@ print(f"{data.of_classifier['per_class']} prototypes for each of {len(data.emoti
 print(inspect.getsource(prototype_similarity))
 
 # %% [markdown]
-# A softmax layer without bias turns the similarities into probabilities, so a prototype can only speak for or against an
-# emotion by being alike. The loss is a focal loss on the emotion, plus 0.001 times a second one, which asks the
-# similarities, rescaled to sum to one, to single out one prototype.
+# A softmax layer without bias turns the similarities into probabilities. So a prototype counts for or against an emotion
+# only as far as the segment is similar to it. The loss is a focal loss on the emotion, plus 0.001 times a second term. The
+# second term takes the similarities, rescaled to sum to one, and rewards that one prototype stands out.
 
 # %%
 print(inspect.getsource(similarity_loss))
 print(inspect.getsource(PrototypeLayer.call))
 
 # %% [markdown]
-# The paper starts its prototypes from small random numbers and trains for 8,000 to 25,000 epochs. Profile `paper` does
-# the same. The others start them on training segments, each with a small weight (`start_weight`) for the emotion of its
-# segment, so that a prototype's score is still to be learned. They add a term that is not published, `crowding_weight` times
-# how alike each prototype is to its nearest, which keeps prototypes apart. Several passes are one call without Python in
-# between, and the best weights are kept in memory: three times faster than the published loop.
+# The paper starts prototypes at small random numbers and trains for 8,000 to 25,000 epochs. Profile `paper` also starts at
+# small random numbers, and trains for up to 20,000 epochs. The other profiles start prototypes at training segments. Each
+# prototype then has only a small weight (`start_weight`) for the emotion of its segment, so training still has to learn its
+# score. These profiles also add a term to the loss that is not published: `crowding_weight` times the similarity of each
+# prototype to its nearest neighbour. It keeps prototypes apart. The training loop is about three times faster than the
+# published one (`benchmarks/README.md`), because it runs several epochs in one compiled call.
 #
 # ## Training
 #
-# Every speaker is trained under every protocol; `compared` of them once more under `utterance` with what is asked about
-# below left out: the shared start of 01, and the term that keeps prototypes apart. Then comes the model over all speakers.
+# For every speaker and protocol, one model is trained. For some speakers (`compared`), two further models under `utterance`
+# show what two of our additions change: one without the shared start of 01, one without the crowding term. Last comes the
+# model of all speakers.
 
 # %%
 variants = {"without a shared start": {"shared": 0}, "without the crowding term": {"crowding_weight": 0.0}}
 is_used = {"shared": bool(data.taught_by) and of_coder["shared"], "crowding_weight": of_classifier["crowding_weight"]}
 variants = {name: change for name, change in variants.items() if all(is_used[key] for key in change)}
 runs = PrototypeRuns.train(data, variants.values())
-protocol = runs.shown_protocol  # from here on, pictures are of this one
+protocol = runs.shown_protocol  # the figures below are of this protocol
 example = next(iter(runs.own(protocol).values()))
 
 # %%
 stages = example.coder.model.encoder, example.fitted.model
 figure = networks.architecture(*stages, names=["encoder", "classifier"])
-caption = "The whole decision: encoder, prototypes, classes. Drawn from the models."
+caption = "The whole classifier: encoder, prototypes, classes. Drawn from the models."
 style.save_figure(workspace, figure, "02_architecture", caption)
 plt.show()
 
@@ -118,24 +120,26 @@ histories = {name: trained.fitted.history for name, trained in runs.own(protocol
 watched = {name: history for name, history in histories.items() if "val_macro_f1" in history}
 kept = {name: best_epoch(history, "val_macro_f1", "max") for name, history in watched.items()}
 figure = networks.learning_curves(histories, values=("loss", "macro_f1", "prototype_score"), kept=kept)
-caption = f"Classifiers under {protocol}; dots mark what is kept."
+caption = f"Training of the classifiers, protocol {protocol}; dots mark the epoch whose weights are kept."
 style.save_figure(workspace, figure, "02_learning_curves", caption)
 plt.show()
 
 # %% [markdown]
 # ## Predictions
 #
-# The speakers' own models answer together, the shared model on its own. A prediction is about a segment of a test
-# recording. Whole utterances are decided by the mean probability of their segments, at most `test_per_clip` of them at even
-# distances, so that no protocol has more votes than another.
+# The results of the single-speaker models are pooled (`per_speaker`). Those of the model of all speakers are separate
+# (`all_speakers`). Each prediction is for one segment of a test recording. For a whole utterance, we average the
+# probabilities of its segments, at most `test_per_clip` of them at even distances, so that every protocol has the same number
+# of votes.
 
 # %%
 runs.save()
 
 # %% [markdown]
-# Under `paper` everything leaks that can: nearly every test segment shares 80 ms with a training segment, and the test
-# part chose the epoch. The other protocols keep their promise. Where training is thinned (`most_train`), fewer
-# neighbours were learned, and `paper` flatters less than the published setting does.
+# Under `paper`, everything leaks: test segments overlap with training segments, and the test part chooses the epoch. If the
+# profile limits the number of training segments (`most_train`), fewer neighbours are trained on, and the `paper` scores are
+# less inflated than at the published setting. The table shows how many segments vote for an utterance, and which share of
+# the tested segments overlaps a training segment.
 
 # %%
 runs.votes().round(1)
@@ -155,21 +159,22 @@ for level in ("segment", "utterance"):
     plt.show()
 
 # %% [markdown]
-# `paper` is speaker-dependent and tests on segments whose neighbours were learned. `utterance` and `sentence` are
-# speaker-dependent too, on recordings and texts that were never heard. Only `speaker` is speaker-independent. The published
-# mean over 13 speakers of EmoMatchSpanishDB is accuracy 0.663 and macro-F1 0.595, on the leaking split.
+# `paper` is speaker-dependent and tests segments whose neighbours were trained on. `utterance` and `sentence` are also
+# speaker-dependent, but test recordings or texts that training has not heard. Only `speaker` is speaker-independent. For
+# comparison: the published mean over 13 speakers of EmoMatchSpanishDB is accuracy 0.663 and macro-F1 0.595, on the leaking
+# split.
 
 # %%
 per_speaker = scores[scores["model"] == "per_speaker"].set_index(["level", "protocol"])
 per_speaker[["n_utterances", "accuracy", "macro_f1", "uar"]].round(3)
 
 # %% [markdown]
-# The published figures are of segments; a vote over an utterance's segments is what a listener would compare with.
+# The published scores are for segments. The scores of utterances are closer to what a listener does.
 #
-# ## Prototype scores: what training earned
+# ## Prototype scores before and after training
 #
-# The score of a prototype is the largest share that an emotion has in what it says. The published training log ends at a
-# mean of 74 %. Twins are prototypes that correlate by more than .95 with another, once their common mean is taken away.
+# The score of a prototype is the largest share of any emotion in the softmax of its weights. The published training log ends
+# at a mean of 74 %. Twins are prototypes that correlate by more than .95 with another one, after their common mean is removed.
 
 # %%
 earned = per_speaker.loc["segment", ["start_score", "prototype_score", "start_twins", "prototype_twins", "uar"]]
@@ -184,12 +189,14 @@ print(
 )
 
 # %% [markdown]
-# A prototype may be sure and wrong: the score measures how clearly prototypes speak, not whether they are right.
+# A high score does not mean a correct answer. It measures how clearly a prototype stands for one emotion, not whether the
+# emotion is right.
 #
 # ## At the published settings
 #
-# Prototypes that start on small random numbers, up to 20,000 passes, and a patience of 1,000: this ran once on an
-# accelerator, on top of the autoencoders that 01 shows. The published log ends at a mean score of 74 %.
+# We trained once on an accelerator at the published settings: prototypes that start at small random numbers, up to 20,000
+# epochs, and early stopping after 1,000 epochs without improvement. The encoders are those that 01 shows. The published log
+# ends at a mean score of 74 %.
 
 # %%
 shipped = REPOSITORY / "results" / workspace.name / published.FOLDER
@@ -201,7 +208,7 @@ if len(at_size):
     levels = [f"{level}_{name}" for level in ("segment", "utterance") for name in ("accuracy", "macro_f1", "uar")]
     display(at_size.set_index(["protocol", "model"])[["classifier_epochs", "prototype_score", *levels]].round(3))
 else:
-    print(f"No classifier of {workspace.name} was trained on an accelerator: RAVDESS's were.")
+    print(f"No classifier of {workspace.name} was trained on an accelerator, only those of RAVDESS.")
 
 # %%
 if len(at_size):
@@ -215,7 +222,7 @@ if len(at_size):
 # %% [markdown]
 # ## What the shared start and the crowding term change
 #
-# The same speakers' own models under `utterance`, as they are and with one of the two left out.
+# Single-speaker models of the same speakers under `utterance`: with both, and without one of the two.
 
 # %%
 changed = {name: runs.own("utterance", **change) for name, change in variants.items()}
@@ -226,7 +233,7 @@ columns = ["accuracy", "macro_f1", "uar", "prototype_score", "prototype_twins"]
 if rows:
     display(pd.DataFrame(rows).set_index(["level", "model"]).sort_index()[columns].round(3))
 else:
-    print(f"Profile {profile} has neither: it trains as published.")
+    print(f"Profile {profile} uses neither: it trains as published.")
 
 # %% [markdown]
 # ## Which emotions are confused
@@ -234,23 +241,23 @@ else:
 # %%
 segments = pd.concat([trained.predictions for trained in runs.own(protocol).values()])
 for level, answers in (("segment", segments), ("utterance", metrics.vote_utterances(segments))):
-    title = f"{level}s, protocol {protocol}, each speaker's own model"
+    title = f"{level}s, protocol {protocol}, single-speaker models"
     figure = networks.confusion_matrix(answers["emotion"], answers["prediction"], title=title)
     style.save_figure(workspace, figure, f"02_confusion_{level}", f"Confusions: {title}.")
     plt.show()
 
 # %%
 figure = prototypes.class_recall(runs.recall())
-style.save_figure(workspace, figure, "02_recall", "Recall per emotion, segments, speakers' own models.")
+style.save_figure(workspace, figure, "02_recall", "Recall per emotion, segments, single-speaker models.")
 plt.show()
 
 # %% [markdown]
-# Read column by column: an emotion that is recognised under `paper` and lost under `utterance` was recognised by its
-# recording, not by its sound.
+# Compare the protocols for each emotion. If an emotion is recognised under `paper` but not under `utterance`, the model may
+# have recognised the recording rather than the emotion.
 #
 # ## The prototypes, decoded
 #
-# The decoder turns each prototype into a spectrogram again. Its title says how much it speaks for its emotion.
+# The decoder turns each prototype back into a spectrogram. The number above it is its score.
 
 # %%
 table, log_mels = example.strongest(data.of_classifier["top"])
@@ -262,7 +269,7 @@ plt.show()
 # %% [markdown]
 # ## A report per speaker
 #
-# A PDF holds each speaker's settings, scores, learning, confusions, classification reports and prototypes.
+# One PDF per speaker contains settings, scores, learning curves, confusions, classification reports and prototypes.
 
 # %%
 for name in runs.by_speaker():

@@ -8,15 +8,16 @@
 # %% [markdown]
 # # 03 · Prototypes seen and heard
 #
-# **Question.** Which 100 ms of a voice does a network take for typical of an emotion, what do they sound like, and
-# does their pitch or their spectrum say why?
+# **Question.** Which 100 ms of a voice does a network take for typical of an emotion? What do they sound like? Does their
+# pitch or their spectrum explain the choice?
 #
-# **Reads** the classifiers and autoencoders that 02 lists. **Writes** `prototypes/<dataset>/speaker_<id>/` with a picture
-# and a sound of each selected prototype, a tone per emotion and four PDF reports, reports of the female and the male group,
-# and `index.csv` over all prototypes.
+# **Reads** the classifiers and autoencoders that 02 lists. **Writes** `prototypes/<dataset>/`: per speaker, a folder with a
+# picture and a sound of each selected prototype, a tone per emotion and PDF reports; reports on female and on male speakers;
+# and `index.csv`, a table of all prototypes.
 #
-# **Reproduces** the prototype paper's selection, scores and analysis: its pages of spectrograms, pitch, bands, notes.
-# Prototypes come from the models of protocol `utterance`. **Run time** on two cores, profile `quick`: a minute on the demo corpus, three on EmoDB or RAVDESS.
+# **Reproduces** the prototype paper's selection, scores and analysis: its pages of spectrograms, pitch, bands and notes.
+# Prototypes come from the models of protocol `utterance`. **Run time** on two cores, profile `quick`: a minute on the demo
+# corpus, three on EmoDB or RAVDESS.
 
 # %%
 import shutil
@@ -55,7 +56,7 @@ rate = common_rate(utterances)  # of the segments, as 00 made them
 # %% [markdown]
 # ## The models whose prototypes are shown
 #
-# Those of protocol `utterance`: nothing in them was chosen on the recordings they were tested on.
+# We show the models of protocol `utterance`, because nothing in them was chosen on the recordings they were tested on.
 
 # %%
 models = workspace.load_table("prototype_classifiers", made_by="02")
@@ -67,9 +68,9 @@ models[["model", "classes", "low_db", "high_db"]]
 # %% [markdown]
 # ## Three ways to score, two ways to select
 #
-# How much a prototype speaks for an emotion can be read from its weights $w$ in three ways: the share of the positive
-# ones, the share after subtracting the smallest, or $\mathrm{softmax}(w)$. A selection takes either the top N of each
-# emotion or all above a threshold.
+# How strongly a prototype stands for an emotion can be computed from its weights $w$ in three ways: the share of the positive
+# weights, the share after subtracting the smallest weight, or $\mathrm{softmax}(w)$. A selection takes either the top N of
+# each emotion, or all prototypes above a threshold.
 
 # %%
 voice = voices[0]
@@ -77,16 +78,16 @@ limits = dict(top=chosen["top"], threshold=chosen["threshold"])
 analysis.compare_scorings(voice.fc_weights, voice.classes, SCORING_METHODS, **limits).round(2)
 
 # %% [markdown]
-# The column "in the top" is the share of the softmax's top that a method picks as well. Read it beside what as many
-# prototypes drawn blindly would share. What follows uses `scoring`.
+# The column "in the top" shows which share of the softmax's top N another method also selects. Compare it with the share for
+# the same number of prototypes drawn at random. The rest of the notebook uses the method in the parameter `scoring`.
 
 # %%
 above = {v.speaker: v.table[v.table["score"] >= chosen["threshold"]].groupby("emotion").size() for v in voices}
 pd.DataFrame(above).T.fillna(0).astype(int)
 
 # %% [markdown]
-# That many prototypes of each emotion reach the threshold. Those of each emotion that just reach it show what a selection by
-# threshold lets in beyond the best:
+# The table shows how many prototypes of each emotion reach the threshold. The figure shows the lowest of them, which a
+# selection by threshold includes beyond the best:
 
 # %%
 figure = reports.threshold_page(voice, chosen["threshold"], chosen["top"], rate)
@@ -97,9 +98,10 @@ plt.show()
 # %% [markdown]
 # ## Prototypes that differ
 #
-# The ten best by score may be one sound ten times. So beside the published choice stands another, and what is shown first
-# is of this one: by falling score, a prototype is skipped whose picture correlates by .9 or more with one already chosen,
-# or whose nearest recording is already there; if ten are not found, recordings may come again.
+# The prototypes with the highest scores may all be nearly the same sound. So we add a second selection to the published one,
+# and show it first. It goes through the prototypes by falling score. It skips a prototype if its spectrogram correlates by .9
+# or more with one already selected, or if its nearest recording is already represented. If too few are left, recordings may
+# repeat.
 
 # %%
 index, log_mels = reports.choose_shown(voices, chosen["top"])
@@ -131,10 +133,10 @@ plt.show()
 # %% [markdown]
 # ## Pitch
 #
-# Mel becomes sound by non-negative least squares and Griffin–Lim with the forward settings. Pitch is found by pYIN, which
-# has few frames in 100 ms. So it is looked for only in the range that the speaker's recordings span, and an answer half an
-# octave or more outside the pitch of the prototype's nearest recording counts as an octave fault, not as a pitch. Where none
-# is found, it is left out of means, not counted as −1. The detection rate says how often one was found.
+# Non-negative least squares and Griffin–Lim turn mel spectrograms into sound, with the settings of the forward transform.
+# pYIN estimates the pitch, but 100 ms give it few frames. So it searches only the range of the speaker's recordings. A result
+# half an octave or more outside the pitch of the nearest recording counts as an octave error, not as a pitch. Prototypes
+# without a pitch are left out of means, not counted as −1. The detection rate says how often a pitch was found.
 
 # %%
 paths = utterances.set_index("utterance_id")["path"]
@@ -148,18 +150,18 @@ by_emotion.round(2)
 
 # %%
 figure = prototypes.pitch(index[published])
-caption = "Pitch of prototypes; above, the share in which one is found."
+caption = "Pitch of prototypes; above, the share of prototypes in which a pitch is found."
 style.save_figure(workspace, figure, "03_pitch", caption)
 plt.show()
 
 # %% [markdown]
-# Pitch is the cue one would expect first: anger and happiness high, sadness low. Where dots of different emotions lie
-# on one height, the network must have used something else.
+# Pitch is the cue that one would expect first: high for anger and happiness, low for sadness. If the prototypes of two
+# emotions have the same pitch, pitch cannot be what separates these emotions.
 #
-# ## Heard
+# ## Listening
 #
-# The most typical 100 ms of each emotion, five times in a row, and a tone at the mean pitch of the emotion, where at least
-# half of its prototypes have a pitch.
+# You hear the most typical 100 ms of each emotion five times in a row. Then follows a tone at the mean pitch of the emotion, if
+# at least half of its prototypes have a pitch.
 
 # %%
 for place in index[own & (index["rank"] == 1)].index:
@@ -173,11 +175,11 @@ for row in tones[tones["speaker"] == voice.speaker].itertuples():
     display(Audio(analysis.make_tone(row.f0_mean_hz, rate), rate=rate))
 
 # %% [markdown]
-# ## What did the network keep of a class?
+# ## Do prototypes resemble the segments of their class?
 #
-# Mean and spread of the level in every band, over time and over the prototypes of a class, beside the same of the
-# training segments of that class: `correlation` of the two means over bands, their `difference`, and the share of the
-# spread that prototypes keep.
+# For every mel band, we take the mean and the spread of the level over time and over the prototypes of a class, and compare
+# them with those of the training segments of that class. The table shows the `correlation` of the two means over bands, their
+# `difference`, and the share of the spread that the prototypes keep.
 
 # %%
 data = open_data(workspace, settings("prototype", profile, dataset), speakers=" ".join(v.speaker for v in voices))
@@ -194,8 +196,9 @@ for name, profile in profiles.items():
 # %% [markdown]
 # ## One box per mel band
 #
-# The levels of each band over time and prototypes: quartiles, whiskers, mean (dot), median (line), mode (cross), for each
-# speaker and for women and men, over the full range and from 0 to 2 kHz, where voices carry most of their power.
+# The boxes show the levels of each band over time and prototypes: quartiles, whiskers, mean (dot), median (line) and mode
+# (cross). There is one figure per speaker and for women and men, over the full range and from 0 to 2 kHz, where voices have
+# most of their power.
 
 # %%
 views = {"full": np.inf, "low": analysis.LOW_BAND_HZ}
@@ -209,7 +212,8 @@ for name, profile in profiles.items():
 # %% [markdown]
 # ## Strongest bands (ours)
 #
-# Which frequencies carry most power in the prototypes of an emotion? The ten strongest bands of each, for women and men.
+# Which frequencies have the most power in the prototypes of an emotion? The figure shows the ten strongest bands of each
+# prototype, for women and men. This analysis is not in the paper.
 
 # %%
 long = analysis.long_bands(index[published], analysis.strongest_bands(log_mels[published], rate))
@@ -222,12 +226,12 @@ plt.show()
 analysis.frequent_bands(index[own & published], analysis.strongest_bands(log_mels[own & published], rate))
 
 # %% [markdown]
-# The bands that are most often among the ten strongest of a prototype, and in how many prototypes they are.
+# The table lists the bands that are most often among the ten strongest of a prototype, and the number of these prototypes.
 #
 # ## Reports and a folder per speaker
 #
-# Classes, pitch, bands and notes as PDF, beside the pictures and sounds. A folder is replaced whole, so prototypes of an
-# earlier run do not stay among the new ones.
+# The folder of a speaker contains PDF reports on classes, pitch, bands and notes, with the pictures and sounds. Each run
+# replaces the whole folder, so no prototypes of an earlier run remain.
 
 # %%
 for stale in set(workspace.prototypes.glob("speaker_*")):

@@ -9,13 +9,13 @@
 # %% [markdown]
 # # 11 · All systems, all protocols, one table
 #
-# **Question.** How good is each system when nothing leaks, how sure can one be of it, and what has to be beaten?
+# **Question.** How good is each system when nothing leaks, how certain is that, and which baselines does it beat?
 #
-# **Reads** the utterance table of 00 and the predictions, audits and costs of notebooks 02 to 08, as far as they were
-# run. **Writes** `scores.csv`, `costs.csv`, the tables of this page and all decisions they are made of into
-# `results/<dataset>/`. `make rescore` makes them again from these decisions and compares.
+# **Reads** the utterance table of 00 and the predictions, audits and costs of notebooks 02 to 08, as far as they were run.
+# **Writes** `scores.csv`, `costs.csv`, the tables of this page and all decisions behind them to `results/<dataset>/`.
+# `make rescore` computes them again from these decisions and compares.
 #
-# **Reproduces** no paper: published figures stand beside ours under the same kind of split. **Run time** on two cores:
+# **Reproduces** no paper. It compares published scores with ours under the same kind of split. **Run time** on two cores:
 # about a minute for the demo corpus. The first time on all of RAVDESS takes some minutes for features, and twenty for
 # openSMILE's.
 
@@ -52,33 +52,33 @@ print(len(utterances), "utterances,", utterances["speaker"].nunique(), "speakers
 settings_table("comparison")
 
 # %% [markdown]
-# ## What has to be beaten
+# ## Baselines
 #
-# If the length or the level of a clip gives its emotion away, a corpus is no test of a network. So five baselines run
-# here on the same folds: always one emotion; duration alone; loudness alone; 20 MFCC with their slopes, mean and
-# standard deviation over time; and `voice`, 288 numbers about pitch, level, timbre and rhythm. The last two go into a
-# support vector machine with scikit-learn's default settings. openSMILE's two feature sets join them where it is
-# installed. Scaling is fitted in each fold on what is trained on.
+# If the length or the level of a clip gives its emotion away, a corpus is not a good test of a network. So five baselines run
+# here on the same folds: always one emotion; duration alone; loudness alone; the mean and standard deviation over time of 20
+# MFCC and their slopes; and `voice`, 288 numbers about pitch, level, timbre and rhythm. All but the first use a support
+# vector machine with scikit-learn's default settings. If openSMILE is installed, its two feature sets are added. In each
+# fold, scaling and classifier are fitted on the training and validation clips, because nothing is chosen on validation.
 
 # %%
 models = [*chosen["models"], *(chosen["opensmile_models"] if baselines.has_opensmile() else [])]
 others = results.list_predictions(workspace).query("system not in ('baseline', 'opensmile')")
-# a profile that thins may train some folds of many, "1_of_…": the baselines run on whole sets of folds
+# a profile may train only some of the folds, "1_of_…"; the baselines run on complete sets of folds
 used = {(row.protocol, row.folds) for row in others.itertuples() if row.protocol != "paper" and "_of_" not in row.folds}
 wanted = results.protocols_for(utterances) | used
 for model in models:
     for protocol, folds in sorted(wanted, key=str):
         baselines.evaluate(workspace, utterances, model, protocol, folds)
 left_out = [model for model in chosen["opensmile_models"] if model not in models]
-print("openSMILE is not installed: without", *left_out) if left_out else print(baselines.OPENSMILE_LICENCE)
+print("openSMILE is not installed; left out:", *left_out) if left_out else print(baselines.OPENSMILE_LICENCE)
 
 # %% [markdown]
 # ## A new speaker's other recordings
 #
-# Voices differ more than emotions do. So every feature is replaced by its rank among all clips of the same speaker. Nobody
-# needs a label for that, but several clips of whoever is tested. That is **another condition** than knowing nothing of a new
-# speaker. Its models are named `…_adapted`, the audit says `adapted`, and no table has the two in one column. A linear
-# discriminant, `…_lda`, joins the support vector machine: its mistakes are others.
+# Voices differ more than emotions do. So we replace every feature by its rank among all clips of the same speaker. This needs
+# no labels, but it needs several clips of the tested speaker. That is **a different condition** from knowing nothing of a new
+# speaker: its models are named `…_adapted`, the audit says `adapted`, and no table mixes both in one column. We also add a
+# linear discriminant, `…_lda`, because it makes other mistakes than the support vector machine.
 
 # %%
 is_several = len(utterances[["corpus", "speaker"]].drop_duplicates()) > 1
@@ -87,12 +87,12 @@ for model in [name + ending for name in new_speakers for ending in ("", "_adapte
     baselines.evaluate(workspace, utterances, model, "speaker")
 
 # %% [markdown]
-# ## All of them together
+# ## An ensemble of all systems
 #
-# The system `ensemble` is the mean of what several systems say: its members are named in its toml, with equal weights.
-# `new_speaker` knows nothing of a new speaker. `adapted` has those of its members that can know a speaker's unlabelled
-# clips, and no network: today's networks cannot. The mean of several answers is less sure than each, so it is raised to a
-# power that fits the clips of other folds' speakers, which changes no answer. What leaks into a member leaks into the
+# The system `ensemble` averages the probabilities of several systems with equal weights; its toml file names the members.
+# `new_speaker` knows nothing of a new speaker. `adapted` contains the members that can use a speaker's unlabelled clips; none
+# of the networks can. An average is less confident than its members. So it is raised to a power that is fitted on speakers of
+# the other folds. This changes the confidence, but not the predicted emotion. A leak in a member is also a leak in the
 # ensemble.
 
 # %%
@@ -105,11 +105,11 @@ if is_several:
 # %% [markdown]
 # ## The leaderboard
 #
-# Every number comes from the predictions files alone. UAR, the mean of the recalls of the classes, comes first: chance
-# is one over the number of classes. It pools all test predictions. The clips of one voice are not independent, so the
-# units of its 95 % interval are *speakers*: Student's t over speakers on the logit scale, with the jackknife's standard
-# error. With fewer than five speakers no interval is worth its name, and each speaker's own UAR is shown instead.
-# Systems that decide about segments also vote for whole utterances.
+# All scores are computed from the saved predictions. The main score is UAR, the mean recall of the classes, over all test
+# predictions together; chance is one over the number of classes. Clips of one voice are not independent, so the units of the
+# 95 % interval are *speakers*: Student's t over speakers on the logit scale, with the jackknife's standard error. With fewer
+# than five speakers, such an interval is not reliable, and we show the UAR of each speaker instead. For systems that classify
+# segments, we also average their segments to one decision per utterance.
 
 # %%
 scores = results.gather_scores(workspace)
@@ -119,7 +119,7 @@ tables = results.derived_tables(workspace, utterances, scores, epochs)
 missing = results.missing_systems(scores)
 print("Not run yet (notebook):", ", ".join(missing) if missing else "none")
 if "speech_transformer (08)" in missing:
-    print("Encoders of random weights have no place in a table: speech_transformer needs `make weights`.")
+    print("Encoders with random weights are not in the tables: speech_transformer needs `make weights`.")
 scores[["system", "model", "protocol", "folds", "level", "uar", "uar_low", "uar_high", "accuracy", "macro_f1"]].round(3)
 
 # %%
@@ -137,15 +137,16 @@ plt.show()
 print(caveat)
 
 # %% [markdown]
-# Read it from left to right: `paper` is what was published, `speaker` what a stranger's voice would get. Whoever stands
-# on the dotted line has learned nothing about emotion.
+# Read the figure from left to right: `paper` is the published kind of split, and `speaker` shows the score on new voices. A
+# model on the dotted line is at chance: it has learned nothing about emotion.
 #
 # ## What leaks
 #
-# The audit counts what test shares with everything that was fitted or chosen on. `paper` promises nothing, so all it
-# shares is listed. Under the others an entry is a broken promise, except for `…_by_speaker`, whose name says that it
-# takes the tested voice's own statistics. *unknown* lists what the code that fitted did not tell: it was not checked,
-# which is not the same as clean.
+# The audit counts what the test clips share with the data that something was fitted or chosen on. `paper` keeps nothing apart,
+# so everything that it shares is listed. Under the other protocols, an entry is something that the protocol does not allow.
+# Two entries are intended, and the names of the models say so: `…_by_speaker` uses the statistics of the tested voice, and
+# `…_adapted` uses its unlabelled clips. *unknown* lists what the training code did not report. It was not checked, which is
+# not the same as clean.
 
 # %%
 scores.groupby(["protocol", "system"], sort=False)["leaks"].agg(lambda kinds: " | ".join(sorted(set(kinds)))).unstack(0)
@@ -153,8 +154,8 @@ scores.groupby(["protocol", "system"], sort=False)["leaks"].agg(lambda kinds: " 
 # %% [markdown]
 # ## Corpus by corpus
 #
-# A pooled score can hide that a model works on one corpus and fails on another. Here each model is scored on each corpus
-# under the strictest protocol.
+# A score over several corpora can hide that a model works on one corpus and fails on another. This table scores each model on
+# each corpus under the strictest protocol.
 
 # %%
 strictest = results.strictest_protocol(scores)
@@ -164,28 +165,28 @@ by_corpus.pivot(index=["system", "model", "folds"], columns="corpus", values="ua
 # %% [markdown]
 # ## How far each score falls
 #
-# Each protocol tests other clips, so the difference of two pooled scores is also one of clips. Here every model is
-# compared with itself on the clips that it tested under both protocols. Intervals are over speakers.
+# The protocols test different clips, so a difference between two total scores may come from the clips. Here we compare every
+# model with itself on the clips that both protocols test. The intervals are over speakers.
 
 # %%
 fall = tables["11_fall"]
 stand = [results.stands_for_its_system(row.system, row.model) for row in fall.itertuples()]
 if any(stand):
     figure = comparison.falls(fall[stand])
-    caption = "UAR lost from each protocol to the strictest one a model knows, on the same clips; 95 % intervals over "
+    caption = "UAR lost from each protocol to the strictest one of the model, on the same clips; 95 % intervals over "
     caption += f"speakers; hollow: fewer than {metrics.FEWEST_SPEAKERS} speakers.{caveat}"
     style.save_figure(workspace, figure, "11_fall", caption)
     plt.show()
 fall.round(3)
 
 # %% [markdown]
-# `loose` and `strict` are UAR on the same clips, `difference` is what is lost. It still mixes what the voice gives away
-# with how many clips each protocol leaves to learn from.
+# `loose` and `strict` are the UAR on the same clips, and `difference` is the loss. The loss still has two possible causes: the
+# voice is new, and the protocols leave different numbers of clips for training.
 #
 # ## Models of one voice
 #
-# The prototype paper trains a model for each speaker and asks it about the same speaker. It cannot be asked about
-# somebody new. So it stands beside the baselines on exactly the clips that all of them tested.
+# The prototype paper trains one model per speaker and tests it on the same speaker, so it says nothing about new speakers. This
+# table compares it with the baselines on exactly the clips that all of them tested.
 
 # %%
 tables["11_one_voice"].round(3)
@@ -193,19 +194,20 @@ tables["11_one_voice"].round(3)
 # %% [markdown]
 # ## What it costs
 #
-# Parameters, seconds to train all folds, and milliseconds from file to decision. These vary from run to run.
+# The table shows parameters, the seconds to train all folds, and the milliseconds from file to decision. Times vary from run
+# to run.
 
 # %%
 costs.drop(columns="machine").round(1)
 
 # %% [markdown]
-# ## Is one really better than the other?
+# ## Is one system really better than another?
 #
-# One or two models stand for each system; their toml files name them. Those that hear nothing but level or length are left
-# out. Each pair is compared on the utterances that both decided. The test exchanges two systems' answers speaker by
-# speaker. With up to 12 speakers p cannot fall below $2/2^n$; beyond that 9,999 exchanges are drawn. Holm's correction
-# multiplies by the number of pairs, so one question with few pairs is asked first: **does anything beat the MFCC
-# baseline?**
+# The comparison uses one or two models per system, which its toml file names. Models that use only level or length are left
+# out. Each pair is compared on the utterances that both classified. The permutation test exchanges the answers of the two
+# systems speaker by speaker. With up to 12 speakers, p cannot fall below $2/2^n$; with more, 9,999 random exchanges are drawn.
+# Holm's correction gets stricter with the number of pairs. So we first ask one question with few pairs: **does any model beat
+# the MFCC baseline?**
 
 # %%
 decided = results.stand_side_by_side(results.load_decisions(workspace), strictest)
@@ -215,7 +217,7 @@ for what, family in (("against the MFCC baseline", beaten), ("of all with all", 
         least = min(1, len(family) * metrics.smallest_p(family["n_speakers"].max()))
         n_sure = (family["p_holm"] < 0.05).sum()
         print(f"{strictest}, {len(family)} pairs {what}: {n_sure} differ at 5 % after correction")
-        print(f"  (with so few speakers and so many pairs, the least p possible is {least:.4f})")
+        print(f"  (with this number of speakers and pairs, the smallest possible p is {least:.4f})")
 beaten.sort_values("difference", ascending=False).round(4)
 
 # %%
@@ -229,7 +231,7 @@ plt.show()
 # %% [markdown]
 # ## Women and men
 #
-# A mean can hide that a system serves one half of the speakers better.
+# A mean can hide that a system works better for one group of speakers.
 
 # %%
 gender = tables["11_gender"]
@@ -241,15 +243,15 @@ if genders == ["female", "male"]:
     )
     plt.show()
 else:
-    print("Nothing to compare: of whom a voice is, this corpus says", " ".join(genders) or "nothing")
+    print("Nothing to compare. Genders that this corpus names:", " ".join(genders) or "none")
 
 # %% [markdown]
 # ## Does it know when it does not know?
 #
-# A system is calibrated if, of the answers it gives with 70 % confidence, 70 % are right. The expected calibration error
-# (ECE) is the mean distance from that. A support vector machine has decision values; a sigmoid for each class, fitted
-# within the training part, makes them probabilities, and the highest one is the answer. SigWavNet ends in a softmax of
-# averages of normalised values, which are never far apart: it cannot be sure.
+# A system is calibrated if 70 % of the answers that it gives with 70 % confidence are right. The expected calibration error
+# (ECE) is the mean distance from that. A support vector machine gives decision values. A sigmoid per class, fitted within the
+# training part, turns them into probabilities, and the highest one is the answer. SigWavNet ends in a softmax over averages of
+# normalised values. These are never far apart, so its confidence is always low.
 
 # %%
 figure = comparison.calibration(decided)
@@ -260,8 +262,8 @@ tables["11_calibration"].set_index("label").round(3).T
 # %% [markdown]
 # ## In noise
 #
-# Trained on clean speech, tested on the same clips with white noise. What holds its UAR relies on what noise leaves.
-# Done for the baselines; the networks would have to be asked again, fold by fold, for every noisy clip.
+# We train on clean speech and test on the same clips with white noise. A model that keeps its UAR relies on cues that survive
+# the noise. This is done for the baselines only, because every network would have to classify every noisy clip again.
 
 # %%
 folds = make_folds(utterances, strictest, seed=seed)
@@ -284,11 +286,11 @@ noise.round(3)
 # %% [markdown]
 # ## How many clips of a new speaker does it take?
 #
-# A model is given so many clips of a new speaker, without labels, and asked about that speaker's other clips. They
-# are drawn at random; or they are all neutral (or calm), which the model is told or not; or they are lopsided: four fifths
-# express one emotion, and nobody says so. The model is one support vector machine a set of features, trained for that
-# number: every training speaker was known through so many clips, too, and through neutral ones where it is told. Intervals
-# are over draws and speakers.
+# A model gets a number of clips of a new speaker without labels, and is tested on that speaker's other clips. The known clips
+# are chosen in four ways. They are drawn at random (`random`). Or all are neutral or calm, and the model is not told
+# (`neutral`) or told (`neutral_told`). Or four fifths express one emotion, and the model is not told (`lopsided`). There is one
+# support vector machine per feature set, trained for this number of clips: for every training speaker, the same number of
+# clips is known, and these are neutral for `neutral_told`. Intervals are over draws and speakers.
 
 # %%
 curve = pd.DataFrame()
@@ -305,17 +307,20 @@ if is_several:
     style.save_figure(workspace, figure, "11_known_clips", caption)
     plt.show()
     absent = sorted({*known_clips.CHOICES} - {*curve["known"]})
-    print("left out, since some speaker has too few such clips:", ", ".join(absent) or "nothing")
+    print("left out, because a speaker has too few such clips:", ", ".join(absent) or "nothing")
 curve.round(3)
 
 # %%
 needed = known_clips.clips_needed(curve) if is_several else None
-print("Random clips with which it is better than with none, whatever their number beyond:", needed or "no number tried")
+print(
+    "Smallest number of random clips from which on the model is better than with none:", needed or "none of those tried"
+)
 
 # %% [markdown]
-# ## The best one's confusions
+# ## Confusions of the best model
 #
-# The highest UAR under the strictest protocol, picked after the fact on the same test clips, which flatters it.
+# This is the model with the highest UAR under the strictest protocol. It was selected on the same test clips, so its score is
+# slightly too good.
 
 # %%
 uar = {
@@ -329,11 +334,10 @@ plt.show()
 metrics.per_class(truth, answer).round(3)
 
 # %% [markdown]
-# ## Elsewhere
+# ## On other corpora
 #
-# Does a model work where it was not trained? Several corpora are crossed: trained on each one, on all but one, and on all of
-# them, and tested on each, on the emotions that all of them have. With a single corpus women and men take the corpora's
-# place.
+# Does a model work on a corpus that it was not trained on? We train on each corpus, on all but one, and on all of them, and test
+# on each, with the emotions that all of them have. With a single corpus, women and men take the place of corpora.
 
 # %%
 several = utterances["corpus"].nunique() > 1
@@ -346,12 +350,12 @@ if not several and genders == ["female", "male"]:
     style.save_figure(workspace, figure, "11_across", "MFCC baseline across genders; UAR of common classes.")
     plt.show()
 elif not several:
-    print("One corpus that does not say who is a woman and who a man: nothing to cross.")
+    print("There is only one corpus, and it does not name the speakers' genders: nothing to compare.")
 
 # %% [markdown]
-# Everything here is speaker-independent. *Normalised by corpus* takes from every corpus its own mean and deviation of each
-# feature: no label is used, but recordings of the tested corpus have to be there. The deep CNN of notebook 05 joins the
-# baselines, where 05 was run on these corpora.
+# All scores here are speaker-independent. *Normalised by corpus* means that each feature is standardised with the mean and
+# deviation of its own corpus. This uses no labels, but it needs recordings of the tested corpus. The deep CNN of notebook 05 is
+# included if 05 was run on these corpora.
 
 # %%
 if several:
@@ -364,32 +368,33 @@ if several:
     if workspace.has_table("crossed_network"):
         crossed |= crossing.load_crossed(workspace, "crossed_network", made_by="05")
     emotions = ", ".join(style.in_order(shared["emotion"]))
-    print(f"{len(shared)} of {len(utterances)} utterances, of emotions that all corpora have: {emotions}")
+    print(f"{len(shared)} of {len(utterances)} utterances have emotions that all corpora share: {emotions}")
 
 # %%
 carried = across.score_crossings(crossed)
 if several:
     figure = comparison.crossings(carried)
     caption = "UAR of models trained on the corpora at the left, tested on those below, 95 % intervals over speakers; framed: "
-    caption += (
-        f"training hears other speakers of the tested corpus. Chance is {1 / shared['emotion'].nunique():.2f}.{caveat}"
-    )
+    caption += f"training includes other speakers of the tested corpus. Chance is {1 / shared['emotion'].nunique():.2f}.{caveat}"
     style.save_figure(workspace, figure, "11_across", caption)
     plt.show()
 
 # %% [markdown]
 # ### Language or recording?
 #
-# What is lost has two parts that add up. *Recording* is what normalising by corpus gives back: level, microphone, room,
-# and whatever else moves a whole corpus. *Rest* is what stays lost: language, acting, and what the actors were asked for.
-# These cannot be told apart where no two corpora share a language. As a check, a corpus's own models are tested on its own
-# clips in the statistics of the other corpus (*worn*): there the language stays, and only the recording changes.
+# We split the loss into two parts. *Recording* is what normalisation by corpus recovers: level, microphone, room, and
+# everything else that shifts a whole corpus. *Rest* is what stays lost: language, acting, and the instructions to the actors.
+# These causes cannot be separated if no two corpora share a language. As a check, we test the models of a corpus on its own
+# clips after giving these clips the statistics of the other corpus (*worn*). The language then stays the same, and only the
+# recording conditions change.
 
 # %%
 lost = across.measure_losses(crossed, worn)
 if several:
     figure = comparison.losses(lost, chance=1 / shared["emotion"].nunique())
-    caption = "UAR on each corpus (right of the arrow) of its own models, and of models of another corpus (left of it)."
+    caption = (
+        "UAR on each corpus (right of the arrow) of models trained on it and of models trained on another (left of it)."
+    )
     style.save_figure(workspace, figure, "11_lost", f"{caption}{caveat}")
     plt.show()
 lost.round(3)
@@ -397,8 +402,8 @@ lost.round(3)
 # %% [markdown]
 # ### Which corpus is it?
 #
-# A warning: the same features tell the corpus itself, of speakers that training did not hear. A model that is trained on
-# several corpora can use that, as soon as they differ in how often they have each emotion.
+# A warning: the same features also reveal the corpus, even for new speakers. A model that is trained on several corpora can
+# exploit this if the corpora differ in how often each emotion occurs.
 
 # %%
 told = pd.DataFrame(columns=["features", "normalised", "uar", "chance"])
@@ -409,20 +414,20 @@ if several:
 told.round(3)
 
 # %% [markdown]
-# ### Does more help?
+# ### Do more corpora help?
 #
-# Trained on all corpora beside trained on the tested one alone, on the same clips. `difference` is in UAR, and positive
-# where the other corpora help; Holm's correction counts all rows.
+# We compare training on all corpora with training on the tested corpus alone, on the same clips. `difference` is in UAR, and
+# positive if the other corpora help. Holm's correction covers all rows.
 
 # %%
 adding = across.measure_adding(crossed)
 adding.round(3)
 
 # %% [markdown]
-# ## Do they fail together?
+# ## Do the systems fail on the same clips?
 #
-# If two systems err on the same clips (κ near 1) they have learned the same thing, and joining them gains little. Clips
-# that all get wrong are worth listening to. One or two models stand for each system.
+# If two systems make errors on the same clips (κ near 1), combining them gains little. Clips that all systems get wrong are
+# worth listening to. The comparison uses one or two models per system.
 
 # %%
 wrong = results.errors(decided)
@@ -433,12 +438,15 @@ plt.show()
 
 # %%
 independent = float(np.prod(wrong.mean()))
-print(f"All {wrong.shape[1]} wrong on {wrong.all(axis=1).mean():.1%} of clips; {independent:.1%} if independent.")
+print(
+    f"All {wrong.shape[1]} models are wrong on {wrong.all(axis=1).mean():.1%} of the clips. If their errors were "
+    f"independent, it would be {independent:.1%}."
+)
 tables["11_hardest"].head(10)
 
 # %% [markdown]
-# The ensemble's own members, under the same protocol: how much their errors have in common, and how often the answer is right
-# where so many of them gave it.
+# The first table shows how similar the errors of the ensemble's members are, under the same protocol. The second shows how often
+# an answer is right, by the number of members that gave it.
 
 # %%
 together = decided.get("ensemble · new speaker")
@@ -448,26 +456,26 @@ if together is not None:
     display(ensemble.agreement(members, together).round(3))
 
 # %% [markdown]
-# ## Beside what was published
+# ## Comparison with published scores
 #
-# The same model under the same kind of split, in our profile. `agree` says whether classes, clips tested, folds, size of
-# the network (within 1 %) and epochs are the same, too: only then is the protocol the same. Where `ours` is empty, the
-# model was not run. Published figures of other corpora are in `ser_utils/evaluation/published.csv`.
+# This table compares published scores with ours, for the same model under the same kind of split. `agree` says whether
+# classes, tested clips, folds, network size (within 1 %) and epochs are also the same; only then is the protocol the same. If
+# `ours` is empty, the model was not run. Published scores on other corpora are in `ser_utils/evaluation/published.csv`.
 
 # %%
 published = tables["11_published"]
 if published["ours"].notna().any():
     figure = comparison.published(published)
-    caption = f"Published figures, of whole corpora, and ours under the same kind of split.{caveat}"
+    caption = f"Published scores, on whole corpora, and ours under the same kind of split.{caveat}"
     style.save_figure(workspace, figure, "11_published", caption)
     plt.show()
 published.round(3)
 
 # %% [markdown]
-# ## Again with other seeds
+# ## Other seeds
 #
-# Other seeds of this dataset and profile that were run count as repeated runs: mean and spread of UAR, and an interval that
-# holds both speakers and seeds.
+# If other seeds of this dataset and profile were run, they count as repeated runs. The table shows the mean and spread of UAR,
+# and an interval that covers both speakers and seeds.
 
 # %%
 seeds = tables["11_seeds"]
@@ -476,9 +484,9 @@ seeds.round(3) if len(seeds) else print("Only one seed so far: make reproduce SE
 # %% [markdown]
 # ## A model to use at once
 #
-# The 288 numbers and one logistic regression for each number of known clips make a model of some ten kilobytes. It needs no
-# network and no openSMILE. `make predict FILE=my.wav` asks it; `FILES=folder` shows it other recordings of the same voice.
-# It ships where the licence of the corpus lets models be shared.
+# The 288 numbers of `voice` and one logistic regression for each number of known clips make a small model that needs neither a
+# network nor openSMILE. `make predict FILE=my.wav` uses it, and `FILES=folder` gives it other recordings of the same voice. The
+# model is in the repository if the licence of the corpus allows it.
 
 # %%
 if is_several:

@@ -94,7 +94,8 @@ def tell_autoencoders(table: pd.DataFrame) -> list[str]:
         voices = f"{len(rows)} speaker{'s' * (len(rows) > 1)}"
         told.append(
             f"{protocol}: {error.mean():.2f} dB ({error.min():.2f} to {error.max():.2f}) over {voices} after "
-            f"{epochs.min()} to {epochs.max()} epochs; time ended {by_clock} of {len(rows)} before patience did"
+            f"{epochs.min()} to {epochs.max()} epochs; the time limit ended {by_clock} of {len(rows)} trainings before early "
+            "stopping did"
         )
     return told
 
@@ -110,7 +111,7 @@ def tell_edges(table: pd.DataFrame, histories: pd.DataFrame) -> list[str]:
         run = f"{row.protocol}-{row.model}" + ("" if row.λ == table["λ"].mode().iloc[0] else f"-hfenn_weight_{row.λ:g}")
         watched = curves.loc[(curves["run"] == run) & (curves["epoch"] <= epochs), "val_mae"]
         told.append(f"λ = {row.λ:g}: {watched.min() * row.mae_db / row.mae:.2f} dB")
-    return [f"After {epochs} epochs, on the watched segments of {rows['model'].iloc[0]}: {', '.join(told)}"]
+    return [f"After {epochs} epochs, on the monitored segments of {rows['model'].iloc[0]}: {', '.join(told)}"]
 
 
 def tell_classifiers(table: pd.DataFrame, histories: pd.DataFrame) -> list[str]:

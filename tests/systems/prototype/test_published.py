@@ -31,8 +31,10 @@ def histories():
 
 def test_autoencoders_are_told_by_error_epochs_and_what_ended_them(table):
     paper, utterance = published.tell_autoencoders(table)
-    assert paper.startswith("paper: 1.30 dB (1.20 to 1.40) over 2 speakers after 480 to 500 epochs; time ended 1 of 2")
-    assert "over 1 speaker after 300 to 300 epochs; time ended 1 of 1" in utterance
+    assert paper.startswith(
+        "paper: 1.30 dB (1.20 to 1.40) over 2 speakers after 480 to 500 epochs; the time limit ended 1 of 2"
+    )
+    assert "over 1 speaker after 300 to 300 epochs; the time limit ended 1 of 1" in utterance
 
 
 def test_weights_of_edges_are_compared_after_equally_many_epochs(table, histories):
