@@ -6,10 +6,10 @@
 # ---
 
 # %% [markdown]
-# # 04 · Spectrogram CNNs: clips as they are, clips resized, clips made up
+# # 04 · Spectrogram CNNs: original clips, resized clips, artificial clips
 #
-# **Question.** Does a network hear an emotion better in clips of their own length than in resized ones, and does
-# artificial data help? And how much of the published accuracy is the choice of the epoch on the test part?
+# **Question.** Does a network recognise emotions better in clips at their own length than in resized clips? Does artificial
+# data help? And how much of the published accuracy comes from choosing the epoch on the test part?
 #
 # **Reads** the utterance table of 00. **Writes** predictions of the system `spectrogram_cnn` under every protocol.
 #
@@ -68,9 +68,9 @@ plt.show()
 # %% [markdown]
 # ## Noise reduction
 #
-# The source takes each clip's own first second for noise and subtracts it. Where somebody speaks in that second, as in
-# most corpora, that lowers the voice itself. The noise can also be estimated from the whole clip; what each of the two
-# leaves is counted below.
+# The source treats the first second of each clip as noise and subtracts it. If somebody speaks in that second, as in most
+# corpora, this also reduces the voice. The noise can also be estimated from the whole clip. The figure below shows what each of
+# the two methods leaves.
 
 # %%
 by_first_second = reduce_noise(signal, rate, noise_s=1.0)
@@ -93,9 +93,9 @@ kept_by = pd.DataFrame(
 (10 * np.log10(kept_by)).describe().loc[["mean", "min", "max"]].round(1)
 
 # %% [markdown]
-# What is left of each clip's energy, in dB, over a dozen clips; at −10 dB nine tenths are gone, and in recordings as
-# clean as these that was not noise. Profile `paper` does as the source did; the others estimate from the whole clip, and
-# the demo corpus, which is made up, is left as it is.
+# The values are the energy that is left of each clip, in dB, over twelve clips. At −10 dB, nine tenths of the energy are gone,
+# and in recordings as clean as these, most of that was not noise. Profile `paper` does the same as the source. The other
+# profiles estimate the noise from the whole clip. The demo corpus is synthetic and is not changed.
 #
 # ## From sound to log-mel
 #
@@ -203,8 +203,8 @@ style.save_figure(workspace, figure, "04_artificial_published", "The source's fo
 plt.show()
 
 # %% [markdown]
-# Properly, noise and pitch are changed in the sound, masks are silence, and three more changes are what happens to
-# voices: another tempo, another onset, another level. Training clips only, after the split.
+# We correct this. Noise and pitch are changed in the sound, and masks are silence. Three more changes occur in real speech:
+# another tempo, another onset, another level. Only training clips are copied, after the split.
 
 # %%
 sounds = {
@@ -222,7 +222,7 @@ for name, sound in sounds.items():
     display(Audio(sound, rate=rate))
 
 # %% [markdown]
-# The gain is heard but not seen: log-mel is measured against each clip's own maximum.
+# You hear the gain, but do not see it, because the log-mel is relative to the maximum of each clip.
 
 # %%
 four = tuple(augmentation.PUBLISHED_CHANGES)
@@ -268,10 +268,10 @@ style.save_figure(workspace, figure, "04_scores", caption)
 plt.show()
 
 # %% [markdown]
-# UAR pooled over all test clips, with intervals over speakers. A row shows how much of a score is left when
+# The figure shows the UAR over all test clips, with intervals over speakers. A row shows how much of a score is left when
 # speakers are new. A column shows whether the nets differ by more than their intervals.
 #
-# ## The published table beside this run
+# ## The published table and this run
 #
 # The study reports accuracy on one split of AESDD, at the best epoch on test. `low` and `high` hold 95 % of what 121 test
 # clips give by chance at the published accuracy. `last` and `neighbours` do not choose the epoch on test: they are the
@@ -403,19 +403,19 @@ for model in dict.fromkeys(net for net, _, _ in chosen["trainings"]):
 # %% [markdown]
 # ## Conclusions
 #
-# - The published accuracy is the best of many epochs on 121 test clips. The columns `best`, `neighbours` and `last` tell
-#   how much of a figure that choice alone makes, and `spread` how much the draw of the split does.
+# - The published accuracy is the best of many epochs on 121 test clips. The columns `best`, `neighbours` and `last` show how
+#   much of a score comes from that choice alone, and `spread` how much depends on the random split.
 # - The published artificial data differs from the clips it was made of by loud bars and blurred levels. That it did not
 #   help says nothing about artificial data. Done properly it is the row `clip_artificial`.
-# - Batch size 1 buys clips of their own length, and so do masked batches. What batch size 1 has before those at equal
-#   epochs is sixteen times the steps.
+# - Batch size 1 allows clips of their own length, and so do masked batches. At equal epochs, batch size 1 makes sixteen times
+#   as many steps.
 
 # %%
 workspace.record("04", utterances, chosen)
 claims.pivot(index="claim", columns="protocol", values="verdict").reindex(list(CLAIMS)).fillna("")
 
 # %% [markdown]
-# Saved: the predictions, audits and costs of every model and protocol. Notebooks 10 and 11 set them beside the other
+# The notebook saved the predictions, audits and costs of every model and protocol. Notebook 11 compares them with the other
 # systems.
 #
 # **References.** SigurdST, Emotion Recognition from Speech using Mel Spectrograms and CNNs (GitHub, 2025). Vryzas et al.

@@ -9,8 +9,7 @@
 # %% [markdown]
 # # 09 · What do the networks listen to?
 #
-# **Question.** Which moments and which frequencies of a recording decide what a network says, and can one see and hear
-# them?
+# **Question.** Which moments and frequencies of a recording decide the answer of a network? Can we see and hear them?
 #
 # **Reads** the utterance table and the networks of 02 (prototypes), 05 (MFCC, log-mel), 07 (waveform) and, where
 # `make weights` fetched them, 08 (HuBERT, wav2vec 2.0). **Writes** the attribution maps, which notebook 10 puts to the test, and
@@ -79,9 +78,9 @@ pd.DataFrame(
 # %% [markdown]
 # ## "This 100 ms sounds like that prototype"
 #
-# A prototype classifier explains by likeness. Here is one held-out recording that the shared classifier gets right: how
-# much each moment supports the emotion, and the three moments that support it most beside the prototypes they are most
-# like.
+# A prototype classifier explains its answer by similarity. The figure shows one held-out recording that the classifier of all
+# speakers gets right: how much each moment supports the emotion, and the three moments that support it most, each beside its
+# most similar prototype.
 
 # %%
 shared = explained.open_prototypes(workspace, utterances, 0)["all"]
@@ -113,7 +112,7 @@ style.save_figure(workspace, figure, "09_sounds_like", caption)
 plt.show()
 
 # %% [markdown]
-# To the ear: the moment four times in a row, a pause, then its prototype four times.
+# You hear each moment four times in a row, then a pause, then its prototype four times.
 
 # %%
 heard = split_segments(signal, rate, segment_ms=SEGMENT_MS, hop_ms=HOP_MS)
@@ -125,7 +124,7 @@ for row, sound in zip(three.itertuples(), sounds, strict=True):
 # %% [markdown]
 # ## Maps
 #
-# The other networks say nothing of themselves; methods have to ask them. Each method gives every point of the input a value.
+# The other networks do not explain themselves, so we need attribution methods. Each method gives every point of the input a value.
 # The gradient of the score says where a small change would matter; gradient × input, SmoothGrad and integrated gradients
 # build on it; occlusion hides one patch after another; Grad-CAM weighs the channels of a late layer; attention is what the
 # network itself weighs. Two more maps know nothing of the network: `energy`, how far each point is from silence, and `random`.
@@ -147,7 +146,7 @@ for name, short in (("CNN, log-mel", "log_mel"), ("CNN, MFCC", "mfcc")):
     plt.show()
 
 # %% [markdown]
-# The maps look alike and convincing. Whether they tell the truth about the network is what notebook 10 finds out.
+# Such maps look convincing. Notebook 10 tests whether they are true of the network.
 #
 # ## Emotion by emotion: log-mel and MFCC
 #
@@ -303,5 +302,5 @@ n_clips = sum(len(network.clips) for network in networks)
 print(f"maps of {n_clips} recordings for {len(of_network)} networks; notebook 10 puts them to the test")
 
 # %% [markdown]
-# **What we learned.** One can see and hear what a network relies on, and different methods draw different pictures of it.
-# Which of them deserve belief is the question of notebook 10.
+# **What we learned.** We can see and hear what a method marks as important, and different methods mark different parts. Notebook
+# 10 asks which of them can be trusted.

@@ -7,11 +7,11 @@
 # ---
 
 # %% [markdown]
-# # 10 · Which explanations deserve belief?
+# # 10 · Which explanations can be trusted?
 #
-# **Question.** Saliency pictures are easy to make and easy to believe. Which methods find the truth where it is known,
-# follow the network when its weights or its labels change, and point at what the network really relies on? And are
-# prototypes, which explain by likeness, any better when they are held to the same standards?
+# **Question.** Attribution maps are easy to make and easy to believe. Which methods find the relevant cue where it is known?
+# Which change when the weights or labels of the network change? Which point at what the network really uses? And are
+# prototypes better by the same standards?
 #
 # **Reads** the networks of 02, 05, 07 and 08 and the maps of 09; makes a planted corpus of its own. **Writes** the tables
 # `explanations` and `prototype_checks`, which are `10_verdicts.csv` (method × network × check) and `10_prototypes.csv` in
@@ -62,8 +62,8 @@ settings_table("explanation")
 #
 # ## Do they stand for something real?
 #
-# A prototype is a point that training was free to move. What it stands for is said by the real segments around it. These are
-# the classifiers of 02, protocol `utterance`: one per speaker and one over all speakers.
+# A prototype is a point that training was free to move. The real segments around it show what it stands for. We use the
+# classifiers of 02 under protocol `utterance`: one per speaker and one for all speakers.
 
 # %%
 opened = explained.open_prototypes(workspace, utterances, chosen["prototype_models"])
@@ -84,7 +84,7 @@ style.save_figure(workspace, figure, "10_prototype_neighbours", caption)
 plt.show()
 
 # %% [markdown]
-# To the ear: the prototype four times in a row, a pause, then the real 100 ms four times.
+# You hear the prototype four times in a row, then a pause, then the real 100 ms four times.
 
 # %%
 sounds = prototype_sounds(decoded, rate, length=round(rate * SEGMENT_MS / 1000), seed=seed)
@@ -95,7 +95,7 @@ for row, sound in zip(best.itertuples(), sounds, strict=True):
     display(prototypes.one_then_other(sound, nearest, rate))
 
 # %% [markdown]
-# ## What does it cost to say only real things?
+# ## What does it cost if every prototype is a real segment?
 #
 # Projection puts every prototype on its nearest training segment, so that "sounds like this prototype" becomes "sounds
 # like this recording". **Purity** is the share of a prototype's ten nearest training segments that are of the emotion it
@@ -125,7 +125,7 @@ of_prototypes = of_prototypes.join(pd.DataFrame(areas).T)
 
 # %% [markdown]
 # If the score measured importance, "strongest first" would fall below the band and "weakest first" would stay above it.
-# Where it does not, a high score is a way of speaking, not a measure of what the classifier needs.
+# If not, a high score does not mean that the classifier needs the prototype.
 #
 # ## Does another training find the same ones?
 #
@@ -419,5 +419,5 @@ mostly = believed.idxmax().replace("_", " ") if believed.any() else "none"
 print(f"{len(table)} verdicts in 10_verdicts.csv. Trusted, or trusted with care, on the most networks: {mostly}.")
 
 # %% [markdown]
-# **What we learned** stands in the table of verdicts: a method earns belief on one kind of network at a time. Nothing
-# reads these tables next; `make predict` uses occlusion, whose record they show.
+# **What we learned** is in the table of verdicts. A method that can be trusted on one kind of network may fail on another. No
+# other notebook reads these tables. When `make predict` asks the networks of notebook 05, it uses occlusion.
