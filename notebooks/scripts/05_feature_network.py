@@ -204,12 +204,12 @@ plt.show()
 per_class(predictions["emotion"], predictions["prediction"]).round(2)
 
 # %% [markdown]
-# This model is shown because it scored highest on these very clips, so its figures are too good by some amount.
+# This model is shown because it scored highest on these very clips, so its scores are slightly too good.
 #
 # ## What the attention looks at
 #
-# One test clip of each emotion that the CNN–BiLSTM recognises in the first fold of that protocol: its log-mel, and the
-# weight of each time step in the decision.
+# The figure shows one test clip of each emotion that the CNN–BiLSTM recognises in the first fold of that protocol: its log-mel,
+# and the attention weight of each time step.
 
 # %%
 result = results["cnn_bilstm_log_mel", strictest]
@@ -247,7 +247,7 @@ if examples:
 # %% [markdown]
 # ## Several corpora
 #
-# The same model's scores, corpus by corpus: trained on all corpora together and tested on each. With
+# The table shows the scores of the same model for each corpus. It was trained on all corpora together. With
 # `dataset="ravdess+emodb+aesdd"` this is the harmonised mix.
 
 # %%
@@ -256,8 +256,8 @@ by_corpus = pd.DataFrame({corpus: score_predictions(rows) for corpus, rows in co
 by_corpus[["n_speakers", "n_utterances", "uar", "uar_low", "uar_high", "accuracy"]]
 
 # %% [markdown]
-# Trained here, tested there: the deep CNN on log-mel once more, from each corpus to each other one, with fewer epochs. Notebook
-# 11 shows what comes of it beside the baselines.
+# Next, the deep CNN on log-mel is trained on one corpus and tested on another, for all pairs of corpora and with fewer epochs.
+# Notebook 11 compares the results with the baselines.
 
 # %%
 if utterances["corpus"].nunique() > 1:
@@ -269,12 +269,12 @@ if utterances["corpus"].nunique() > 1:
         across.keep_shared(utterances), carried, chosen["everywhere"][0], folds=chosen["crossed_folds"], title="crossed"
     )
     crossing.save_crossed(workspace, crossed, "crossed_network")
-    print(f"{len(crossed)} pairs of what was trained on and what was tested on")
+    print(f"{len(crossed)} pairs of training and test corpora")
 
 # %%
 workspace.record("05", utterances, chosen)
 scores.set_index(["model", "protocol"])[["uar", "uar_low", "uar_high"]].round(3)
 
 # %% [markdown]
-# Saved: the predictions, audits and costs of every model and protocol. Notebook 11 compares them with the other systems,
-# and 09 explains one of these networks.
+# The notebook saved the predictions, audits and costs of every model and protocol. Notebook 11 compares them with the other
+# systems, and 09 explains one of these networks.

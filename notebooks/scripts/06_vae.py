@@ -8,8 +8,8 @@
 # %% [markdown]
 # # 06 · A variational autoencoder of voice features
 #
-# **Question.** Does the latent of a variational autoencoder (VAE) tell more about emotion than the features it was made
-# from? And is the whole classifier light enough for a phone?
+# **Question.** Does the latent of a variational autoencoder (VAE) say more about emotion than the features that it encodes? And
+# is the whole classifier small and fast enough for a phone?
 #
 # **Reads** the utterance table of 00. **Writes** predictions of the system `vae`, models `latent`, `features` and
 # `both`, under every protocol, and the exported classifier.
@@ -141,7 +141,7 @@ study.describe_folds(folds, table).round(2)
 #
 # The encoder gives mean $\mu$ and log-variance $\log\sigma^2$; a sample $z = \mu + \sigma\varepsilon$ goes to the decoder. The loss is
 # $\tfrac12\lVert x - \hat x\rVert^2 + \beta\,\mathrm{KL}$ with $\mathrm{KL} = -\tfrac12\sum_j (1 + \log\sigma_j^2 - \mu_j^2 - \sigma_j^2)$; its weight
-# grows from zero to $\beta$ in the first epochs, so that the model uses the latent before it has to pay for it.
+# grows from zero to $\beta$ in the first epochs, so that the model learns to use the latent before the KL term penalises it.
 
 # %%
 n_classes = table["emotion"].nunique()
@@ -185,7 +185,7 @@ style.save_figure(workspace, figure, "06_latent_use", "KL of each latent dimensi
 plt.show()
 
 # %% [markdown]
-# ## What comes back
+# ## Reconstruction error
 #
 # The original's second metric is the reconstruction error, here in units of each feature's own variance, on test clips.
 
@@ -200,7 +200,7 @@ errors.iloc[chosen["n_mfcc"] : chosen["n_mfcc"] + 3].round(2)
 
 # %%
 figure = vae.variance_returned(returned, statistic_names)
-caption = "Share of each feature's variance that comes back from the latent, test clips."
+caption = "Share of each feature's variance that is reconstructed from the latent, test clips."
 style.save_figure(workspace, figure, "06_reconstruction_error", caption)
 plt.show()
 
@@ -210,12 +210,12 @@ examples = style.sort_by_emotion(examples)
 figure = vae.reconstruction_examples(
     fold.x[examples.index], fold.outputs["reconstruction"][examples.index], statistic_names, examples["emotion"]
 )
-caption = "Features of one test clip per emotion (bars), returned (dots)."
+caption = "Features of one test clip per emotion (bars) and their reconstruction (dots)."
 style.save_figure(workspace, figure, "06_reconstructions", caption)
 plt.show()
 
 # %% [markdown]
-# ## The latent, seen
+# ## A map of the latent
 #
 # The maps show the posterior means of all clips. Do neighbours share the emotion, or the speaker?
 
@@ -243,8 +243,8 @@ pd.DataFrame(shares).T.round(2)
 #
 # ## Walking through the latent
 #
-# What changes in the decoded features between −3 and 3 along each of the four dimensions with the largest KL, all others
-# being zero?
+# How do the decoded features change between −3 and 3 along each of the four dimensions with the largest KL? All other
+# dimensions are zero.
 
 # %%
 steps = np.linspace(-3, 3, 13)
@@ -262,9 +262,9 @@ plt.show()
 # %% [markdown]
 # ## From one emotion to another
 #
-# Seven points on the straight line between the middles of two emotions, decoded. The **sound** is a steady tone with the
-# decoded mean spectral envelope and mean pitch. It *is* what these averages say about timbre and pitch. It is *not*
-# speech: the features hold no words, rhythm or melody, and no loudness.
+# We decode seven points on the straight line between the centres of two emotions. The **sound** is a steady tone with the
+# decoded mean spectral envelope and mean pitch. It lets you hear these averages of timbre and pitch. It is *not* speech: the
+# features contain no words, rhythm, melody or loudness.
 
 # %%
 present = style.in_order(table["emotion"])
@@ -289,8 +289,8 @@ display(Audio(np.concatenate(tones), rate=rate))
 # %% [markdown]
 # ## Emotion from latent, features, and both
 #
-# The same classifier three times: an RBF SVC with scikit-learn's defaults, so that nothing is tuned, fitted on training
-# and validation clips. Does the latent help?
+# The same classifier runs three times: an RBF SVC with scikit-learn's default settings, so that nothing is tuned. It is fitted
+# on training and validation clips. Does the latent help?
 
 
 # %%
@@ -458,9 +458,9 @@ for (inputs, protocol), result in results.items():
     workspace.save_costs(costs, system="vae", model=inputs, protocol=protocol, folds=folds[protocol].attrs["folds"])
 
 # %% [markdown]
-# The network costs next to nothing; almost all the time is pYIN's. With the original's highest candidate instead
-# (`pitch = "highest"`) the last column remains. Either way the claim holds by a wide margin on one core of this machine;
-# a phone's core is several times slower.
+# The network needs almost no time; pYIN needs nearly all of it. With the pitch of the original instead (`pitch = "highest"`),
+# only the time in the last column remains. In both cases, the claim holds by a wide margin on one core of this machine. A core
+# of a phone is several times slower.
 #
 # ## Saved
 
