@@ -353,8 +353,3 @@ def test_the_page_can_send_nothing(browser, built):
     policy = page.get_attribute("meta[http-equiv=Content-Security-Policy]", "content")
     assert "connect-src 'none'" in policy and "http" not in policy
     context.close()
-
-
-def test_a_root_without_a_network_says_what_to_run(tmp_path):
-    site.build_site(tmp_path, tmp_path / "site", reference=False)
-    assert '"demos": {}' in (tmp_path / "site" / "demo" / "facts.js").read_text()

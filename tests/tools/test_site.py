@@ -122,17 +122,27 @@ def built(root):
     return target
 
 
-def test_only_a_site_built_before_is_replaced(root, built, tmp_path):
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory):
+    """A root without anything, and its site in a folder that was empty."""
+    root = tmp_path_factory.mktemp("bare")
+    (root / "site").mkdir()
+    site.build_site(root, root / "site", reference=False)
+    return root
+
+
+def test_only_a_site_built_before_is_replaced(root, built, bare, tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
     with pytest.raises(SystemExit, match="not empty and not a site built before: name another folder"):
         site.main(["--root", str(root), "--target", str(tmp_path)])
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
     with pytest.raises(WorkspaceError, match="not a site built before"):
         site.build_site(root, site.SOURCES)
-    (tmp_path / "empty").mkdir()
-    for _ in range(2):
-        site.build_site(tmp_path, tmp_path / "empty", reference=False)
-    assert (tmp_path / "empty" / "index.html").exists()
+    before = shutil.copytree(bare / "site", tmp_path / "before")
+    (before / "index.html").write_text("old")
+    (before / "left_over.html").touch()
+    site.build_site(bare, before, reference=False)
+    assert "old" != (before / "index.html").read_text("utf-8") and not (before / "left_over.html").exists()
 
 
 @pytest.mark.parametrize("content", ["", "speaker,emotion\n", 'speaker,emotion,rank\n"a\n'])
@@ -225,11 +235,14 @@ def test_every_local_link_leads_somewhere(built):
             assert not place or place in ids.get(file, {place}), f"{page.name}: {link}"
 
 
-def test_a_root_without_anything_says_what_to_run(tmp_path):
-    site.build_site(tmp_path, tmp_path / "site", reference=False)
+def test_a_root_without_anything_says_what_to_run(bare):
     for page in ("results", "figures", "notebooks"):
-        text = BeautifulSoup((tmp_path / "site" / f"{page}.html").read_text("utf-8"), "html.parser").get_text()
+        text = BeautifulSoup((bare / "site" / f"{page}.html").read_text("utf-8"), "html.parser").get_text()
         assert "make reproduce" in text
+
+
+def test_a_root_without_a_network_says_what_to_run(bare):
+    assert '"demos": {}' in (bare / "site" / "demo" / "facts.js").read_text()
 
 
 def test_prototypes_outside_their_folder_are_left_out(tmp_path):

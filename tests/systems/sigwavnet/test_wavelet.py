@@ -41,7 +41,7 @@ def test_every_band_and_the_output_agree_with_the_reference(constraint, called):
     config = json.loads(str(golden["config"]))
     model = SigWavNet(**config)
     if called:
-        model(golden["waveform"][:, 0])
+        model(golden["waveform"][:1, 0, : model.minimum_samples])
     load_reference_weights(model, {k[2:]: v for k, v in golden.items() if k.startswith("w:")})
     waveform = golden["waveform"][:, 0]
     inside = model.look_inside(waveform)
