@@ -183,6 +183,7 @@ for row in tones[tones["speaker"] == voice.speaker].itertuples():
 
 # %%
 data = open_data(workspace, settings("prototype", profile, dataset), speakers=" ".join(v.speaker for v in voices))
+index["class_recordings"] = reports.class_recordings(data, index)
 profiles = reports.profile_classes(data, index[published], log_mels[published], rate)
 reports.agreement_table(profiles).round(2)
 

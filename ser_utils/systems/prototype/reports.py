@@ -150,6 +150,16 @@ def profile_classes(data: PrototypeData, index: pd.DataFrame, log_mels: np.ndarr
     return profiles
 
 
+def class_recordings(data: PrototypeData, index: pd.DataFrame) -> np.ndarray:
+    """Count, for each line of `index`, the recordings of its speaker and emotion that the model learned from."""
+    counts = {}
+    for speaker in index["speaker"].unique():
+        train = data.pick(Run("utterance", f"speaker_{speaker}"), "train")
+        recordings = train.groupby("emotion")["utterance_id"].nunique()
+        counts |= {(speaker, emotion): count for emotion, count in recordings.items()}
+    return np.array([counts[pair] for pair in zip(index["speaker"], index["emotion"], strict=True)])
+
+
 def agreement_table(profiles: dict[str, Profile]) -> pd.DataFrame:
     """Table how far prototypes agree with the training segments of their class, one row per voice and emotion."""
     rows = {(name, emotion): kept for name, p in profiles.items() for emotion, kept in p.agreement.items()}
