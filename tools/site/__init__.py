@@ -76,19 +76,8 @@ def run_sphinx(sources: Path, target: Path) -> list[str]:
     if not find_spec("sphinx"):
         raise WorkspaceError("The site is made by Sphinx, which is not installed: make site installs it.")
     with tempfile.TemporaryDirectory() as doctrees:
-        command = [
-            sys.executable,
-            "-m",
-            "sphinx",
-            "--quiet",
-            "--no-color",
-            "-j",
-            "auto",
-            "-d",
-            doctrees,
-            sources,
-            target,
-        ]
+        options = ["--quiet", "--no-color", "-j", "auto", "-d", doctrees]
+        command = [sys.executable, "-m", "sphinx", *options, sources, target]
         told = subprocess.run(command, stderr=subprocess.PIPE, text=True, encoding="utf-8", errors="replace")
     if told.returncode:
         raise WorkspaceError(f"Sphinx gave up: {told.stderr.strip()}")

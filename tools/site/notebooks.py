@@ -79,9 +79,12 @@ def _profile_of(path):
 def keep(executed: Executed, root: Path) -> Path:
     """Store an executed notebook where it ships: without sounds, its pictures by name where figures/ has them.
 
+    Paths under `root` lose it: where a run was made is nobody's business.
+
     Returns the path, notebooks/executed/<dataset>/<name>.ipynb under `root`.
     """
-    notebook, drawn = nbformat.read(executed.path, as_version=4), figures_of(executed.path.stem)
+    text = executed.path.read_text("utf-8").replace(f"{root}/", "")
+    notebook, drawn = nbformat.reads(text, as_version=4), figures_of(executed.path.stem)
     target = root / "notebooks" / "executed" / executed.dataset / executed.path.name
     silent, place = Executed("", executed.profile, executed.path), -1
     notebook.cells = [cell for cell in notebook.cells if not _is_papermills(cell)]
