@@ -214,7 +214,6 @@ def compile_for_lengths(model: keras.Model, optimizer: keras.Optimizer, loss: An
     return model
 
 
-@functools.lru_cache(maxsize=32)
 def compiled(model: keras.Model) -> Callable[[Any], Any]:
     """A model as a function of its input, or of a list of its inputs, which are batches.
 
@@ -226,6 +225,9 @@ def compiled(model: keras.Model) -> Callable[[Any], Any]:
         return call
     import tensorflow as tf
 
+    kept = vars(model)  # beside the weights, so that it lives as long as they do
+    if "_traced_call" in kept:
+        return kept["_traced_call"]
     known, traced = getattr(model, "inputs", None), []
 
     def ask(inputs):
@@ -236,6 +238,7 @@ def compiled(model: keras.Model) -> Callable[[Any], Any]:
             traced.append(tf.function(call, input_signature=[wanted if len(wanted) > 1 else wanted[0]]))
         return traced[0](inputs)
 
+    kept["_traced_call"] = ask
     return ask
 
 
