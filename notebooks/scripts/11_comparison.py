@@ -89,11 +89,11 @@ for model in [name + ending for name in new_speakers for ending in ("", "_adapte
 # %% [markdown]
 # ## An ensemble of all systems
 #
-# The system `ensemble` averages the probabilities of several systems with equal weights; its toml file names the members.
-# `new_speaker` knows nothing of a new speaker. `adapted` contains the members that can use a speaker's unlabelled clips; none
-# of the networks can. An average is less confident than its members. So it is raised to a power that is fitted on speakers of
-# the other folds. This changes the confidence, but not the predicted emotion. A leak in a member is also a leak in the
-# ensemble.
+# The system `ensemble` asks several systems at once; its toml file names the members. `new_speaker` knows nothing of a new
+# speaker. `adapted` contains the members that can use a speaker's unlabelled clips; none of the networks can. Each member $m$
+# has a weight $w_m$, and $p(\text{emotion}) \propto \prod_m p_m(\text{emotion})^{w_m}$. The weights of a fold are fitted on the
+# speakers of the other folds, and so is how much they may differ: they stay equal unless different weights are surely better
+# on speakers left out. A leak in a member is also a leak in the ensemble.
 
 # %%
 if is_several:
@@ -101,6 +101,14 @@ if is_several:
     for model, names in named.items():
         members, absent = ensemble.evaluate(workspace, utterances, model, names, "speaker", way)
         print(f"{model}: {len(members)} members; not run: {', '.join(absent) or 'none'}")
+        if workspace.has_table(f"ensemble_{model}_weights"):
+            display(
+                workspace.load_table(f"ensemble_{model}_weights", "11")
+                .set_index("fold")
+                .mean()
+                .round(2)
+                .to_frame("weight")
+            )
 
 # %% [markdown]
 # ## The leaderboard
