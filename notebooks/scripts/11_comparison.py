@@ -3,7 +3,7 @@
 #   graph:
 #     reads: ["02", "04", "05", "06", "07", "08"]
 #     settings: [comparison, ensemble]
-#     files: [published, systems]
+#     files: [published, systems, seeds]
 # ---
 
 # %% [markdown]
@@ -153,8 +153,10 @@ print(caveat)
 # The audit counts what the test clips share with the data that something was fitted or chosen on. `paper` keeps nothing apart,
 # so everything that it shares is listed. Under the other protocols, an entry is something that the protocol does not allow.
 # Two entries are intended, and the names of the models say so: `…_by_speaker` uses the statistics of the tested voice, and
-# `…_adapted` uses its unlabelled clips. *unknown* lists what the training code did not report. It was not checked, which is
-# not the same as clean.
+# `…_adapted` uses its unlabelled clips. *selection on test* outside `paper` means that we chose a setting by looking at scores
+# of test clips of this corpus; no code can see that, so the systems' toml files declare it (`chosen_on_test`) and
+# `notebooks/choices.md` says what and when. *unknown* lists what the training code did not report. It was not checked, which
+# is not the same as clean.
 
 # %%
 scores.groupby(["protocol", "system"], sort=False)["leaks"].agg(lambda kinds: " | ".join(sorted(set(kinds)))).unstack(0)
@@ -237,6 +239,16 @@ style.save_figure(workspace, figure, "11_significance", f"{caption}{len(pairs)} 
 plt.show()
 
 # %% [markdown]
+# ## What each step brought
+#
+# Some steps were meant to make scores on new speakers better: other features, another classifier, artificial copies, means of
+# several models. Each row compares a model that has the step with one that does not, on the same clips. The p is not corrected
+# for the number of steps. `notebooks/choices.md` lists what was tried and given up.
+
+# %%
+tables["11_steps"].round(3)
+
+# %% [markdown]
 # ## Women and men
 #
 # A mean can hide that a system works better for one group of speakers.
@@ -298,7 +310,8 @@ noise.round(3)
 # are chosen in four ways. They are drawn at random (`random`). Or all are neutral or calm, and the model is not told
 # (`neutral`) or told (`neutral_told`). Or four fifths express one emotion, and the model is not told (`lopsided`). There is one
 # support vector machine per feature set, trained for this number of clips: for every training speaker, the same number of
-# clips is known, and these are neutral for `neutral_told`. Intervals are over draws and speakers.
+# clips is known, and these are neutral for `neutral_told`. Intervals are over draws and speakers. Two settings of this method
+# were chosen by looking at this curve on EmoDB (`notebooks/choices.md`), so EmoDB's curve is probably a little too high.
 
 # %%
 curve = pd.DataFrame()
@@ -483,7 +496,8 @@ published.round(3)
 # ## Other seeds
 #
 # If other seeds of this dataset and profile were run, they count as repeated runs. The table shows the mean and spread of UAR,
-# and an interval that covers both speakers and seeds.
+# and an interval that covers both speakers and seeds. With `make 06 SEED=1`, for example, the system of notebook 06 has a
+# second seed. Run this notebook again after it.
 
 # %%
 seeds = tables["11_seeds"]

@@ -1,7 +1,8 @@
 """Several systems asked at once: the product of their probabilities, each raised to a weight.
 
 Members are named beforehand (ser_utils/profiles/ensemble.toml). All of them answered for speakers they had not learned
-from. The weights of a fold are fitted on the clips of other folds' speakers; the audit is told which.
+from. The weights of a fold are fitted on the clips of other folds' speakers; the audit is told which, and that people chose
+the members by looking at scores.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,7 +17,7 @@ from sklearn.utils.class_weight import compute_sample_weight
 from threadpoolctl import threadpool_limits
 
 from ser_utils.evaluation.results import COSTS, Name, load_predictions, result_names
-from ser_utils.evaluation.splits import audit_leakage, make_folds
+from ser_utils.evaluation.splits import audit_leakage, declare_choices, make_folds
 from ser_utils.names import result_name
 from ser_utils.workspace import Workspace, read_json
 
@@ -207,6 +208,7 @@ def evaluate(
     pooled, weights, told = pool(members, split)
     names = [Name(*label.split("-"), protocol, folds) for label in members]
     own = audit_leakage(split, table, fit={"scaler": [], "encoder": [], "augmentation": [], "selection": told})
+    own = declare_choices(own, pooled, table, system="ensemble", model=model)
     name = {"system": "ensemble", "model": model, "protocol": protocol, "folds": folds}
     workspace.save_folds(split, system="ensemble", protocol=protocol, folds=folds)
     workspace.save_audit(_join_audits(workspace, own, names), **name)
