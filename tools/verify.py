@@ -459,8 +459,9 @@ def main(arguments: list[str] | None = None) -> None:
         print(f"{restored.name}, profile {restored.profile}: now run notebook 11")
         return
     if given.command == "update":
-        print("Written again:", *(update(workspace) or ["nothing: all is as the decisions say"]), sep="\n")
+        changed = update(workspace)
         readme.write_readme(workspace.root)
+        print("Written again:", *(changed or ["nothing: all is as the decisions say"]), sep="\n")
         return
     check = {"rescore": rescore, "figures": outdated_figures}
     different = verify(workspace, given.recomputed) if given.command == "verify" else check[given.command](workspace)

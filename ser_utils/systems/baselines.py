@@ -31,6 +31,7 @@ from ser_utils.evaluation.splits import audit_leakage, declare_choices, make_fol
 from ser_utils.features.audio import load_audio
 from ser_utils.features.store import build_store
 from ser_utils.features.utterance import RATE_HZ, utterance_statistics
+from ser_utils.profiles import systems
 from ser_utils.systems.adaptation import rank_by_speaker
 from ser_utils.workspace import Workspace, content_key
 
@@ -312,7 +313,8 @@ def evaluate(workspace: Workspace, table: pd.DataFrame, model: str, protocol: st
     if model.endswith(ADAPTED_MODEL):
         features = rank_by_speaker(features, table["corpus"] + "/" + table["speaker"])
         learned_from = LEARNED_FROM | {"adaptation": "test"}
-    key = content_key(features, table[["utterance_id", "emotion"]], split, sys.modules[__name__])
+    told = table[["utterance_id", "corpus", "emotion"]]
+    key = content_key(features, told, split, sorted(systems()[system].looked_at(model)), sys.modules[__name__])
     if finished(workspace, key, name):
         workspace.saved.add("-".join(name.values()))
         return name["folds"]

@@ -145,6 +145,12 @@ def test_what_leaks_into_a_member_leaks_into_the_ensemble(workspace, table):
     assert gain["difference"].item() == pytest.approx(gain["uar"].item() - gain["uar_without"].item())
 
 
+def test_members_that_were_picked_by_test_scores_are_told_where_those_clips_are_tested(workspace, table):
+    wanted, asked = ["opensmile-a", "opensmile-b"], ("speaker", "leave_one_speaker_out")
+    ensemble.evaluate(workspace, table.assign(corpus="emodb"), "new_speaker", wanted, *asked)
+    assert leaks_of(workspace, "new_speaker") == "selection on test; unknown: encoder fitted on test"
+
+
 def test_one_member_is_no_ensemble(workspace, table):
     members, missing = ensemble.evaluate(
         workspace, table, "new_speaker", ["opensmile-a", "vae-both"], "speaker", "leave_one_speaker_out"
