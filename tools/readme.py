@@ -396,7 +396,7 @@ def _of_readme(datasets, note, crossed) -> str:
         "instead. `paper` is the kind of split that the papers used; it [leaks](#the-splits). *New speakers* is the protocol "
         "`speaker`: training never heard the tested voices. The two columns test different clips, so a small difference "
         "between them means nothing; the list below compares the same clips. `opensmile` and `baseline` are acoustic "
-        "features with a support vector machine. `ensemble` averages several models. "
+        "features with a support vector machine. `ensemble` combines several models. "
         f"{ABOUT_CHOSEN}; [choices.md](notebooks/choices.md) says which. {about_seeds(datasets)} {about}{note}",
         "### What these numbers say",
         conclusions(datasets),

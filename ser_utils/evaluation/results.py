@@ -41,7 +41,7 @@ STEPS = (
     ("mean of four networks", ("feature_network", "all_four"), ("feature_network", "deep_cnn_log_mel")),
     ("latent of a VAE beside features", ("vae", "both"), ("vae", "features")),
     ("GRU over time", ("cnn_n_gru", "over_time"), ("cnn_n_gru", "network")),
-    ("mean of several systems", ("ensemble", "new_speaker"), ("opensmile", "compare")),
+    ("several systems together", ("ensemble", "new_speaker"), ("opensmile", "compare")),
 )
 
 
