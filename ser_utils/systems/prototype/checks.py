@@ -72,10 +72,9 @@ def removal(similarity, fc_weights, labels, order, *, steps=20):
     """
     shares = np.linspace(0, 1, steps + 1)
     kept = [order[round(share * len(order)) :] for share in shares]
+    # recall by class, all shares at once: from labels as strings it took ten times as long, at each of 924 points
     right = np.stack([decide(similarity, fc_weights, left) for left in kept]) == labels
-    of_class = (np.unique(labels) == labels[:, None]).astype(
-        int
-    )  # 924 curves' points: a UAR from strings takes 10 times as long
+    of_class = (np.unique(labels) == labels[:, None]).astype(int)
     return shares, (right @ of_class / of_class.sum(axis=0)).mean(axis=1)
 
 
