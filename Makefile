@@ -141,7 +141,7 @@ FIRST := build/first
 PAGE := $(FIRST)/03_prototype_analysis.html
 
 demo: setup ## train the prototype system on one synthetic voice: pictures and sounds in a few minutes
-	@$(BIN)/python -m tools.reproduce 03 --root $(FIRST) --where-known speakers 51
+	@$(BIN)/python -m tools.reproduce 03 --root $(FIRST) --where-known speakers 51 --where-known brief 1
 	@$(BIN)/python -m nbconvert --log-level ERROR --to html --no-input --output-dir $(FIRST) $(FIRST)/build/demo/quick/seed_0/notebooks/03_prototype_analysis.ipynb
 	@echo "Look and listen: $(BIN)/python -m webbrowser -t $(PAGE)"
 	@echo "Each picture and sound is a file in $(FIRST)/prototypes/demo."
