@@ -31,6 +31,8 @@ export SER_ENGINE := $(ENGINE)
 export STRICT LABELS WEIGHTS
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 export PYTHONWARNINGS ?= ignore::SyntaxWarning
+# many containers set it: each process would compile anew what it imports, which takes 1 to 7 s
+unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
 # a variable as one word of a shell: $(call quoted,FILE)
 quoted = '$(subst ','\'',$(value $(1)))'
@@ -80,7 +82,7 @@ install = if command -v uv >/dev/null 2>&1; then \
 	    uv pip install -q --python $(BIN)/python --require-hashes -r $(1); \
 	  else $(BIN)/python -m pip install -q --disable-pip-version-check --no-compile --require-hashes --no-deps -r $(1); fi
 
-# Compiled once, here: where Python keeps no bytecode, as in many containers, each process would take 6 s longer to import them
+# Compiled once, here, and not by every process that starts at the same time
 IMPORTED = keras, librosa.effects, librosa.feature, matplotlib.pyplot, papermill, scipy.stats, seaborn, sklearn.svm, tensorflow
 
 setup: $(READY) ## install or update what notebooks need in .venv (with uv if it is installed, else pip)
@@ -95,7 +97,7 @@ $(READY): $(LOCKS)
 	  $(BIN)/python -m pip install -q --disable-pip-version-check --no-compile --require-hashes --no-deps $(LOCKS:%=-r %); \
 	fi
 	@$(BIN)/python -c 'import sysconfig, pathlib; pathlib.Path(sysconfig.get_path("purelib"), "ser_companion.pth").write_text(f"{pathlib.Path.cwd()}\n")'
-	@unset PYTHONDONTWRITEBYTECODE; said=$$($(BIN)/python -c 'import $(IMPORTED)' 2>&1) || { echo "$$said"; exit 1; }
+	@said=$$($(BIN)/python -c 'import $(IMPORTED)' 2>&1) || { echo "$$said"; exit 1; }
 	@touch $@
 
 setup-dev: $(READY_TO_TEST) ## also install what only tests need: pytest, JAX, Playwright, ruff
@@ -139,7 +141,7 @@ FIRST := build/first
 PAGE := $(FIRST)/03_prototype_analysis.html
 
 demo: setup ## train the prototype system on one synthetic voice: pictures and sounds in a few minutes
-	@$(BIN)/python -m tools.reproduce 03 --root $(FIRST) --where-known speakers 51
+	@$(BIN)/python -m tools.reproduce 03 --root $(FIRST) --where-known speakers 51 --where-known brief 1
 	@$(BIN)/python -m nbconvert --log-level ERROR --to html --no-input --output-dir $(FIRST) $(FIRST)/build/demo/quick/seed_0/notebooks/03_prototype_analysis.ipynb
 	@echo "Look and listen: $(BIN)/python -m webbrowser -t $(PAGE)"
 	@echo "Each picture and sound is a file in $(FIRST)/prototypes/demo."
