@@ -182,7 +182,7 @@ tables: setup ## write the tables of README.md and results/README.md from result
 site: $(READY_TO_SHOW) ## build the site into build/site (installs Sphinx)
 	@$(BIN)/python -m tools.site --root $(call quoted,ROOT)
 
-executed: setup ## store the executed notebooks of a corpus for the site, without sounds: make executed DATASET=emodb
+executed: setup ## store executed notebooks (without sounds) and the network of "Try it" for the site: make executed DATASET=emodb
 	@$(BIN)/python -m tools.site.notebooks --dataset $(call quoted,DATASET) --root $(call quoted,ROOT)
 
 serve: setup ## show the built site at http://127.0.0.1:8000
