@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import zipfile
 
@@ -117,6 +118,18 @@ def test_workflows_run_what_make_has_and_grant_nothing_they_do_not_need():
     ]
     assert set(called) == {"lint", "test", "reproduce", "rescore", "validate", "site"} <= set(targets)
     assert workflow["permissions"] == {"contents": "read"} and "pull_request" in workflow[True]
+
+
+def test_the_container_installs_from_the_files_that_it_copies_first(tmp_path):
+    docker = (REPOSITORY / "Dockerfile").read_text("utf-8")
+    first = re.search(r"COPY --chown=reader:reader (.+) \./\nRUN make setup\n", docker)[1].split()
+    for name in first:
+        shutil.copy(REPOSITORY / name, tmp_path)
+    planned = subprocess.run(["make", "-n", "setup"], cwd=tmp_path, capture_output=True, text=True)
+    assert planned.returncode == 0 and "requirements.lock" in planned.stdout, planned.stderr
+    ignored = (REPOSITORY / ".dockerignore").read_text("utf-8").split()
+    assert not {"results", "figures", "prototypes", *first} & set(ignored)
+    assert subprocess.run(["bash", "-n", REPOSITORY / ".binder" / "postBuild"]).returncode == 0
 
 
 def test_containers_do_not_run_as_root_and_install_from_the_lock():
