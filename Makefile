@@ -43,7 +43,7 @@ BUILD := $(if $(ROOT),$(call quoted,ROOT)/)build
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 NUMBERS := $(sort $(foreach path,$(wildcard notebooks/[0-9][0-9]_*.ipynb),$(firstword $(subst _, ,$(notdir $(path))))))
-.PHONY: $(NUMBERS) help setup setup-dev setup-extras lock demo reproduce notebooks data check-data weights verify rescore tables lab site executed serve archive test test-slow test-all test-jax lint bench search predict advisories clean
+.PHONY: $(NUMBERS) help setup setup-dev setup-extras lock demo reproduce notebooks data check-data weights verify rescore tables lab site executed serve archive validate test test-slow test-all test-jax lint bench search predict advisories clean
 
 help: ## list all commands and options
 	@echo "Start here:"
@@ -184,7 +184,7 @@ tables: setup ## write the tables of README.md and results/README.md from result
 site: $(READY_TO_SHOW) ## build the site into build/site (installs Sphinx)
 	@$(BIN)/python -m tools.site --root $(call quoted,ROOT)
 
-executed: setup ## store the executed notebooks of a corpus for the site, without sounds: make executed DATASET=emodb
+executed: setup ## store executed notebooks (without sounds) and the network of "Try it" for the site: make executed DATASET=emodb
 	@$(BIN)/python -m tools.site.notebooks --dataset $(call quoted,DATASET) --root $(call quoted,ROOT)
 
 serve: setup ## show the built site at http://127.0.0.1:8000
@@ -192,6 +192,9 @@ serve: setup ## show the built site at http://127.0.0.1:8000
 
 archive: setup ## pack the repository as an RO-Crate, for an archive that gives DOIs
 	@$(BIN)/python -m tools.archive
+
+validate: setup ## check CITATION.cff, Croissant and RO-Crate with their own validators (installs these into build/validators)
+	@$(BIN)/python -m tools.validate
 
 bench: setup-dev ## measure speed and memory, also of the published loops for comparison
 	@$(BIN)/python -m benchmarks

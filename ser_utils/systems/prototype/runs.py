@@ -24,11 +24,21 @@ def autoencoder_runs(data: PrototypeData) -> list[Run]:
 
     The published system has no model of all speakers: profile `paper` sets `all_epochs` to 0.
     A voice with too few clips to learn from and to be tested on is left out.
+
+    Raises
+    ------
+    ValueError : if no voice is left for a model of its own
     """
     runs = [Run(p, model) for model in data.people for p in data.of_coder["protocols"] if p in data.folds]
     of_all = [("utterance", "all")] if data.of_coder["all_epochs"] else []
     runs = [run for run in runs if run.is_own or (run.protocol, run.model) in of_all]
-    return [run for run in runs if all(len(data.pick(run, role)) for role in ("train", "test"))]
+    runs = [run for run in runs if all(len(data.pick(run, role)) for role in ("train", "test"))]
+    if not any(run.is_own for run in runs):
+        raise ValueError(
+            "A prototype model learns from some recordings of a voice and is tested on others, so at least one speaker must "
+            f"have several of each emotion. Received: too few of each of {', '.join(data.people)}"
+        )
+    return runs
 
 
 def reconstruction_table(data: PrototypeData, coders: dict[Run, Coder]) -> pd.DataFrame:
