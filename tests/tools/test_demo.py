@@ -193,6 +193,8 @@ def test_the_nearest_prototype_is_found_by_python_too(browser, built, recordings
         nearest = page.evaluate("heard.nearest.map(({ prototype, away }) => [prototype.rank, away])")
         assert len(nearest) == 4 and nearest == sorted(nearest, key=lambda pair: pair[1])
         assert page.locator("#prototypes .card").count() == 4
+        boxes = [card.bounding_box() for card in page.locator("#prototypes .card").all()]
+        assert all(box["width"] > 120 and box["height"] < 500 for box in boxes)
         until(page, "document.querySelector('#prototypes img').naturalWidth === 80")
 
 

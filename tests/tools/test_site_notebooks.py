@@ -74,6 +74,8 @@ def test_the_site_shows_a_shipped_notebook_with_its_pictures_where_none_was_run(
         o.data["image/png"] for c in shown.cells for o in c.get("outputs", []) if "image/png" in o.get("data", {})
     ]
     assert len(pictures) == len(cells_that_draw(NAME))
+    parameters = next(cell.source for cell in shown.cells if cell.source.startswith("dataset ="))
+    assert parameters.startswith('dataset = "emodb"  # a corpus') and '\nprofile = "quick"  # smoke' in parameters
     assert base64.b64encode(_picture(min(cells_that_draw(NAME)))).decode() in pictures
 
 

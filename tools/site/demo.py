@@ -221,8 +221,8 @@ def _origin(dataset):
     if dataset == "demo":
         return "The corpus is synthetic: on a real voice this network says nothing at all."
     spoken = [CORPORA[name] for name in dataset_parts(dataset) if name in CORPORA]
-    told = [f"{corpus.title}: language {corpus.language}, licence: {corpus.licence}." for corpus in spoken]
-    return " ".join([*told, "It has heard no made-up voice."])
+    told = [f"{corpus.title}: language {corpus.language}; licence: {corpus.licence}." for corpus in spoken]
+    return " ".join([*told, "Made-up voices are synthetic, and this network has never heard one."])
 
 
 def page_facts(demos: dict[str, dict[str, Any]]) -> dict[str, Any]:

@@ -140,6 +140,7 @@ def write_notebook(executed: Executed, root: Path, sources: Path, files: Path) -
             titles = re.findall(r"^#+ (.*)", cell.source, re.MULTILINE)
             heading = titles[-1] if titles else heading
         elif cell.cell_type == "code":
+            cell.source = as_run(cell.source, executed)
             shown = [
                 _shown(_with_picture(o, executed, root), executed, folder, f"{place:03d}-{n}")
                 for n, o in enumerate(cell.outputs)
@@ -160,6 +161,18 @@ def write_notebook(executed: Executed, root: Path, sources: Path, files: Path) -
         ),
         target,
     )
+
+
+def as_run(source: str, executed: Executed) -> str:
+    """The parameters cell with the dataset and profile of the run; other code as it is.
+
+    The cell holds a notebook's defaults, and what papermill put behind it does not ship.
+    """
+    for name in ("dataset", "profile"):
+        source = re.sub(
+            rf'^{name} = "\w+"', lambda _, name=name: f'{name} = "{getattr(executed, name)}"', source, flags=re.M
+        )
+    return source
 
 
 def about(executed: Executed) -> str:
