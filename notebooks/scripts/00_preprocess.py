@@ -31,7 +31,6 @@ from ser_utils.features.audio import load_audio, reduce_noise, save_audio
 from ser_utils.features.store import build_store
 from ser_utils.figures import speech, style
 from ser_utils.profiles import settings, settings_table
-from ser_utils.systems.prototype.analysis import band_frequencies
 from ser_utils.systems.prototype.segments import clearest_segments, segment_table
 from ser_utils.workspace import Workspace
 
@@ -224,7 +223,7 @@ described
 if several:
     corpus_of = by_segment["utterance_id"].map(utterances.set_index("utterance_id")["corpus"]).to_numpy()
     spectra = {name: store.array[np.flatnonzero(corpus_of == name)[::20]].mean(axis=(0, 2)) for name in set(corpus_of)}
-    spectra = pd.DataFrame(spectra, index=band_frequencies(rate))[sorted(spectra)]
+    spectra = pd.DataFrame(spectra, index=features.band_frequencies(rate))[sorted(spectra)]
     figure = speech.harmonisation(count_labels(report), loudness, spectra)
     caption = (
         "Labels, levels and mean spectra of the 100 ms segments of each corpus, each against its own loudest point."

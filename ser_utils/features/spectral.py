@@ -172,6 +172,11 @@ def _mel_bands(sample_rate, rows_at_once=16):
     return blocks
 
 
+def band_frequencies(sample_rate: int) -> np.ndarray:
+    """Give the centre frequencies of the 128 mel bands, Hz."""
+    return librosa.mel_frequencies(MEL.n_mels + 2, fmin=0, fmax=sample_rate / 2)[1:-1]
+
+
 def mel_to_audio(
     log_mel: np.ndarray,
     sample_rate: int,

@@ -218,7 +218,8 @@ def planted_network(workspace: Workspace, chosen: dict[str, Any]) -> tuple[Expla
     the network with held-out clips; a function (utterance, n_frames, decoys=False) -> bool (n_frames, n_mels), where the
     cue or the decoys of a clip are; and the predictions on its test clips
     """
-    corpus = make_planted_corpus(workspace.folder("planted") / "demo", seed=workspace.seed)
+    made = {"seed": workspace.seed, "n_speakers": chosen["planted_speakers"]}
+    corpus = make_planted_corpus(workspace.folder("planted") / "demo", **made)
     table = load_corpus("demo", corpus.parent)
     frames = functools.partial(clip_frames, kind="log_mel", **GRID)
     store = build_store(corpus.parent / "frames", table, frames, key=f"log-mel {GRID}", title="planted")

@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.cbook import boxplot_stats
 from scipy import stats
 
-from ser_utils.features.spectral import MEL, mel_to_audio, pitch_track
+from ser_utils.features.spectral import band_frequencies, mel_to_audio, pitch_track
 from ser_utils.systems.prototype.classifier import ALIKE, prototype_scores
 
 EDGE = 2 ** (1 / 24)  # a quarter tone
@@ -260,11 +260,6 @@ def pitch_by_emotion(index: pd.DataFrame) -> pd.DataFrame:
     groups = index.groupby(["speaker", "emotion"])["f0_hz"]
     table = groups.agg(n="size", detected=lambda f0: f0.notna().mean(), f0_mean_hz="mean", f0_sd_hz="std").reset_index()
     return table.assign(note=table["f0_mean_hz"].map(nearest_note))
-
-
-def band_frequencies(sample_rate: int) -> np.ndarray:
-    """Give the centre frequencies of the 128 mel bands, Hz."""
-    return librosa.mel_frequencies(MEL.n_mels + 2, fmin=0, fmax=sample_rate / 2)[1:-1]
 
 
 def strongest_bands(log_mel: np.ndarray, sample_rate: int, *, n: int = STRONGEST) -> np.ndarray:

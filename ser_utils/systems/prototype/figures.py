@@ -14,10 +14,9 @@ from matplotlib.figure import Figure
 
 from ser_utils.evaluation import metrics
 from ser_utils.evaluation.figures import matrix
-from ser_utils.features.spectral import MEL
+from ser_utils.features.spectral import MEL, band_frequencies
 from ser_utils.figures import networks
 from ser_utils.figures.style import DIVERGING, EMOTION_COLOUR, in_order, panels, show_log_mel
-from ser_utils.systems.prototype.analysis import band_frequencies
 from ser_utils.workspace import atomic_path
 
 FLOOR_DB = -60  # shown below a prototype's maximum; the rest is silence
