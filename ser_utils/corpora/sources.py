@@ -111,7 +111,7 @@ def find_meant(folder: Path, path: str) -> str:
     -------
     a path that would match, relative to `folder`; "" if there is none
     """
-    parts = [part for part in unquote(path.removeprefix("file://")).replace("\\", "/").split("/") if part]
+    parts = list(filter(None, unquote(path.removeprefix("file://")).replace("\\", "/").split("/")))
     for start in range(len(parts)):
         *parents, name = parts[start:]
         for other in _names_in(folder.joinpath(*parents)):
