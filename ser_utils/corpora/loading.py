@@ -215,7 +215,7 @@ def find_source(name: str, data_dir: Path) -> Source:
 
 def _inspect_part(name, data_dir, cache, jobs):
     source = find_source(name, data_dir)
-    corpus, folder, listing = source.corpus, source.folder, source.found
+    corpus, folder, listing = source.corpus, source.folder, source.listing
     facts_of, misnamed = _read_names(corpus, folder, listing.recordings)
     files = read_recordings(folder, list(facts_of), cache=cache, jobs=jobs)
     table, unusable = _sort_out(corpus, folder, _with_hints(corpus, folder, files), facts_of)

@@ -49,14 +49,14 @@ class Source:
     Attributes
     ----------
     corpus, folder : its facts, and where its files are
-    found : its files
+    listing : its files
     n_rows : rows of its table; 0 where no table says what belongs to it
     notes : what a reader has to know of how it was understood
     """
 
     corpus: Corpus
     folder: Path
-    found: Found
+    listing: Found
     n_rows: int = 0
     notes: tuple[str, ...] = ()
 

@@ -360,10 +360,8 @@ def band_energy_ratio(
 
     Parameters
     ----------
-    signal : float (n_samples,)
-    sample_rate : Hz
+    signal, sample_rate, n_fft, hop_length : as in `log_mel`
     split_hz : Hz; bins below it are the numerator Σ |S|², the others the denominator
-    n_fft, hop_length : samples
 
     Returns
     -------
@@ -380,9 +378,7 @@ def spectral_centroid(signal: np.ndarray, sample_rate: int, *, n_fft: int = 2048
 
     Parameters
     ----------
-    signal : float (n_samples,)
-    sample_rate : Hz
-    n_fft, hop_length : samples
+    signal, sample_rate, n_fft, hop_length : as in `log_mel`
 
     Returns
     -------
@@ -411,9 +407,7 @@ def voice_features(
 
     Parameters
     ----------
-    signal : float (n_samples,), within [-1, 1]
-    sample_rate : Hz
-    n_mfcc, n_fft, hop_length : as in `mfcc`
+    signal, sample_rate, n_mfcc, n_fft, hop_length : as in `mfcc`
     fmin, fmax : as in `pitch_track`
     split_hz : as in `band_energy_ratio`
 
