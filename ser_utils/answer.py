@@ -5,7 +5,6 @@ make predict FILE=my.wav FILES=folder       and recordings of the same voice, wi
 make predict FILES=folder                   every recording of the folder, all of one speaker
 """
 
-import argparse
 import os
 import sys
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ import pandas as pd
 
 from ser_utils import predict
 from ser_utils.corpora.sources import find_recordings
-from ser_utils.features.audio import AudioError, hear, heard_seconds, load_with_remark
+from ser_utils.features.audio import AudioError, heard_seconds, load_with_remark
 from ser_utils.features.utterance import RATE_HZ, utterance_statistics
 from ser_utils.names import path_of
 from ser_utils.progress import progress_bar
@@ -31,7 +30,7 @@ MIXED = (
 
 
 @dataclass(frozen=True)
-class Clip:
+class HeardClip:
     """A recording as the model hears it.
 
     Parameters
@@ -48,7 +47,7 @@ class Clip:
     remark: str = ""
 
 
-def hear_clip(path: Path) -> Clip:
+def hear_clip(path: Path) -> HeardClip:
     """Load a recording and describe it.
 
     Raises
@@ -56,19 +55,17 @@ def hear_clip(path: Path) -> Clip:
     ValueError : if it is silent, or shorter than `predict.SHORTEST_S` without the silence around the voice
     """
     samples, rate, remark = load_with_remark(path)
-    signal = hear(np.asarray(samples, np.float32)[:, None], rate, RATE_HZ)
-    if (heard := heard_seconds(signal, RATE_HZ)) < predict.SHORTEST_S:
-        raise ValueError(
-            f"{path.name}: a recording of {len(signal) / RATE_HZ:.2f} s, {heard:.2f} s of it sound, is too short: at least "
-            f"{predict.SHORTEST_S} s are needed"
-        )
+    try:
+        signal = predict.hear_enough(samples, rate, RATE_HZ)
+    except ValueError as error:
+        raise ValueError(f"{path.name}: {error}") from error
     n_pieces = int(np.ceil(len(signal) / (predict.PIECE_S * RATE_HZ)))
     pieces = [piece for piece in np.array_split(signal, n_pieces) if heard_seconds(piece, RATE_HZ) > 0]
     features = np.concatenate([utterance_statistics(piece, RATE_HZ) for piece in pieces])
-    return Clip(path.name, len(signal) / RATE_HZ, features, remark)
+    return HeardClip(path.name, len(signal) / RATE_HZ, features, remark)
 
 
-def probabilities_of(model: ReadyModel, clip: Clip, known: list[Clip]) -> pd.Series:
+def probabilities_of(model: ReadyModel, clip: HeardClip, known: list[HeardClip]) -> pd.Series:
     """Probabilities of emotions, most probable first; known : other clips of the speaker, or the same."""
     p = model.probabilities(clip.features, _features_of(known, clip)).mean(axis=0)
     return pd.Series(p, model.facts["emotions"]).sort_values(ascending=False)
@@ -95,21 +92,21 @@ def describe_model(model: ReadyModel, n_known: int) -> list[str]:
     return [*lines, "In another language, or with other microphones, it does worse."]
 
 
-def report_clip(model: ReadyModel, clip: Clip, known: list[Clip]) -> str:
+def report_clip(model: ReadyModel, clip: HeardClip, known: list[HeardClip]) -> str:
     """Write the answer about one recording as text."""
     p, n_pieces = probabilities_of(model, clip, known), len(clip.features)
     best = p.index[0]
     lines = [f"{clip.name}: {clip.seconds:.2f} s{f' ({clip.remark})' if clip.remark else ''}"]
     if n_pieces > 1:
         lines.append(f"It was heard in {n_pieces} pieces; the probabilities are their mean, and hide what changes.")
-    lines += ["", *(f"  {emotion:<10}{share:6.1%}  {'█' * round(30 * share)}" for emotion, share in p.items()), ""]
+    lines += ["", *predict.draw_shares(p), ""]
     reasons = model.reasons(clip.features.mean(axis=0, keepdims=True), _features_of(known, clip), best)
     said = ", ".join(f"{group} {value:+.1f}" for group, value in reasons.items())
     lines += [f"What speaks for {best}, in log-odds: {said}", ""]
     return "\n".join([*lines, *describe_model(model, len(known)), predict.MEANING])
 
 
-def report_folder(model: ReadyModel, clips: list[Clip]) -> str:
+def report_folder(model: ReadyModel, clips: list[HeardClip]) -> str:
     """Write the answers about all recordings of one speaker, each a line; the model adapts to all of them."""
     lines, width = [], max(len(clip.name) for clip in clips)
     for clip in clips:
@@ -118,7 +115,7 @@ def report_folder(model: ReadyModel, clips: list[Clip]) -> str:
     return "\n".join([*lines, "", *describe_model(model, len(clips)), predict.MEANING])
 
 
-def hear_folder(folder: Path) -> list[Clip]:
+def hear_folder(folder: Path) -> list[HeardClip]:
     """Hear every recording of a folder; those that cannot be heard are named and left out.
 
     Raises
@@ -154,20 +151,13 @@ def main(arguments: list[str] | None = None) -> None:
 
     Where a dataset is named whose networks were trained here (notebook 05), these are asked about a single file.
     """
-    parser = argparse.ArgumentParser(prog="python -m ser_utils.answer", description=__doc__)
-    parser.add_argument("file", nargs="?", default="", help="a recording: wav, flac, ogg, mp3 …")
+    parser = predict.make_parser("answer", __doc__, dataset="")
     parser.add_argument("--files", default="", help="a folder of recordings of one speaker")
-    parser.add_argument("--dataset", default="", help="what the model was trained on")
-    parser.add_argument("--profile", default="quick")
-    parser.add_argument("--seed", default="0")
-    parser.add_argument("--root", default="")
     given = parser.parse_args(arguments)
-    options = ["--profile", given.profile, "--seed", given.seed, "--root", given.root]
     try:
-        if not given.seed.isdigit():
-            raise ValueError(f"SEED must be an integer of at least 0. Received: SEED={given.seed}")
-        workspace = Workspace(given.dataset or DATASET, given.profile, int(given.seed), given.root)
+        workspace = predict.open_workspace(given, given.dataset or DATASET)
         if given.dataset and not given.files and any(workspace.build.glob("predictions/feature_network-*-speaker-*")):
+            options = ["--profile", given.profile, "--seed", given.seed, "--root", given.root]
             predict.main([given.file, "--dataset", given.dataset, *options])
             return
         print(answer(workspace, given.file, given.files))

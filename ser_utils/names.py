@@ -19,9 +19,9 @@ def result_name(system: str, model: str, protocol: str, folds: str) -> str:
     ------
     ValueError : if a part has other characters than a-z, 0-9 and _
     """
-    for part in (system, model, protocol, folds):
-        if not re.fullmatch(r"[a-z0-9_]+", part):
-            raise ValueError(f"A result's name is made of a-z, 0-9 and _. Received: {part!r}")
+    for word in (system, model, protocol, folds):
+        if not re.fullmatch(r"[a-z0-9_]+", word):
+            raise ValueError(f"A result's name is made of a-z, 0-9 and _. Received: {word!r}")
     return f"{system}-{model}-{protocol}-{folds}"
 
 
@@ -44,5 +44,5 @@ def dataset_name(dataset: str) -> str:
         return dataset
     parts = dataset_parts(dataset)
     place = hashlib.sha256("+".join(parts).encode()).hexdigest()[:6]
-    stem = "_".join(Path(part).stem for part in parts)
+    stem = "_".join(Path(corpus).stem for corpus in parts)
     return re.sub(r"[^a-z0-9]+", "_", stem.lower()).strip("_")[:40] + "-" + place

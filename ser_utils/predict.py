@@ -132,20 +132,26 @@ def predict_emotion(
         than SHORTEST_S
     """
     _refuse_unknown(model)
-    chosen = settings("feature_network", workspace.profile)
-    rate = chosen["sample_rate_hz"]
-    signal = hear(np.asarray(signal, np.float32)[:, None], sample_rate, rate)
-    if (heard := heard_seconds(signal, rate)) < SHORTEST_S:
-        length = f"a recording of {len(signal) / rate:.2f} s, {heard:.2f} s of it sound,"
-        raise ValueError(f"{length} is too short: at least {SHORTEST_S} s are needed")
+    of_frames = settings("feature_network", workspace.profile)
+    rate = of_frames["sample_rate_hz"]
+    signal = hear_enough(signal, sample_rate, rate)
     ensemble = load_ensemble(workspace, model)
-    bounds, n_silent = _cut(signal, chosen)
+    bounds, n_silent = _cut(signal, of_frames)
     kind = "mfcc" if model.endswith("mfcc") else "log_mel"
-    p, windows = _listen(ensemble.networks, signal, bounds, chosen, kind)
+    p, windows = _listen(ensemble.networks, signal, bounds, of_frames, kind)
     ranked = pd.Series(p / p.sum(), ensemble.classes).sort_values(ascending=False)
-    longest_s = ensemble.longest_frames * chosen["hop_length"] / rate
+    longest_s = ensemble.longest_frames * of_frames["hop_length"] / rate
     remark = _describe_length(len(signal) / rate, longest_s, len(bounds), n_silent)
     return Prediction(ranked, windows, ensemble.tested, len(ensemble.networks), len(bounds), remark)
+
+
+def hear_enough(signal: np.ndarray, sample_rate: int, wanted_hz: int) -> np.ndarray:
+    """Bring a recording (n_samples,) to the rate of a model, Hz; raises ValueError if it is silent or too short."""
+    signal = hear(np.asarray(signal, np.float32)[:, None], sample_rate, wanted_hz)
+    if (heard := heard_seconds(signal, wanted_hz)) < SHORTEST_S:
+        length = f"a recording of {len(signal) / wanted_hz:.2f} s, {heard:.2f} s of it sound,"
+        raise ValueError(f"{length} is too short: at least {SHORTEST_S} s are needed")
+    return signal
 
 
 def load_ensemble(workspace: Workspace, model: str = "deep_cnn_log_mel") -> Ensemble:
@@ -165,13 +171,16 @@ def load_ensemble(workspace: Workspace, model: str = "deep_cnn_log_mel") -> Ense
     MissingResult : if notebook 05 has not run, or a model is gone or damaged
     ValueError : for an unknown model
     """
+    from ser_utils.evaluation.metrics import score_predictions
+
     _refuse_unknown(model)
     predictions = _predictions_of(workspace, model)
     folds = f"folds/feature_network-speaker-{predictions.split('-')[-1]}"  # a folder may keep earlier ones
     tested = workspace.load_table(predictions, "05")
     networks, longest = _load_networks(workspace, model, workspace.load_table(folds, "05"))
     classes = emotions_in_order(column.removeprefix("p_") for column in tested if column.startswith("p_"))
-    return Ensemble(networks, classes, _tested(tested, len(classes)), longest)
+    scores = score_predictions(tested) | {"chance": 1 / len(classes)}
+    return Ensemble(networks, classes, scores, longest)
 
 
 def _refuse_unknown(model):
@@ -179,14 +188,14 @@ def _refuse_unknown(model):
         raise ValueError(f"model must be one of {', '.join(MODELS)}. Received: model={model!r}")
 
 
-def _cut(signal, chosen):
+def _cut(signal, of_frames):
     """Where each piece to be heard starts and ends, in samples, and how many are left out since they are silent."""
     import librosa
 
-    first, last, rate = 0, len(signal), chosen["sample_rate_hz"]
-    if chosen["trim_db"]:  # as in training, but here one wants to know where the voice begins
-        grid = {"frame_length": chosen["n_fft"], "hop_length": chosen["hop_length"]}
-        first, last = librosa.effects.trim(signal, top_db=chosen["trim_db"], **grid)[1]
+    first, last, rate = 0, len(signal), of_frames["sample_rate_hz"]
+    if of_frames["trim_db"]:  # as in training, but here one wants to know where the voice begins
+        grid = {"frame_length": of_frames["n_fft"], "hop_length": of_frames["hop_length"]}
+        first, last = librosa.effects.trim(signal, top_db=of_frames["trim_db"], **grid)[1]
     n_pieces = math.ceil((last - first) / (PIECE_S * rate))
     step = math.ceil((last - first) / n_pieces)
     bounds = [(start, min(start + step, last)) for start in range(first, last, step)]
@@ -195,14 +204,14 @@ def _cut(signal, chosen):
     return [bound for bound, is_loud in zip(bounds, loud, strict=True) if is_loud], int((~loud).sum())
 
 
-def _listen(networks, signal, bounds, chosen, kind):
+def _listen(networks, signal, bounds, of_frames, kind):
     """Probabilities (n_classes,) of the whole, and the table of windows they rest on."""
     from tqdm import tqdm
 
     from ser_utils.features.frames import clip_frames
 
-    rate, hop = chosen["sample_rate_hz"], chosen["hop_length"]
-    grid = {key: chosen[key] for key in ("n_mels", "n_fft", "hop_length", "n_mfcc", "deltas")}
+    rate, hop = of_frames["sample_rate_hz"], of_frames["hop_length"]
+    grid = {key: of_frames[key] for key in ("n_mels", "n_fft", "hop_length", "n_mfcc", "deltas")}
     said = []
     for start, end in tqdm(bounds, desc=f"{len(networks)} networks listen", unit="piece", mininterval=1):
         frames = clip_frames(signal[start:end], rate, kind=kind, **grid)
@@ -279,12 +288,6 @@ def _load_networks(workspace, model, folds):
     return networks, int(store.table["n_rows"].max())
 
 
-def _tested(predictions, n_classes):
-    from ser_utils.evaluation.metrics import score_predictions
-
-    return score_predictions(predictions) | {"chance": 1 / n_classes}
-
-
 def report(workspace: Workspace, name: str, signal: np.ndarray, sample_rate: int, model: str, remark: str = "") -> str:
     """Write the prediction as text for a reader.
 
@@ -306,7 +309,7 @@ def report(workspace: Workspace, name: str, signal: np.ndarray, sample_rate: int
             f"mean of {prediction.n_networks} network{'s' if prediction.n_networks > 1 else ''}",
             *filter(None, [prediction.remark]),
             "",
-            *(f"  {emotion:<10}{p:6.1%}  {'█' * round(30 * p)}" for emotion, p in prediction.probabilities.items()),
+            *draw_shares(prediction.probabilities),
             "",
             f"What {best} rests on: its log-odds {means[prediction.n_pieces > 1]}",
             *_draw_windows(prediction.windows),
@@ -316,6 +319,11 @@ def report(workspace: Workspace, name: str, signal: np.ndarray, sample_rate: int
             MEANING,
         ]
     )
+
+
+def draw_shares(probabilities: pd.Series) -> list[str]:
+    """Draw the probability of each emotion as a bar of text."""
+    return [f"  {emotion:<10}{p:6.1%}  {'█' * round(30 * p)}" for emotion, p in probabilities.items()]
 
 
 def _draw_windows(windows):
@@ -330,22 +338,32 @@ def _draw_windows(windows):
     return lines
 
 
+def make_parser(name: str, about: str, *, dataset: str) -> argparse.ArgumentParser:
+    """Make a command's parser: a recording, and the run whose model answers; dataset : the default."""
+    parser = argparse.ArgumentParser(prog=f"python -m ser_utils.{name}", description=about)
+    parser.add_argument("file", nargs="?", default="", help="a recording: wav, flac, ogg, mp3 …")
+    parser.add_argument("--dataset", default=dataset, help="what the model was trained on")
+    for option, default in (("profile", "quick"), ("seed", "0"), ("root", "")):
+        parser.add_argument(f"--{option}", default=default)
+    return parser
+
+
+def open_workspace(given: argparse.Namespace, dataset: str) -> Workspace:
+    """Open the workspace that a command's options name; raises ValueError if the seed is no number."""
+    if not given.seed.isdigit():
+        raise ValueError(f"SEED must be an integer of at least 0. Received: SEED={given.seed}")
+    return Workspace(dataset, given.profile, int(given.seed), given.root)
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Print what the networks say about one file; what goes wrong is one line, and exit status 1."""
-    parser = argparse.ArgumentParser(prog="python -m ser_utils.predict", description=__doc__)
-    parser.add_argument("file", help="a recording: wav, flac, ogg, mp3 …")
-    parser.add_argument("--dataset", default="demo", help="what the model was trained on")
-    parser.add_argument("--profile", default="quick")
-    parser.add_argument("--seed", default="0")
-    parser.add_argument("--root", default="")
+    parser = make_parser("predict", __doc__, dataset="demo")
     parser.add_argument("--model", default=MODELS[0], help=f"one of {', '.join(MODELS)}")
     given = parser.parse_args(arguments)
     try:
         if not given.file:
             raise ValueError("which recording? make predict FILE=my.wav DATASET=emodb")
-        if not given.seed.isdigit():
-            raise ValueError(f"SEED must be an integer of at least 0. Received: SEED={given.seed}")
-        workspace = Workspace(given.dataset, given.profile, int(given.seed), given.root)
+        workspace = open_workspace(given, given.dataset)
         path = path_of(given.file)
         signal, rate, remark = load_with_remark(path)
         print(report(workspace, path.name, signal, rate, given.model, remark))

@@ -170,31 +170,31 @@ def content_key(*parts: Any) -> str:
     TypeError : for anything whose content is not plain
     """
     digest = hashlib.sha256()
-    for part in parts:
-        digest.update(_content(part))
+    for value in parts:
+        digest.update(_content(value))
     return digest.hexdigest()[:20]
 
 
-def _content(part):
-    name = type(part).__name__.encode()
-    if part is None or isinstance(part, bool | int | float | str | np.generic):
-        return name + repr(part.item() if isinstance(part, np.generic) else part).encode() + b"\0"
-    if isinstance(part, np.ndarray) and part.dtype != object:
-        return f"{part.dtype.str}{part.shape}".encode() + np.ascontiguousarray(part).tobytes()
-    if isinstance(part, pd.DataFrame | pd.Series):
-        names = list(part.columns) if isinstance(part, pd.DataFrame) else [part.name]
-        return repr(names).encode() + pd.util.hash_pandas_object(part, index=False).to_numpy().tobytes()
-    if isinstance(part, Path):
-        return file_digest(part).encode()
-    if isinstance(part, types.ModuleType):
-        return Path(part.__file__).read_bytes()
-    if inspect.isfunction(part) or inspect.isclass(part):
-        return part.__qualname__.encode() + _content(sys.modules[part.__module__])
-    if isinstance(part, dict):
-        return b"dict" + content_key(*[x for k in sorted(part) for x in (k, part[k])]).encode()
-    if isinstance(part, list | tuple | np.ndarray):
-        return b"list" + content_key(*part).encode()
-    name = type(part).__name__
+def _content(value):
+    name = type(value).__name__.encode()
+    if value is None or isinstance(value, bool | int | float | str | np.generic):
+        return name + repr(value.item() if isinstance(value, np.generic) else value).encode() + b"\0"
+    if isinstance(value, np.ndarray) and value.dtype != object:
+        return f"{value.dtype.str}{value.shape}".encode() + np.ascontiguousarray(value).tobytes()
+    if isinstance(value, pd.DataFrame | pd.Series):
+        names = list(value.columns) if isinstance(value, pd.DataFrame) else [value.name]
+        return repr(names).encode() + pd.util.hash_pandas_object(value, index=False).to_numpy().tobytes()
+    if isinstance(value, Path):
+        return file_digest(value).encode()
+    if isinstance(value, types.ModuleType):
+        return Path(value.__file__).read_bytes()
+    if inspect.isfunction(value) or inspect.isclass(value):
+        return value.__qualname__.encode() + _content(sys.modules[value.__module__])
+    if isinstance(value, dict):
+        return b"dict" + content_key(*[x for k in sorted(value) for x in (k, value[k])]).encode()
+    if isinstance(value, list | tuple | np.ndarray):
+        return b"list" + content_key(*value).encode()
+    name = type(value).__name__
     raise TypeError(f"No content key for a {name}: give numbers, text, arrays, tables or paths.")
 
 

@@ -258,7 +258,7 @@ print(f"(44.1 kHz, one at a time): {minutes:.1f} to {10 * minutes:.0f} minutes o
 # %%
 results = spectrogram_cnn.train_study(workspace, utterances, folds, plan)
 compared = {key: result for key, result in results.items() if " " not in key[0]}
-scores = study.score_models(compared)
+scores = study.score_results(compared)
 workspace.save_table(scores, "spectrogram_cnn_scores")
 scores.pivot(index="model", columns="protocol", values="uar")[list(folds)].round(3)
 

@@ -137,7 +137,7 @@ four = [results[name, strictest] for name in models if name != feature_network.B
 results["all_four", strictest] = study.save_audited(
     workspace, utterances, folds[strictest], averaged(four), model="all_four"
 )
-scores = study.score_models(results)
+scores = study.score_results(results)
 workspace.save_table(scores, "feature_network_scores")
 scores.round(3)
 

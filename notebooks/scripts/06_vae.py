@@ -302,7 +302,7 @@ results = {
     for inputs in INPUTS
     for protocol, of_folds in vaes.items()
 }
-scores = study.score_models(results)
+scores = study.score_results(results)
 scores.pivot(index="protocol", columns="model", values="uar").loc[list(folds), list(INPUTS)].round(3)
 
 # %%

@@ -232,7 +232,7 @@ for name, kept in embedded.items():
     )
 
 # %%
-scores = study.score_models(results)
+scores = study.score_results(results)
 marked(scores.pivot(index="model", columns="protocol", values="uar"))
 
 # %% [markdown]

@@ -99,7 +99,7 @@ for model in [name + ending for name in new_speakers for ending in ("", "_adapte
 if is_several:
     named, way = settings("ensemble", profile), default_folds(utterances, "speaker")
     for model, names in named.items():
-        members, absent = ensemble.evaluate(workspace, utterances, model, names, "speaker", way)
+        members, absent = ensemble.evaluate_ensemble(workspace, utterances, model, names, "speaker", way)
         print(f"{model}: {len(members)} members; not run: {', '.join(absent) or 'none'}")
         if workspace.has_table(f"ensemble_{model}_weights"):
             display(

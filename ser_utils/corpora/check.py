@@ -4,7 +4,6 @@ python -m ser_utils.corpora.check NAME
 """
 
 import argparse
-import os
 import sys
 from dataclasses import dataclass, field
 from functools import cache
@@ -21,6 +20,7 @@ from ser_utils.corpora.loading import (
     common_rate,
     find_shared_people,
     inspect_parts,
+    is_strict,
 )
 from ser_utils.corpora.recordings import describe_remarks
 from ser_utils.workspace import REPOSITORY, Workspace
@@ -28,6 +28,7 @@ from ser_utils.workspace import REPOSITORY, Workspace
 INDEX = REPOSITORY / "data" / "index"
 MINUTE_SHARE = 0.001  # of a file's samples at full scale: less is a peak, more is clipping
 QUIET = 0.001  # root mean square, 60 dB below full scale
+DUPLICATED = ["paths", "speakers", "emotions", "of_one_utterance"]  # what is told of files of equal samples
 GIVES_AWAY = 0.2  # accuracy from the exact length alone, above that of always saying the commonest emotion
 
 
@@ -66,7 +67,7 @@ class CorpusCheck:
     altered: pd.DataFrame = _nothing("path", "what")
     unreadable: pd.DataFrame = _nothing("path", "reason")
     unexpected: pd.DataFrame = _nothing("path", "reason")
-    duplicated: pd.DataFrame = _nothing("paths", "speakers", "emotions", "of_one_utterance")
+    duplicated: pd.DataFrame = _nothing(*DUPLICATED)
     speakers: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
@@ -84,16 +85,19 @@ def load_index(name: str) -> pd.DataFrame | None:
     return pd.read_csv(path, dtype=str, keep_default_na=False) if path.exists() else None
 
 
-def check_corpus(
-    name: str, data_dir: str | Path, *, cache: Path | None = None, jobs: int | None = None
-) -> list[CorpusCheck]:
+def check_corpus(name: str, data_dir: str | Path) -> list[CorpusCheck]:
     """Check one corpus, or each of several and what they share.
+
+    Parameters
+    ----------
+    name : a corpus, several joined by "+", or the path of the reader's own
+    data_dir : folder in which corpora are looked for
 
     Raises
     ------
     CorpusError : only where a corpus is absent or unknown, or the reader's own cannot be understood
     """
-    reports = inspect_parts(name, data_dir, cache=cache, jobs=jobs)
+    reports = inspect_parts(name, data_dir)
     checks = [_check_report(report) for report in reports]
     if len(reports) > 1:
         checks.append(_check_between(reports))
@@ -117,6 +121,7 @@ def _check_report(report):
     n_bad = problems["unusable"].sum() + len(altered)
     n_files = len(report.table) + problems["unusable"].sum()
     usable = bool(len(report.table) > 0 and n_bad <= n_files / 10)
+    usable_files = files[~files["path"].isin(problems["path"])]
     return CorpusCheck(
         title=f"{corpus.title} in {report.folders[0]}",
         verdict=_verdict(report, usable, f"{n_bad} of {n_files}"),
@@ -130,11 +135,7 @@ def _check_report(report):
         unexpected=unexpected.reset_index(drop=True),
         duplicated=find_duplicates(files),
         speakers=_describe_speakers(report.table),
-        warnings=[
-            *report.notes,
-            *describe_remarks(files),
-            *find_regularities(files[~files["path"].isin(problems["path"])]),
-        ],
+        warnings=[*report.notes, *describe_remarks(files), *find_regularities(usable_files)],
     )
 
 
@@ -179,17 +180,11 @@ def find_duplicates(files: pd.DataFrame) -> pd.DataFrame:
     DataFrame with `paths` joined by " = ", `speakers`, `emotions`, and `of_one_utterance`
     """
     read = files[files["pcm_sha256"] != ""]
-    rows = [
-        {
-            "paths": " = ".join(sorted(group["path"])),
-            "speakers": ", ".join(sorted(set(group["speaker"]))),
-            "emotions": ", ".join(sorted(set(group["emotion"]))),
-            "of_one_utterance": group["utterance_id"].nunique() == 1,
-        }
-        for _, group in read[read["pcm_sha256"].duplicated(keep=False)].groupby("pcm_sha256", sort=False)
-    ]
-    table = pd.DataFrame(rows, columns=["paths", "speakers", "emotions", "of_one_utterance"])
-    return table.sort_values("paths", ignore_index=True)
+    rows = []
+    for _, group in read[read["pcm_sha256"].duplicated(keep=False)].groupby("pcm_sha256", sort=False):
+        speakers, emotions = (", ".join(sorted(set(group[fact]))) for fact in ("speaker", "emotion"))
+        rows.append((" = ".join(sorted(group["path"])), speakers, emotions, group["utterance_id"].nunique() == 1))
+    return pd.DataFrame(rows, columns=DUPLICATED).sort_values("paths", ignore_index=True)
 
 
 def find_regularities(files: pd.DataFrame) -> list[str]:
@@ -324,15 +319,15 @@ def _accuracy_by_length(lengths, emotions):
     guess = emotions.mode().iloc[0]
     counts = pd.crosstab(lengths, emotions)
     others = counts.loc[lengths].to_numpy(copy=True)
-    own = counts.columns.get_indexer(emotions)
-    others[np.arange(len(own)), own] -= 1  # the clip itself has no say
+    place = counts.columns.get_indexer(emotions)
+    others[np.arange(len(place)), place] -= 1  # the clip itself has no say
     told = np.where(others.sum(1) > 0, others.argmax(1), counts.columns.get_loc(guess))
-    return float((told == own).mean()), float((emotions == guess).mean())
+    return float((told == place).mean()), float((emotions == guess).mean())
 
 
 def _check_between(reports):
-    parts = [(report.corpora[0].name, report.files) for report in reports]
-    files = pd.concat([part.assign(path=name + "/" + part["path"], corpus=name) for name, part in parts])
+    named = [(report.corpora[0].name, report.files) for report in reports]
+    files = pd.concat([rows.assign(path=name + "/" + rows["path"], corpus=name) for name, rows in named])
     shared = files.groupby("pcm_sha256")["corpus"].transform("nunique") > 1
     refused = find_shared_people(reports)
     return CorpusCheck(
@@ -385,8 +380,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     for check in checks:
         print(describe(check, longest=10**9 if options.all else 10))
-    strict = os.environ.get("STRICT", "") not in ("", "0")
-    return int(not all(check.usable and not (strict and "partial" in check.verdict) for check in checks))
+    return int(not all(check.usable and not (is_strict() and "partial" in check.verdict) for check in checks))
 
 
 if __name__ == "__main__":

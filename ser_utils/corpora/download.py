@@ -63,14 +63,14 @@ def download_file(url: str, path: str | Path, *, checksum: str = "", progress: b
     DownloadError : if the server cannot be reached or refuses, the disk is full, or the checksum is wrong
     """
     path = Path(path)
-    part = path.with_name(path.name + ".part")
+    partial = path.with_name(path.name + ".part")
     path.parent.mkdir(parents=True, exist_ok=True)
     failure = None
     for attempt in range(ATTEMPTS):
         if attempt:
             time.sleep(WAIT_S * 2 ** (attempt - 1))
         try:
-            _fetch(url, part, progress)
+            _fetch(url, partial, progress)
             break
         except urllib.error.HTTPError as error:
             if error.code < 500 and error.code not in (408, 429):
@@ -89,20 +89,20 @@ def download_file(url: str, path: str | Path, *, checksum: str = "", progress: b
             f"{url} could not be downloaded in {ATTEMPTS} attempts ({failure}). What came is kept: run again to go on."
         ) from failure
     if checksum:
-        _hold_to(checksum, part, url)
-    os.replace(part, path)
-    _notes(part).unlink(missing_ok=True)
+        _hold_to(checksum, partial, url)
+    os.replace(partial, path)
+    _notes(partial).unlink(missing_ok=True)
     return path
 
 
-def _notes(part):
-    return part.with_name(part.name + ".json")
+def _notes(partial):
+    return partial.with_name(partial.name + ".json")
 
 
-def _fetch(url, part, progress):
-    """Append to `part` what is missing of it; raises an OSError or HTTPException where it stops short."""
-    have = part.stat().st_size if part.exists() else 0
-    version = read_json(_notes(part)).get("version", "") if _notes(part).exists() else ""
+def _fetch(url, partial, progress):
+    """Append to `partial` what is missing of it; raises an OSError or HTTPException where it stops short."""
+    have = partial.stat().st_size if partial.exists() else 0
+    version = read_json(_notes(partial)).get("version", "") if _notes(partial).exists() else ""
     request = urllib.request.Request(url, headers={"User-Agent": "ser-utils", "Accept-Encoding": "identity"})
     if have and version:  # without a name for the version, two different files could be joined
         request.add_header("Range", f"bytes={have}-")
@@ -111,22 +111,22 @@ def _fetch(url, part, progress):
         answer = urllib.request.urlopen(request, timeout=TIMEOUT_S)
     except urllib.error.HTTPError as error:
         if error.code == 416:  # there is nothing beyond what we have, or it is another file now
-            part.unlink()
+            partial.unlink()
             raise ConnectionError("the rest cannot be had; starting anew") from error
         raise
     with answer:
         resumed = answer.status == 206 and answer.headers.get("Content-Range", "").startswith(f"bytes {have}-")
         if answer.status == 206 and not resumed:
-            part.unlink()
+            partial.unlink()
             raise ConnectionError("the server sent another part than was asked for")
         have = have if resumed else 0
         length = answer.headers.get("Content-Length")
         wanted = have + int(length) if length else None
-        _want_room(part.parent, wanted - have if wanted else 0)
-        bar = tqdm(total=wanted, initial=have, unit="B", unit_scale=True, desc=part.name[:-5], disable=not progress)
-        with bar, open(part, "ab" if resumed else "wb") as target:
+        _want_room(partial.parent, wanted - have if wanted else 0)
+        bar = tqdm(total=wanted, initial=have, unit="B", unit_scale=True, desc=partial.name[:-5], disable=not progress)
+        with bar, open(partial, "ab" if resumed else "wb") as target:
             if not resumed:  # only after the old bytes are gone: they are not of this version
-                write_json(_notes(part), {"url": url, "version": _version(answer.headers)})
+                write_json(_notes(partial), {"url": url, "version": _version(answer.headers)})
             while block := answer.read(BLOCK):
                 target.write(block)
                 bar.update(len(block))

@@ -126,9 +126,8 @@ def inspect_corpus(
     reports = inspect_parts(name, data_dir, cache=cache, jobs=jobs)
     for report in reports:
         _refuse_mostly_unusable(report)
-    strict = os.environ.get("STRICT", "") not in ("", "0") if strict is None else strict
     for report in reports:
-        if strict and report.announcement:
+        if (is_strict() if strict is None else strict) and report.announcement:
             raise CorpusError(
                 f"{report.corpora[0].title} in {report.folders[0]} is partial ({report.announcement}), which "
                 f"STRICT=1 refuses. make check-data DATASET={report.corpora[0].name} lists what is missing."
@@ -144,13 +143,18 @@ def inspect_corpus(
     return report
 
 
+def is_strict() -> bool:
+    """Whether the environment variable STRICT asks to refuse partial corpora."""
+    return os.environ.get("STRICT", "") not in ("", "0")
+
+
 def inspect_parts(
     name: str, data_dir: str | Path, *, cache: Path | None = None, jobs: int | None = None
 ) -> list[CorpusReport]:
     """Inspect each corpus in `name`, however bad it is; raises CorpusError only where one is absent."""
     is_one = is_own(name) and path_of(name).exists()
     names = [name] if is_one else name.split("+")
-    return [_inspect_part(part, Path(data_dir).absolute(), cache, jobs) for part in names]
+    return [_inspect_part(each, Path(data_dir).absolute(), cache, jobs) for each in names]
 
 
 def common_rate(table: pd.DataFrame) -> int:
@@ -211,18 +215,18 @@ def find_source(name: str, data_dir: Path) -> Source:
 
 def _inspect_part(name, data_dir, cache, jobs):
     source = find_source(name, data_dir)
-    corpus, folder, found = source.corpus, source.folder, source.found
-    facts_of, misnamed = _read_names(corpus, folder, found.recordings)
+    corpus, folder, listing = source.corpus, source.folder, source.listing
+    facts_of, misnamed = _read_names(corpus, folder, listing.recordings)
     files = read_recordings(folder, list(facts_of), cache=cache, jobs=jobs)
     table, unusable = _sort_out(corpus, folder, _with_hints(corpus, folder, files), facts_of)
-    problems = pd.DataFrame([*found.left_out, *misnamed, *unusable], columns=LeftOut._fields)
+    problems = pd.DataFrame([*listing.left_out, *misnamed, *unusable], columns=LeftOut._fields)
     problems = problems.sort_values("path", ignore_index=True)
-    there = set(map(os.path.normpath, found.files))
+    there = set(map(os.path.normpath, listing.files))
     problems["is_file"] = [os.path.normpath(path) in there for path in problems["path"]]
     problems["is_row"] = [source.n_rows > 0 and reason != NO_ROW for reason in problems["reason"]]
     problems = problems.astype(dict.fromkeys(("unusable", "is_file", "is_row"), bool))
     if table.empty and not problems["unusable"].any():
-        n_files = len(found.recordings)
+        n_files = len(listing.recordings)
         raise _absent(corpus, data_dir, f"there are {n_files} audio files in {folder}, none of them its own")
     for fact in ("utterance_id", "speaker", "emotion"):
         files[fact] = [facts_of[path][fact] for path in files["path"]]
@@ -233,9 +237,9 @@ def _inspect_part(name, data_dir, cache, jobs):
         (corpus,),
         (folder,),
         files,
-        n_files=len(found.files),
+        n_files=len(listing.files),
         n_rows=source.n_rows,
-        others=found.others,
+        others=listing.others,
         notes=source.notes,
     )
 
@@ -335,7 +339,7 @@ def _join(reports, labels):
     named = list(zip(names, reports, strict=True))
     tables = [_named_after(name, report.table) for name, report in named]
     table = pd.concat(tables).sort_values("utterance_id", ignore_index=True)
-    present = [set(part["emotion"]) for part in tables]
+    present = [set(rows["emotion"]) for rows in tables]
     kept = set.intersection(*present) if labels == "shared" else set.union(*present)
     if len(kept) < 2:
         raise CorpusError(f"{'+'.join(names)}: fewer than two emotions are in all of them. LABELS=all keeps all.")

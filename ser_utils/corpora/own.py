@@ -65,18 +65,18 @@ def read_own(name: str) -> Source:
     folder = place if place.is_dir() else place.parent
     own_words = _read_words(folder)
     words = EMOTION_OF_WORD | own_words
-    rows, found, n_rows, notes = _read_rows(place, words)
+    rows, listing, n_rows, notes = _read_rows(place, words)
     is_gap = rows["emotion"].map(is_missing).astype(bool) & ~rows["emotion"].str.lower().isin(own_words)
     if (place / "db.yaml").exists() and not is_gap.all():
         reason = "no emotion: the database does not label it"
-        found.left_out.extend(LeftOut(path, reason, False) for path in rows["path"][is_gap])
+        listing.left_out.extend(LeftOut(path, reason, False) for path in rows["path"][is_gap])
         rows, is_gap = rows[~is_gap], is_gap[~is_gap]
     _refuse_incomplete(place, rows, is_gap)
     rows = settle_people(place, rows.assign(code=rows["emotion"].str.lower()))
     _refuse_unknown_words(place, rows, words)
-    n_wanted = (n_rows or len(found.files)) - sum(words[code] == "" for code in rows["code"])
+    n_wanted = (n_rows or len(listing.files)) - sum(words[code] == "" for code in rows["code"])
     corpus = _as_corpus(place, rows, words, n_wanted)
-    return Source(corpus, folder, replace(found, recordings=rows["path"].tolist()), n_rows, notes)
+    return Source(corpus, folder, replace(listing, recordings=rows["path"].tolist()), n_rows, notes)
 
 
 def _read_rows(place, words):
@@ -86,9 +86,9 @@ def _read_rows(place, words):
     elif (place / "wav.scp").exists():
         rows = _rows_of_kaldi(place)
     elif place.is_dir():
-        found = find_recordings(place)
-        rows, notes = _rows_of_folders(place, found.recordings, words)
-        return rows, found, 0, notes
+        listing = find_recordings(place)
+        rows, notes = _rows_of_folders(place, listing.recordings, words)
+        return rows, listing, 0, notes
     else:
         rows = _rows_of_table(place)
     return rows, find_named(place if place.is_dir() else place.parent, rows["path"]), len(rows), ()

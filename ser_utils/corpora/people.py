@@ -30,7 +30,7 @@ def speaker_key(speaker: str) -> str:
     """
     text = unicodedata.normalize("NFKC", speaker).casefold()
     text = re.sub(r"(?<=\d)\.0+$", "", text)
-    parts = [str(int(part)) if part.isdecimal() else part for part in re.findall(r"\d+|[^\d\s_.+@-]+", text)]
+    parts = [str(int(run)) if run.isdecimal() else run for run in re.findall(r"\d+|[^\d\s_.+@-]+", text)]
     if len(parts) > 1 and parts[0] in ("spk", "speaker", "sp", "actor", "subject"):
         parts = parts[1:]
     return " ".join(parts) or text

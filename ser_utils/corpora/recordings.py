@@ -1,5 +1,6 @@
 """What lies in a folder of recordings: found, read once, and remembered."""
 
+import contextlib
 import hashlib
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +21,7 @@ LEFT_OUT = frozenset(
 )
 HEARD_HZ = 16_000  # no network hears more than the half of it
 SHORTEST_S = 0.1  # one segment of the prototype paper
+MOST_NAMED = 3  # files of a kind
 KEYS = ["path", "size", "changed_ns"]
 UNREAD = {
     "reason": "",
@@ -126,24 +128,23 @@ def _find_silence(samples, rate):
     )
 
 
-def describe_remarks(files: pd.DataFrame, longest: int = 3) -> list[str]:
+def describe_remarks(files: pd.DataFrame) -> list[str]:
     """Tell which files were read although their headers are not as they should be.
 
     Parameters
     ----------
     files : as `read_recordings` gives them
-    longest : how many are named of each kind
 
     Returns
     -------
-    one sentence for each kind of remark, numbers apart
+    one sentence for each kind of remark, numbers apart; MOST_NAMED files are named
     """
     remarked = files[(files["remark"] != "") & (files["reason"] == "")]
     kinds = remarked["remark"].str.replace(r"[-+]?\d[\d.]*", "…", regex=True)
     sentences = []
     for _, group in remarked.groupby(kinds, sort=False):
-        named = [f"{row.path} ({row.remark})" for row in group.head(longest).itertuples()]
-        more = f" and {len(group) - longest} more" if len(group) > longest else ""
+        named = [f"{row.path} ({row.remark})" for row in group.head(MOST_NAMED).itertuples()]
+        more = f" and {len(group) - MOST_NAMED} more" if len(group) > MOST_NAMED else ""
         sentences.append(f"{len(group)} of {len(files)} files are read with a remark: {', '.join(named)}{more}.")
     return sentences
 
@@ -165,8 +166,6 @@ def _read_cache(cache):
 
 
 def _write_cache(cache, table):
-    try:
-        with atomic_path(cache) as temporary:
-            table.to_parquet(temporary, index=False)
-    except OSError:
-        pass  # nothing is lost but time: the place may be read-only, or full
+    # without it nothing is lost but time: the place may be read-only, or full
+    with contextlib.suppress(OSError), atomic_path(cache) as temporary:
+        table.to_parquet(temporary, index=False)

@@ -49,14 +49,14 @@ class Source:
     Attributes
     ----------
     corpus, folder : its facts, and where its files are
-    found : its files
+    listing : its files
     n_rows : rows of its table; 0 where no table says what belongs to it
     notes : what a reader has to know of how it was understood
     """
 
     corpus: Corpus
     folder: Path
-    found: Found
+    listing: Found
     n_rows: int = 0
     notes: tuple[str, ...] = ()
 
@@ -111,7 +111,7 @@ def find_meant(folder: Path, path: str) -> str:
     -------
     a path that would match, relative to `folder`; "" if there is none
     """
-    parts = [part for part in unquote(path.removeprefix("file://")).replace("\\", "/").split("/") if part]
+    parts = list(filter(None, unquote(path.removeprefix("file://")).replace("\\", "/").split("/")))
     for start in range(len(parts)):
         *parents, name = parts[start:]
         for other in _names_in(folder.joinpath(*parents)):

@@ -155,9 +155,9 @@ def measure_losses(crossed: Crossed, worn: Mapping[tuple[str, Crossing], pd.Data
     for model, normalised, crossing in crossed:
         if crossing.is_within or len(crossing.trained_on) > 1 or normalised != "none":
             continue
-        own = Crossing((crossing.tested_on,), crossing.tested_on)
+        within = Crossing((crossing.tested_on,), crossing.tested_on)
         tables = {
-            "within": crossed.get((model, "none", own)),
+            "within": crossed.get((model, "none", within)),
             "across": crossed[model, "none", crossing],
             "across_normalised": crossed.get((model, "corpus", crossing)),
             "worn": worn.get((model, crossing)),
@@ -173,5 +173,5 @@ def measure_losses(crossed: Crossed, worn: Mapping[tuple[str, Crossing], pd.Data
 def _paired(name, better, worse) -> dict[str, Any]:
     if better is None or worse is None:
         return {}
-    found = compare_paired(better, worse)
-    return {name: found["difference"]} | {f"{name}_{key}": found[key] for key in ("low", "high", "p")}
+    gap = compare_paired(better, worse)
+    return {name: gap["difference"]} | {f"{name}_{key}": gap[key] for key in ("low", "high", "p")}

@@ -16,7 +16,8 @@ from ser_utils.evaluation.splits import PROTOCOLS
 from ser_utils.figures.style import DIVERGING, SEQUENTIAL, panels
 from ser_utils.profiles import systems
 
-SYSTEM_COLOUR = dict(zip(systems(), plt.get_cmap("tab10").colors, strict=False))
+COLOURS = [*plt.get_cmap("tab10").colors, *plt.get_cmap("tab20b").colors]  # more than there are systems
+SYSTEM_COLOUR = dict(zip(systems(), COLOURS, strict=False))
 
 
 def leaderboard(scores: pd.DataFrame, speakers: pd.DataFrame, *, chance: float | None = None) -> Figure:
@@ -176,16 +177,21 @@ def matrix(
         value = table.iat[row, column]
         if np.isnan(value):
             continue
-        shade = np.dot(image.cmap(image.norm(value))[:3], (0.3, 0.59, 0.11))
         text = form.format(value) + (f"\n{marks.iat[row, column]}" if marks is not None else "")
-        colour = "black" if shade > 0.5 else "white"
-        axes.text(column, row, text, ha="center", va="center", fontsize=7, color=colour)
+        _write_in(image, column, row, value, text)
     axes.set_xticks(range(columns), table.columns, rotation=45, ha="right", fontsize=8)
     axes.set_yticks(range(rows), table.index, fontsize=8)
     axes.set(xlabel=table.columns.name or "", ylabel=table.index.name or "")
     axes.grid(False)
     figure.colorbar(image, ax=axes, shrink=0.8, label=label)
     return figure
+
+
+def _write_in(image, x, y, value, text):
+    """Write a text into a cell of a map, readable on the colour of its value."""
+    shade = np.dot(image.cmap(image.norm(value))[:3], (0.3, 0.59, 0.11))
+    colour = "black" if shade > 0.5 else "white"
+    image.axes.text(x, y, text, ha="center", va="center", fontsize=7, color=colour)
 
 
 def crossings(scores: pd.DataFrame) -> Figure:
@@ -209,8 +215,7 @@ def crossings(scores: pd.DataFrame) -> Figure:
         for row in rows.itertuples():
             place = list(uar.columns).index(row.tested_on), list(uar.index).index(row.trained_on)
             text = f"{row.uar:.2f}" + ("" if np.isnan(row.uar_low) else f"\n{row.uar_low:.2f}–{row.uar_high:.2f}")
-            shade = np.dot(image.cmap(image.norm(row.uar))[:3], (0.3, 0.59, 0.11))
-            axes.text(*place, text, ha="center", va="center", fontsize=7, color="black" if shade > 0.5 else "white")
+            _write_in(image, *place, row.uar, text)
             if row.tested_on in row.trained_on.split("+"):
                 corner = (place[0] - 0.46, place[1] - 0.46)
                 axes.add_patch(Rectangle(corner, 0.92, 0.92, fill=False, edgecolor="#d55e00", linewidth=1.5))

@@ -112,8 +112,8 @@ def _jackknife_error(left_out: np.ndarray) -> np.ndarray:
     return np.sqrt((left_out.shape[-1] - 1) * left_out.var(axis=-1))
 
 
-def interval_of_counts(counts: np.ndarray, *, confidence: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
-    """Interval of the pooled UAR: Student's t over speakers, on the logit scale.
+def interval_of_counts(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """95 % interval of the pooled UAR: Student's t over speakers, on the logit scale.
 
     The standard error is that of the jackknife, which leaves out one speaker at a time. It is taken to the logit
     scale, where the interval is symmetric and cannot leave [0, 1]. Resampling speakers (percentile bootstrap, BCa)
@@ -131,18 +131,18 @@ def interval_of_counts(counts: np.ndarray, *, confidence: float = 0.95) -> tuple
     """
     pooled = counts.sum(axis=-3)
     uar, left_out = _mean_recall(pooled), _mean_recall(pooled[..., None, :, :] - counts)
-    return _logit_interval(uar, _jackknife_error(left_out), counts.shape[-3] - 1, confidence)
+    return _logit_interval(uar, _jackknife_error(left_out), counts.shape[-3] - 1)
 
 
-def _logit_interval(value, error, freedom, confidence=0.95):
+def _logit_interval(value, error, freedom):
     inside = np.clip(value, 1e-3, 1 - 1e-3)
-    reach = stats.t.ppf((1 + confidence) / 2, freedom) * error / (inside * (1 - inside))
+    reach = stats.t.ppf(0.975, freedom) * error / (inside * (1 - inside))
     low, high = (special.expit(special.logit(inside) + sign * reach) for sign in (-1, 1))
     return np.where(error > 0, low, value), np.where(error > 0, high, value)
 
 
-def speaker_interval(predictions: pd.DataFrame, *, confidence: float = 0.95) -> tuple[float, float]:
-    """Interval of the pooled UAR over the speakers of a predictions table; see `interval_of_counts`.
+def speaker_interval(predictions: pd.DataFrame) -> tuple[float, float]:
+    """95 % interval of the pooled UAR over the speakers of a predictions table; see `interval_of_counts`.
 
     Parameters
     ----------
@@ -155,7 +155,7 @@ def speaker_interval(predictions: pd.DataFrame, *, confidence: float = 0.95) -> 
     counts = _confusions(predictions, ["speaker"])
     if len(counts) < FEWEST_SPEAKERS:
         return float("nan"), float("nan")
-    low, high = interval_of_counts(counts, confidence=confidence)
+    low, high = interval_of_counts(counts)
     return float(low), float(high)
 
 
@@ -346,7 +346,7 @@ def reliability(predictions: pd.DataFrame, *, bins: int = 10) -> pd.DataFrame:
     return table.agg({"confidence": "mean", "accuracy": "mean", "n": "sum"}).reset_index(drop=True)
 
 
-def expected_calibration_error(predictions: pd.DataFrame, *, bins: int = 10) -> float:
+def expected_calibration_error(predictions: pd.DataFrame) -> float:
     """Mean gap between confidence and accuracy over the bins of `reliability`, weighted by their size."""
-    table = reliability(predictions, bins=bins)
+    table = reliability(predictions)
     return float(np.average((table["confidence"] - table["accuracy"]).abs(), weights=table["n"]))

@@ -238,14 +238,14 @@ def choose_clips(subject: Subject, candidates: Sequence[Clip], *, most: int) -> 
         return (clip for clip in candidates if clip.label == wanted and answer(clip) == wanted)
 
     waiting = {label: right_of(label) for label in sorted({clip.label for clip in candidates})}
-    chosen = []
-    while waiting and len(chosen) < most:
+    clips = []
+    while waiting and len(clips) < most:
         for label in list(waiting):
             if (clip := next(waiting[label], None)) is None:
                 del waiting[label]
-            elif len(chosen) < most:
-                chosen.append(clip)
-    return chosen or [clip._replace(label=answer(clip)) for clip in candidates[:most]]
+            elif len(clips) < most:
+                clips.append(clip)
+    return clips or [clip._replace(label=answer(clip)) for clip in candidates[:most]]
 
 
 def baselines(subject: Subject, x: np.ndarray, *, seed: int = 0) -> dict[str, np.ndarray]:
@@ -359,16 +359,14 @@ def gradient_times_input(score: Score, x: np.ndarray, baseline: np.ndarray) -> n
     return gradient(score, x) * (np.asarray(x) - baseline)
 
 
-def smooth_grad(score: Score, x: np.ndarray, *, n: int = 24, noise: float = 0.15, seed: int = 0) -> np.ndarray:
-    """Mean gradient over n noisy copies of one input x (1, ...).
-
-    noise : standard deviation as a share of the input's range
+def smooth_grad(score: Score, x: np.ndarray, *, seed: int = 0) -> np.ndarray:
+    """Mean gradient over 24 copies of one input x (1, ...), with noise of 15 % of its range as standard deviation.
 
     Source: Smilkov et al. 2017.
     """
     x = np.asarray(x, np.float32)
-    spread = noise * (x.max() - x.min())
-    copies = x + np.random.default_rng(seed).normal(0, spread, (n, *x.shape[1:])).astype(np.float32)
+    spread = 0.15 * (x.max() - x.min())
+    copies = x + np.random.default_rng(seed).normal(0, spread, (24, *x.shape[1:])).astype(np.float32)
     return gradient(score, copies).mean(axis=0, keepdims=True)
 
 
@@ -539,9 +537,9 @@ def stretch(attribution: np.ndarray, shape: Sequence[int]) -> np.ndarray:
     return np.broadcast_to(fine, shape)[None]
 
 
-def mean_map(attributions: Iterable[np.ndarray], *, n_frames: int = 64) -> np.ndarray:
-    """Mean of maps (n_frames_i, n_features), each first brought to `n_frames`: what a class looks like."""
-    return np.mean([stretch(values[None], (n_frames, values.shape[1]))[0] for values in attributions], axis=0)
+def mean_map(attributions: Iterable[np.ndarray]) -> np.ndarray:
+    """Mean of maps (n_frames, n_features), each first brought to 64 frames: what a class looks like."""
+    return np.mean([stretch(values[None], (64, values.shape[1]))[0] for values in attributions], axis=0)
 
 
 def over_windows(attribution: np.ndarray, n: int) -> np.ndarray:
@@ -559,14 +557,7 @@ def mel_of_cepstra(slope: np.ndarray, n_mels: int) -> np.ndarray:
 
 
 def part_and_rest(
-    signal: np.ndarray,
-    sample_rate: int,
-    attribution: np.ndarray,
-    *,
-    share: float,
-    n_fft: int,
-    hop_length: int,
-    fmax: float = 8000,
+    signal: np.ndarray, sample_rate: int, attribution: np.ndarray, *, share: float, n_fft: int, hop_length: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Cut a recording into the part that a map points at and the rest, to be heard.
 
@@ -576,16 +567,15 @@ def part_and_rest(
     sample_rate : Hz
     attribution : (n_frames, n_mels) on the grid of `features.spectral.log_mel`
     share : of the points that count as the part, those with the most
-    fmax : Hz, upper end of the bands
 
     Returns
     -------
     two float32 (n_samples,) whose sum is the signal: phases are the recording's own
     """
     wanted = attribution >= np.quantile(attribution, 1 - share)
-    filters = librosa.filters.mel(sr=sample_rate, n_fft=n_fft, n_mels=wanted.shape[1], fmax=min(fmax, sample_rate / 2))
+    filters = librosa.filters.mel(sr=sample_rate, n_fft=n_fft, n_mels=wanted.shape[1], fmax=min(8000, sample_rate / 2))
     # a bin between two bands belongs to each by its filter's weight; outside all bands it is rest
     belongs = (filters / np.maximum(filters.sum(axis=0), 1e-12)).T @ wanted.T
     spectrum = librosa.stft(np.asarray(signal, np.float32), n_fft=n_fft, hop_length=hop_length)
-    part = librosa.istft(spectrum * belongs, n_fft=n_fft, hop_length=hop_length, length=len(signal))
-    return part.astype(np.float32), (signal - part).astype(np.float32)
+    pointed_at = librosa.istft(spectrum * belongs, n_fft=n_fft, hop_length=hop_length, length=len(signal))
+    return pointed_at.astype(np.float32), (signal - pointed_at).astype(np.float32)

@@ -1,7 +1,7 @@
 """How far an attribution can be trusted: does the model lean on what the map says, and does the map see the model?"""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from ser_utils.explanation.attribution import (
     BASELINES,
     Clip,
     Explained,
+    Maps,
     Material,
     Score,
     Subject,
@@ -31,10 +32,12 @@ from ser_utils.training.fit import Fitted, code_of, compile_for_lengths, fit_or_
 from ser_utils.training.folds import ClipBatches
 from ser_utils.workspace import content_key
 
+MapsOfClips = Sequence[Sequence[Maps]]  # maps[network][clip], as `all_maps` gives them
 STEPS, SHARE = 20, 0.2  # of removal curves; of the points that sufficiency and comprehensiveness ask about
 FILLS = ("absence", "speech")  # what stands where points were removed
 FEWEST = 5  # clips of which a check can be shown: with 4 of 4 a sign test has p = 1/16
 WORTH_TRACING = 10  # steps of a training: TensorFlow traces it for as long as so many steps take
+BATCH, RATE = 16, 3e-3  # of trainings on shuffled labels
 LEARNED = 0.9  # share of shuffled labels learned from which on the network is one to compare with
 
 # What a method has to do, and by which column of the table. Where `planted`, the planted corpus shows it of the method,
@@ -135,7 +138,7 @@ def localisation(attribution: np.ndarray, region: np.ndarray) -> float:
     return float(roc_auc_score(region, np.asarray(attribution).ravel()))
 
 
-def found_cues(networks: Sequence[Explained], maps, region_of: Callable[..., np.ndarray]) -> pd.DataFrame:
+def found_cues(networks: Sequence[Explained], maps: MapsOfClips, region_of: Callable[..., np.ndarray]) -> pd.DataFrame:
     """How well each map finds the planted cue: a table clip, method, localisation, cue_over_decoys.
 
     Parameters
@@ -160,15 +163,15 @@ def summarise_cues(rows: pd.DataFrame, **bootstrap) -> pd.DataFrame:
     return table.join(less(rows, "localisation", "energy", **bootstrap))
 
 
-def each_map(networks: Sequence[Explained], maps: Sequence[Sequence[Mapping[str, np.ndarray]]]):
-    """Yield (clip, method, map) of all networks; maps[network][clip] is a dict method -> (1, ...)."""
+def each_map(networks: Sequence[Explained], maps: MapsOfClips) -> Iterator[tuple[Clip, str, np.ndarray]]:
+    """Yield (clip, method, map) of all networks."""
     for network, of_network in zip(networks, maps, strict=True):
         for clip, of_clip in zip(network.clips, of_network, strict=True):
             for method, values in of_clip.items():
                 yield clip, method, values
 
 
-def removal_scores(subject: Subject, clip: Clip, maps: Mapping[str, np.ndarray], other: np.ndarray) -> pd.DataFrame:
+def removal_scores(subject: Subject, clip: Clip, maps: Maps, other: np.ndarray) -> pd.DataFrame:
     """Deletion and insertion of one clip by every map, with both fills: absence, and other speech at the clip's level.
 
     Absence is also where occlusion and integrated gradients start from, which may favour them; other speech is not.
@@ -209,7 +212,7 @@ def removal_scores(subject: Subject, clip: Clip, maps: Mapping[str, np.ndarray],
     return pd.DataFrame(rows)
 
 
-def removals_of(networks: Sequence[Explained], maps) -> pd.DataFrame:
+def removals_of(networks: Sequence[Explained], maps: MapsOfClips) -> pd.DataFrame:
     """`removal_scores` of all clips of all networks, with `model` and `clip`; the other speech is the next clip's."""
     tables = []
     for network, of_network in zip(networks, maps, strict=True):
@@ -225,9 +228,7 @@ def quickly(subject: Subject) -> Subject:
     return dataclasses.replace(subject, most_steps=0)
 
 
-def stability(
-    network: Explained, maps: Sequence[Mapping[str, np.ndarray]], *, noise: float = 0.1, seed: int = 0
-) -> pd.DataFrame:
+def stability(network: Explained, maps: Sequence[Maps], *, noise: float = 0.1, seed: int = 0) -> pd.DataFrame:
     """How alike maps stay when noise is added that does not change the prediction (Alvarez-Melis & Jaakkola 2018).
 
     Parameters
@@ -263,7 +264,7 @@ def with_noise(subject: Subject, x: np.ndarray, *, noise: float, seed: int = 0) 
 
 
 @contextmanager
-def with_weights(subject: Subject, weights: Sequence[np.ndarray]):
+def with_weights(subject: Subject, weights: Sequence[np.ndarray]) -> Iterator[Subject]:
     """The subject while its model has other weights: the same network, so that it is not compiled again."""
     before = subject.model.get_weights()
     subject.model.set_weights(weights)
@@ -277,7 +278,7 @@ def sanity(
     subject: Subject,
     weights: Mapping[str, Sequence[np.ndarray]],
     clips: Sequence[Clip],
-    maps: Sequence[Mapping[str, np.ndarray]],
+    maps: Sequence[Maps],
     *,
     seed: int = 0,
 ) -> pd.DataFrame:
@@ -420,13 +421,11 @@ def rank_correlation(first: np.ndarray, second: np.ndarray) -> float:
     return float(spearmanr(a, b).statistic)
 
 
-def structural_similarity(first: np.ndarray, second: np.ndarray, *, sigma: float = 1.5) -> float:
+def structural_similarity(first: np.ndarray, second: np.ndarray) -> float:
     """SSIM of two maps (rows, columns), each scaled to [0, 1] first (Wang et al. 2004, Gaussian taper)."""
     a, b = (_unit(np.abs(np.asarray(values, float))) for values in (first, second))
-    mean_a, mean_b = gaussian_filter(a, sigma), gaussian_filter(b, sigma)
-    var_a = gaussian_filter(a * a, sigma) - mean_a**2
-    var_b = gaussian_filter(b * b, sigma) - mean_b**2
-    covariance = gaussian_filter(a * b, sigma) - mean_a * mean_b
+    mean_a, mean_b, square_a, square_b, product = (gaussian_filter(v, 1.5) for v in (a, b, a * a, b * b, a * b))
+    var_a, var_b, covariance = square_a - mean_a**2, square_b - mean_b**2, product - mean_a * mean_b
     c1, c2 = 0.01**2, 0.03**2
     alike = (2 * mean_a * mean_b + c1) * (2 * covariance + c2)
     return float((alike / ((mean_a**2 + mean_b**2 + c1) * (var_a + var_b + c2))).mean())
@@ -436,13 +435,13 @@ def _unit(values):
     return (values - values.min()) / max(np.ptp(values), 1e-12)
 
 
-def gaps_at_fixed_steps(networks: Sequence[Explained], *, steps: int = 50) -> pd.DataFrame:
-    """How far integrated gradients are from summing up after `steps` equal steps: `model, gap`, a row per clip."""
+def gaps_at_fixed_steps(networks: Sequence[Explained]) -> pd.DataFrame:
+    """How far integrated gradients are from summing up after 50 equal steps: `model, gap`, a row per clip."""
     rows = []
     for network in networks:
         for clip in network.clips:
             score, absent = network.subject.score(clip.label, clip.x), network.subject.absence(clip.x)
-            values = integrated_gradients(score, clip.x, absent, steps=steps, most_steps=0)
+            values = integrated_gradients(score, clip.x, absent, most_steps=0)
             rows.append((network.name, completeness_gap(score, clip.x, absent, values)))
     return pd.DataFrame(rows, columns=["model", "gap"])
 
@@ -505,7 +504,7 @@ def randomisations(
 
 
 def likeness_when_shuffled(
-    network: Explained, maps, *, few: int, most_layers: int | None = None, seed: int = 0
+    network: Explained, maps: Sequence[Maps], *, few: int, most_layers: int | None = None, seed: int = 0
 ) -> pd.DataFrame:
     """Likeness of a network's maps as its weights are shuffled, layer by layer (`few` clips) and all of them.
 
@@ -539,15 +538,7 @@ class StopWhenLearned(keras.callbacks.Callback):
 
 
 def fit_shuffled_labels(
-    path: Path,
-    model: keras.Model,
-    material: Material,
-    *,
-    epochs: int,
-    most_clips: int = 0,
-    batch_size: int = 16,
-    learning_rate: float = 3e-3,
-    seed: int = 0,
+    path: Path, model: keras.Model, material: Material, *, epochs: int, most_clips: int = 0, seed: int = 0
 ) -> Fitted:
     """Train the same network from new weights on labels dealt at random: it can learn clips by heart, not the task.
 
@@ -564,15 +555,15 @@ def fit_shuffled_labels(
     clips, dealt = [material.training[i] for i in drawn], rng.permutation(material.labels[drawn])
     targets = np.eye(model.output_shape[-1], dtype="float32")[dealt]
     scale = [np.broadcast_to(values, (len(clips), len(values))) for values in (material.mean, material.spread)]
-    batches = ClipBatches(clips, targets, scale=tuple(scale), batch_size=batch_size, shuffle=True, seed=seed)
+    batches = ClipBatches(clips, targets, scale=tuple(scale), batch_size=BATCH, shuffle=True, seed=seed)
 
     def build():
         copy = keras.models.clone_model(model)
-        optimizer = keras.optimizers.Adam(learning_rate)
+        optimizer = keras.optimizers.Adam(RATE)
         options = {"metrics": ["accuracy"], "run_eagerly": epochs * len(batches) < WORTH_TRACING}
         return compile_for_lengths(copy, optimizer, "categorical_crossentropy", **options)
 
-    recipe = (material.mean, material.spread, batch_size, learning_rate, LEARNED, model.to_json())
+    recipe = (material.mean, material.spread, BATCH, RATE, LEARNED, model.to_json())
     key = content_key(np.concatenate(clips), dealt, *recipe, code_of(ClipBatches))
     options = {"key": key, "seed": seed, "epochs": epochs, "monitor": "loss", "title": path.stem}
     return fit_or_load(path, build, batches, callbacks=[StopWhenLearned(LEARNED + 0.02)], **options)

@@ -250,8 +250,7 @@ def block_power(signal: np.ndarray, sample_rate_hz: int) -> np.ndarray:
 
     Parameters
     ----------
-    signal : float32 (n_samples,)
-    sample_rate_hz : Hz
+    signal, sample_rate_hz : as in `heard_seconds`
 
     Returns
     -------
@@ -339,9 +338,7 @@ def save_audio(path: str | Path, signal: np.ndarray, sample_rate_hz: int) -> Pat
     return Path(path)
 
 
-def reduce_noise(
-    signal: np.ndarray, sample_rate_hz: int, *, noise_s: float | None = None, strength: float = 1.0
-) -> np.ndarray:
+def reduce_noise(signal: np.ndarray, sample_rate_hz: int, *, noise_s: float | None = None) -> np.ndarray:
     """Lower stationary noise by spectral gating.
 
     Parameters
@@ -350,7 +347,6 @@ def reduce_noise(
     sample_rate_hz : Hz
     noise_s : seconds at the start that are taken for noise, as the spectrogram CNN does with 1.0, which is right only
         where nobody speaks yet; None estimates the noise from the whole recording
-    strength : share of what lies below the noise threshold that is removed, 0 to 1
 
     Returns
     -------
@@ -361,7 +357,5 @@ def reduce_noise(
     import noisereduce  # two seconds to import, and most runs do not denoise
 
     noise = None if noise_s is None else signal[: max(1, round(noise_s * sample_rate_hz))]
-    cleaned = noisereduce.reduce_noise(
-        y=signal, sr=sample_rate_hz, y_noise=noise, stationary=True, prop_decrease=strength, n_jobs=1
-    )
+    cleaned = noisereduce.reduce_noise(y=signal, sr=sample_rate_hz, y_noise=noise, stationary=True, n_jobs=1)
     return np.nan_to_num(cleaned).astype(np.float32, copy=False)

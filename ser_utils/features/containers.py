@@ -46,14 +46,14 @@ class Layout(NamedTuple):
     sound : name of the chunk that holds the samples
     first : bytes before the first chunk
     pad : sizes are filled up to a multiple of it
-    own : bytes of a chunk's header that its size counts along
+    counted : bytes of a chunk's header that its size counts along
     """
 
     chunk: str
     sound: bytes = b"data"
     first: int = 12
     pad: int = 2
-    own: int = 0
+    counted: int = 0
 
 
 LAYOUTS = {
@@ -62,7 +62,7 @@ LAYOUTS = {
     b"RF64": Layout("<4sI"),
     b"FORM": Layout(">4sI", sound=b"SSND"),
     b"caff": Layout(">4sq", first=8, pad=1),
-    b"riff": Layout("<16sq", first=40, pad=8, own=24),  # W64
+    b"riff": Layout("<16sq", first=40, pad=8, counted=24),  # W64
 }
 
 
@@ -121,7 +121,7 @@ def _judge(promised, there, size):
     """How many bytes of sound to read, and a remark; raises ValueError for what is truncated."""
     missing = promised - there
     if promised < 0 or (there and missing > 0 and promised >= min(STREAM, PLACEHOLDER * there)):
-        return (there, f"its header does not tell its length: the {there} bytes of sound that are there are read")
+        return there, f"its header does not tell its length: the {there} bytes of sound that are there are read"
     if missing > FEW_BYTES:
         raise ValueError(f"truncated: {missing} of {size + missing} bytes are missing")
     if missing > 0:
@@ -142,7 +142,7 @@ def _chunk_at(stream, layout, position):
     name, length = struct.unpack(layout.chunk, header)
     # the chunks of W64 are named by GUIDs: those that are no text end alike
     is_name = all(32 <= byte < 127 for byte in name[:4]) or name[14:] == b"\xdb\x8a"
-    return Chunk(name, position + width, length - layout.own) if is_name else None
+    return Chunk(name, position + width, length - layout.counted) if is_name else None
 
 
 def _list_chunks(stream, layout, position, size):
@@ -209,10 +209,10 @@ def _rewrite(stream, start, magic, chunks, sounds):
     for chunk in chunks:
         if chunk.name in (b"ds64", b"fact") or chunk in sounds[1:]:
             continue
-        parts = sounds if chunk is sounds[0] else [chunk]
-        content = b"".join(_read_at(stream, part.start, part.length) for part in parts)
+        joined = sounds if chunk is sounds[0] else [chunk]
+        content = b"".join(_read_at(stream, block.start, block.length) for block in joined)
         body += bytes(-len(body) % layout.pad)
-        body += struct.pack(layout.chunk, chunk.name, len(content) + layout.own) + content
+        body += struct.pack(layout.chunk, chunk.name, len(content) + layout.counted) + content
     if magic == b"caff":
         return head + body
     if magic == b"riff":

@@ -42,6 +42,9 @@ class MelSettings:
 MEL = MelSettings()
 POWER_FLOOR = 1e-10  # librosa's amin: no power is taken for less
 LEVEL_STEP_DB = 0.5  # of levels kept as whole numbers: off by 0.25 dB at most
+GRIFFIN_LIM_STEPS, MOMENTUM, NNLS_STEPS = 32, 0.99, 50
+PEAK = 0.5  # largest sample of a sound made from a spectrogram, whose dB do not tell its level
+BANDS_AT_ONCE = 16  # of the mel matrix
 FRAMES_AT_ONCE = 64  # their double-precision spectra fit a core's cache (about 2 MB)
 
 
@@ -99,7 +102,7 @@ def log_mel_segments(segments: np.ndarray, sample_rate: int) -> np.ndarray:
     if segments.ndim != 2:
         raise ValueError(f"segments must have shape (n_segments, length). Received: shape={segments.shape}")
     n_segments, length = segments.shape
-    window, bands = _window(), _mel_bands(sample_rate)
+    window, bands = librosa.filters.get_window(MEL.window, MEL.window_length), _mel_bands(sample_rate)
     n_frames, taper = 1 + length // MEL.hop_length, len(window)
     batch = max(1, min(n_segments, FRAMES_AT_ONCE // n_frames))
 
@@ -150,21 +153,16 @@ def _log_power(power):
 
 
 @cache
-def _window():
-    return librosa.filters.get_window(MEL.window, MEL.window_length)
-
-
-@cache
 def _mel_filters(sample_rate):
     return librosa.filters.mel(sr=sample_rate, n_fft=MEL.n_fft, n_mels=MEL.n_mels)
 
 
 @cache
-def _mel_bands(sample_rate, rows_at_once=16):
+def _mel_bands(sample_rate):
     """The mel matrix in blocks of rows, each with the few bins it touches: 1/5 of the full product's work."""
     blocks = []
-    for first in range(0, MEL.n_mels, rows_at_once):
-        rows = slice(first, first + rows_at_once)
+    for first in range(0, MEL.n_mels, BANDS_AT_ONCE):
+        rows = slice(first, first + BANDS_AT_ONCE)
         filters = _mel_filters(sample_rate)[rows]
         touched = np.flatnonzero(filters.any(axis=0))
         bins = slice(touched[0], touched[-1] + 1)
@@ -177,15 +175,7 @@ def band_frequencies(sample_rate: int) -> np.ndarray:
     return librosa.mel_frequencies(MEL.n_mels + 2, fmin=0, fmax=sample_rate / 2)[1:-1]
 
 
-def mel_to_audio(
-    log_mel: np.ndarray,
-    sample_rate: int,
-    *,
-    length: int | None = None,
-    seed: int = 0,
-    n_iter: int = 32,
-    peak: float = 0.5,
-) -> np.ndarray:
+def mel_to_audio(log_mel: np.ndarray, sample_rate: int, *, length: int | None = None, seed: int = 0) -> np.ndarray:
     """Turn a log-mel spectrogram into sound: mel to linear by non-negative least squares, then Griffin–Lim.
 
     The phases are invented: waveforms differ from the recording's, while their log-mel is close to the one given.
@@ -196,12 +186,10 @@ def mel_to_audio(
     sample_rate : Hz
     length : samples of the sound; None is 256 · (n_frames - 1). Frames beyond it (padding) are left out
     seed : of the first phases; every spectrogram of a batch starts from the same ones
-    n_iter : steps of Griffin–Lim
-    peak : largest absolute sample of each sound; dB below a segment's own maximum do not tell its level
 
     Returns
     -------
-    float32 (..., n_samples)
+    float32 (..., n_samples), the largest sample of each sound PEAK
 
     Raises
     ------
@@ -214,11 +202,11 @@ def mel_to_audio(
         length = MEL.hop_length * (log_mel.shape[-1] - 1)
     log_mel = log_mel[..., : 1 + length // MEL.hop_length]
     magnitude = np.sqrt(_mel_to_linear(10 ** (log_mel.astype(np.float64) / 10), sample_rate))
-    signal = _griffin_lim(magnitude, length, seed, n_iter)
-    return (signal * (peak / np.maximum(abs(signal).max(axis=-1, keepdims=True), 1e-9))).astype(np.float32)
+    signal = _griffin_lim(magnitude, length, seed)
+    return (signal * (PEAK / np.maximum(abs(signal).max(axis=-1, keepdims=True), 1e-9))).astype(np.float32)
 
 
-def _mel_to_linear(mel, sample_rate, n_iter=50):
+def _mel_to_linear(mel, sample_rate):
     """Powers (..., n_bins, n_frames) whose mel bands are closest to `mel`.
 
     Multiplicative updates (Lee & Seung 2001) from the clipped least-norm solution: each frame on its own, so
@@ -230,20 +218,20 @@ def _mel_to_linear(mel, sample_rate, n_iter=50):
     with threadpool_limits(1, "blas"):  # on a busy machine threads of so small products mostly wait
         linear = np.maximum(frames @ np.linalg.pinv(filters).T, POWER_FLOOR)
         wanted = frames @ filters
-        for _ in range(n_iter):
+        for _ in range(NNLS_STEPS):
             linear *= wanted / (linear @ filters.T @ filters + 1e-30)
             np.maximum(linear, POWER_FLOOR, out=linear)  # what sinks further costs time as denormal numbers
     return np.moveaxis(linear.reshape(*mel.shape[:-1], -1), -1, -2)
 
 
-def _griffin_lim(magnitude, length, seed, n_iter, momentum=0.99):
+def _griffin_lim(magnitude, length, seed):
     """Signal whose STFT has nearly the given magnitude (Perraudin et al. 2013, Griffin–Lim with momentum)."""
     phases = np.exp(2j * np.pi * np.random.default_rng(seed).random(magnitude.shape[-2:]))
     previous = 0.0
-    for _ in range(n_iter):
+    for _ in range(GRIFFIN_LIM_STEPS):
         signal = librosa.istft(magnitude * phases, length=length, **MEL.stft)
         rebuilt = librosa.stft(signal, **MEL.stft)
-        phases = rebuilt - momentum / (1 + momentum) * previous
+        phases = rebuilt - MOMENTUM / (1 + MOMENTUM) * previous
         phases /= abs(phases) + 1e-16
         previous = rebuilt
     return librosa.istft(magnitude * phases, length=length, **MEL.stft)
@@ -377,10 +365,8 @@ def band_energy_ratio(
 
     Parameters
     ----------
-    signal : float (n_samples,)
-    sample_rate : Hz
+    signal, sample_rate, n_fft, hop_length : as in `log_mel`
     split_hz : Hz; bins below it are the numerator Σ |S|², the others the denominator
-    n_fft, hop_length : samples
 
     Returns
     -------
@@ -397,9 +383,7 @@ def spectral_centroid(signal: np.ndarray, sample_rate: int, *, n_fft: int = 2048
 
     Parameters
     ----------
-    signal : float (n_samples,)
-    sample_rate : Hz
-    n_fft, hop_length : samples
+    signal, sample_rate, n_fft, hop_length : as in `log_mel`
 
     Returns
     -------
@@ -428,9 +412,7 @@ def voice_features(
 
     Parameters
     ----------
-    signal : float (n_samples,), within [-1, 1]
-    sample_rate : Hz
-    n_mfcc, n_fft, hop_length : as in `mfcc`
+    signal, sample_rate, n_mfcc, n_fft, hop_length : as in `mfcc`
     fmin, fmax : as in `pitch_track`
     split_hz : as in `band_energy_ratio`
 
@@ -493,16 +475,7 @@ def voice_statistic_names(names: list[str]) -> list[str]:
     return [f"{statistic} {name}" for statistic in STATISTICS for name in names]
 
 
-def sustained_voice(
-    mfcc_means: np.ndarray,
-    f0_hz: float,
-    sample_rate: int,
-    *,
-    seconds: float = 0.6,
-    n_mels: int = 128,
-    fmax: float = 8000,
-    peak: float = 0.3,
-) -> np.ndarray:
+def sustained_voice(mfcc_means: np.ndarray, f0_hz: float, sample_rate: int, *, seconds: float = 0.6) -> np.ndarray:
     """Make a steady tone with the spectral envelope of mean MFCC: what average features sound like.
 
     Parameters
@@ -511,15 +484,13 @@ def sustained_voice(
     f0_hz : Hz, the harmonics' spacing
     sample_rate : Hz
     seconds : length
-    n_mels, fmax : as in `mfcc`
-    peak : largest absolute sample
 
     Returns
     -------
     float32 (n_samples,). It has timbre and pitch, but no words, rhythm or melody: those are not in means.
     """
-    power = librosa.feature.inverse.mfcc_to_mel(np.asarray(mfcc_means, float)[:, None], n_mels=n_mels)[:, 0]
-    centres = librosa.mel_frequencies(n_mels + 2, fmax=min(fmax, sample_rate / 2))[1:-1]
+    power = librosa.feature.inverse.mfcc_to_mel(np.asarray(mfcc_means, float)[:, None], n_mels=MEL.n_mels)[:, 0]
+    centres = librosa.mel_frequencies(MEL.n_mels + 2, fmax=min(8000, sample_rate / 2))[1:-1]
     harmonics = np.arange(f0_hz, centres[-1], f0_hz)[:, None]
     t = np.arange(round(seconds * sample_rate)) / sample_rate
     # Schroeder's phases keep the peaks of the sum low
@@ -527,4 +498,4 @@ def sustained_voice(
     waves = np.sqrt(np.interp(harmonics, centres, power)) * np.sin(2 * np.pi * harmonics * t + phases)
     tone = waves.sum(axis=0)
     tone *= np.minimum(1, np.minimum(t, t[::-1]) / 0.03)  # 30 ms in and out, against clicks
-    return (peak * tone / np.maximum(abs(tone).max(), 1e-12)).astype(np.float32)
+    return (0.3 * tone / np.maximum(abs(tone).max(), 1e-12)).astype(np.float32)

@@ -62,12 +62,9 @@ def load_store(folder: str | Path) -> FeatureStore | None:
     array = folder / "rows.npy"
     if facts is None or not array.exists() or array.stat().st_size != facts["array_bytes"]:
         return None
-    store = FeatureStore(folder, np.load(array, mmap_mode="r", allow_pickle=False), _read(folder))
+    table = pd.read_parquet(folder / "utterances.parquet")
+    store = FeatureStore(folder, np.load(array, mmap_mode="r", allow_pickle=False), table)
     return store if _fingerprint(store.array) == facts["fingerprint"] else None
-
-
-def _read(folder):
-    return pd.read_parquet(folder / "utterances.parquet")
 
 
 def _fingerprint(array, rows=512):

@@ -37,7 +37,7 @@ def utterance_statistics(signal: np.ndarray, sample_rate: int) -> np.ndarray:
 
 
 def describe_utterance(signal: np.ndarray, sample_rate: int) -> dict[str, float]:
-    """Name each number of `utterance_statistics`.
+    """Name each number of `utterance_statistics`, which takes the same signal.
 
     Contours (level, pitch, harmonicity, MFCC, shares of bands, centroid, spread, roll-off, flatness, flux) are summed up
     over the frames that sound; level and pitch also by their shape, mel bands by the speed at which they change.
@@ -84,18 +84,18 @@ def _timbre(signal, spectrum):
     coefficients = mfcc(signal, RATE_HZ, n_mfcc=17, energy=False, n_mels=40, **GRID)[1:]
     frequency = librosa.fft_frequencies(sr=RATE_HZ, n_fft=GRID["n_fft"])
     power = np.maximum(spectrum, 1e-10)
-    whole = power.sum(axis=0)
-    centroid = frequency @ power / whole
-    spread = np.sqrt(((frequency[:, None] - centroid) ** 2 * power / whole).sum(axis=0))
-    share = np.cumsum(power, axis=0) / whole
+    total = power.sum(axis=0)
+    centroid = frequency @ power / total
+    spread = np.sqrt(((frequency[:, None] - centroid) ** 2 * power / total).sum(axis=0))
+    share = np.cumsum(power, axis=0) / total
     contours = {f"mfcc_{i}": row for i, row in enumerate(coefficients, 1)}
     contours |= {"centroid_hz": centroid, "spread_hz": spread}
-    contours |= {f"rolloff_{part}_hz": frequency[(share < part / 100).sum(axis=0)] for part in (25, 85, 95)}
+    contours |= {f"rolloff_{percent}_hz": frequency[(share < percent / 100).sum(axis=0)] for percent in (25, 85, 95)}
     for low, high in zip(BANDS_HZ[:-1], BANDS_HZ[1:], strict=True):
         inside = (frequency >= low) & (frequency < high)
-        contours[f"share_{low}_hz_db"] = 10 * np.log10(power[inside].sum(axis=0) / whole)
+        contours[f"share_{low}_hz_db"] = 10 * np.log10(power[inside].sum(axis=0) / total)
     contours["flatness_db"] = 10 * np.log10(np.exp(np.log(power).mean(axis=0)) / power.mean(axis=0))
-    colour = np.sqrt(power / whole)
+    colour = np.sqrt(power / total)
     contours["flux"] = np.linalg.norm(np.diff(colour, axis=1, prepend=colour[:, :1]), axis=0)
     return contours
 
@@ -110,7 +110,7 @@ def _summary(name, contour, sounds):
     return {
         f"{name} mean": known.mean(),
         f"{name} spread": known.std(),
-        **{f"{name} percentile {part}": value for part, value in places.items()},
+        **{f"{name} percentile {place}": value for place, value in places.items()},
         f"{name} movement": change.std(),
         f"{name} rise": np.mean(np.maximum(change, 0)),
     }

@@ -39,9 +39,9 @@ def learn_population(features: np.ndarray, speakers: Sequence[str]) -> Populatio
     features : (n_clips, n_features)
     speakers : (n_clips,) names
     """
-    own = [features[members] for members in _clips_of(speakers).values()]
-    means, variances = np.array([clips.mean(axis=0) for clips in own]), np.array([clips.var(axis=0) for clips in own])
-    chance = np.mean([variance / len(clips) for variance, clips in zip(variances, own, strict=True)], axis=0)
+    voices = [features[members] for members in _clips_of(speakers).values()]
+    means, variances = (np.array([getattr(clips, moment)(axis=0) for clips in voices]) for moment in ("mean", "var"))
+    chance = np.mean([variance / len(clips) for variance, clips in zip(variances, voices, strict=True)], axis=0)
     within = variances.mean(axis=0)
     # a constant has no scale: it is left as it is
     within = np.where(within > 1e-12 * np.maximum(1, means.mean(axis=0) ** 2), within, 1)

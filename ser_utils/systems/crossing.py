@@ -81,8 +81,7 @@ def wear_other_recordings(
     """Test each corpus's own models on its clips in the statistics of each other corpus, as `measure_losses` takes it."""
     worn, corpora = {}, table["corpus"].unique()
     for target, source in itertools.permutations(corpora, 2):
-        own = table[table["corpus"] == target]
-        split = make_folds(own, "speaker", folds=folds, seed=seed)
+        split = make_folds(table[table["corpus"] == target], "speaker", folds=folds, seed=seed)
         changed = wear_statistics(features, table["corpus"], source)
         predictions, _ = cross_validate(features, table, split, test_features=changed)
         worn[model, Crossing((source,), target)] = predictions

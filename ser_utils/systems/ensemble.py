@@ -185,7 +185,7 @@ def agreement(members: Members, together: pd.DataFrame) -> pd.DataFrame:
     return grouped.set_axis(["members_agreeing", "n_utterances", "share_right"], axis=1)
 
 
-def evaluate(
+def evaluate_ensemble(
     workspace: Workspace, table: pd.DataFrame, model: str, wanted: list[str], protocol: str, folds: str
 ) -> tuple[dict[str, pd.DataFrame], list[str]]:
     """Ask an ensemble's members, and save what they say together with its audit, weights and costs as `ensemble`.

@@ -62,9 +62,6 @@ class AttentiveStatistics(layers.Layer):
         # the square root has no slope at zero, where a clip of one step is
         return ops.concatenate([mean, ops.sqrt(variance + 1e-5)], axis=-1), weights[..., 0]
 
-    def get_config(self):
-        return super().get_config() | {"units": self.units}
-
 
 @keras.saving.register_keras_serializable(package="ser_utils")
 class MaskedBiLSTM(layers.Layer):
@@ -82,9 +79,6 @@ class MaskedBiLSTM(layers.Layer):
     def call(self, x, n, training=None):
         mask = time_mask(x, n)
         return ops.where(mask, self.both(x, mask=mask[..., 0], training=training), 0.0)
-
-    def get_config(self):
-        return super().get_config() | {"units": self.units}
 
 
 def deep_cnn(n_classes: int, n_features: int, *, filters: Sequence[int] = FILTERS, dropout: float = 0.3) -> keras.Model:

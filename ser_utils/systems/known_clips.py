@@ -120,17 +120,17 @@ def _predict(feature_sets, models, table, speakers, choice, n_known, draw):
     emotions, tested = table["emotion"].to_numpy(), []
     for test, fitted in models:
         for speaker in sorted(set(speakers[test])):
-            own = test[speakers[test] == speaker]
-            known = own
+            clips = test[speakers[test] == speaker]
+            known = clips
             if n_known is not None:
                 rng = np.random.default_rng(
                     [zlib.crc32(f"{choice.removesuffix('_told')}/{speaker}".encode()), n_known, draw]
                 )
-                drawn = draw_clips(emotions[own], choice, n_known, rng)
-                if drawn is None or len(drawn) == len(own):
+                drawn = draw_clips(emotions[clips], choice, n_known, rng)
+                if drawn is None or len(drawn) == len(clips):
                     return None
-                known = own[drawn]
-            asked = own if n_known is None else np.setdiff1d(own, known)
+                known = clips[drawn]
+            asked = clips if n_known is None else np.setdiff1d(clips, known)
             p = np.mean([_ask(model, feature_sets[name], asked, known) for name, model in fitted.items()], axis=0)
             classes = next(iter(fitted.values())).classifier.classes_
             tested.append(

@@ -169,11 +169,11 @@ def find_model(workspace: Workspace) -> Path:
     MissingResult : if there is none; says what makes it, and which datasets have one
     """
     places = [workspace.build / "model", workspace.root / "results" / workspace.name / "model"]
-    found = [path for place in places for path in sorted(place.glob("*.json"))]
-    if not found:
+    models = [path for place in places for path in sorted(place.glob("*.json"))]
+    if not models:
         there = sorted(path.parents[1].name for path in workspace.root.glob("results/*/model/*.json"))
         raise MissingResult(
             f"There is no model of {workspace.dataset} to use at once; there is one of {', '.join(there) or 'none'}. "
             f"{workspace.command('11')} makes one."
         )
-    return found[0]
+    return models[0]

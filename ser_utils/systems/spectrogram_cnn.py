@@ -100,8 +100,8 @@ class ConvolutionBlock(layers.Layer):
         return super().get_config() | {name: getattr(self, name) for name in names}
 
 
-def clip_mask(x, n_frames):
-    """Which frames belong to the clip: bool (batch, frames, 1, 1) for x (batch, frames, bands, channels)."""
+def clip_mask(x: keras.KerasTensor, n_frames: keras.KerasTensor) -> keras.KerasTensor:
+    """Tell which frames belong to the clip: bool (batch, frames, 1, 1) for x (batch, frames, bands, channels)."""
     return time_mask(x, n_frames)[..., None]
 
 
@@ -286,8 +286,8 @@ def resample_clip(clip: np.ndarray, n_frames: int) -> np.ndarray:
     return soxr.resample(np.ascontiguousarray(clip), len(clip), n_frames, "HQ")[:n_frames]
 
 
-def clip_inputs(n_bands):
-    """The two inputs of a network for clips: features (batch, frames, n_bands) and frames per clip (batch,)."""
+def clip_inputs(n_bands: int) -> tuple[keras.KerasTensor, keras.KerasTensor]:
+    """Make the two inputs of a network for clips: features (batch, frames, n_bands) and frames per clip (batch,)."""
     return keras.Input((None, n_bands), name="features"), keras.Input((), dtype="int32", name="n_frames")
 
 

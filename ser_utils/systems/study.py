@@ -133,7 +133,7 @@ def save_audited(
     return result | {"audit": audit}
 
 
-def score_models(results: Results) -> pd.DataFrame:
+def score_results(results: Results) -> pd.DataFrame:
     """One row per model and protocol: scores with intervals, weights, seconds of training, and leaks."""
     rows = []
     for (model, protocol), result in results.items():

@@ -143,8 +143,7 @@ def _run_on_ray(function, tasks, bar):
         import ray
     except ImportError as error:
         raise ImportError("engine='ray' needs Ray: make setup-extras") from error
-    if not ray.is_initialized():
-        ray.init(log_to_driver=False, runtime_env=ray_environment())
+    start_ray()
     remote = ray.remote(num_cpus=1, max_retries=ATTEMPTS - 1)(function)
     references = [remote.remote(task) for task in tasks]
     waiting = references
@@ -159,6 +158,14 @@ def _run_on_ray(function, tasks, bar):
     finally:
         for reference in waiting:
             ray.cancel(reference, force=True)
+
+
+def start_ray() -> None:
+    """Join the Ray cluster at $RAY_ADDRESS, or start one on this machine, unless this process has one."""
+    import ray
+
+    if not ray.is_initialized():
+        ray.init(log_to_driver=False, runtime_env=ray_environment())
 
 
 def ray_environment() -> dict[str, Any]:

@@ -135,7 +135,7 @@ def test_what_leaks_into_a_member_leaks_into_the_ensemble(workspace, table):
         ("new_speaker", ["opensmile-a", "opensmile-b"]),
         ("adapted", ["opensmile-a_adapted", "opensmile-b"]),
     ]:
-        members, missing = ensemble.evaluate(workspace, table, model, [*wanted, "vae-both"], *asked)
+        members, missing = ensemble.evaluate_ensemble(workspace, table, model, [*wanted, "vae-both"], *asked)
         assert list(members) == wanted and missing == ["vae-both"]
     assert leaks_of(workspace, "new_speaker") == "unknown: encoder fitted on test"
     assert leaks_of(workspace, "adapted") == "adapted; unknown: encoder fitted on test"
@@ -152,7 +152,7 @@ def test_members_that_were_picked_by_test_scores_are_told_where_those_clips_are_
 
 
 def test_one_member_is_no_ensemble(workspace, table):
-    members, missing = ensemble.evaluate(
+    members, missing = ensemble.evaluate_ensemble(
         workspace, table, "new_speaker", ["opensmile-a", "vae-both"], "speaker", "leave_one_speaker_out"
     )
     assert list(members) == ["opensmile-a"] and missing == ["vae-both"]

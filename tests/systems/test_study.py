@@ -59,7 +59,7 @@ def test_what_is_saved_carries_the_audit_of_what_the_training_recorded(workspace
     learned_from = {"scaler": ["train"], "encoder": [], "augmentation": [], "selection": ["test"]}
     result = result_of(folds, learned_from=learned_from)
     saved = study.save_audited(workspace, utterances, folds, result, model="both")
-    scores = study.score_models({("both", "speaker"): saved})
+    scores = study.score_results({("both", "speaker"): saved})
     assert scores["leaks"].tolist() == ["selection on test"] and scores["uar"].tolist() == [1.0]
     name = "vae-both-speaker-leave_one_speaker_out"
     assert workspace.has_table(f"predictions/{name}") and workspace.has_table(f"audits/{name}")

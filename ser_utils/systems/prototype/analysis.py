@@ -18,6 +18,7 @@ F0_RANGE_HZ = (50.0, 300.0)  # the paper's
 VOICE_RANGE_HZ = (60.0, 600.0)  # searched in whole recordings
 NEAR_OCTAVE = 2**0.5  # half an octave outside what its recording has, a pitch is an octave fault
 LOW_BAND_HZ = 2000.0
+NOT_DISTINCT = 0.9  # correlation from which two pictures are not shown as different ones
 STRONGEST = 10  # bands the paper lists of each prototype
 
 
@@ -82,11 +83,11 @@ def twins(log_mels: np.ndarray, groups: Sequence) -> np.ndarray:
     return has_twin
 
 
-def select_distinct(table: pd.DataFrame, log_mels: np.ndarray, *, top: int, alike: float = 0.9) -> pd.DataFrame:
+def select_distinct(table: pd.DataFrame, log_mels: np.ndarray, *, top: int) -> pd.DataFrame:
     """Select prototypes that differ, the strongest first, beside the published top.
 
-    In the order of their scores, prototypes are skipped whose picture correlates by `alike` or more with one that
-    was already chosen, or whose nearest segment is of a recording that is already there. If fewer than `top` remain,
+    In the order of their scores, prototypes are skipped whose picture correlates by NOT_DISTINCT or more with one
+    that was already chosen, or whose nearest segment is of a recording that is already there. If fewer than `top` remain,
     recordings may come again; near-duplicates may not.
 
     Parameters
@@ -103,20 +104,20 @@ def select_distinct(table: pd.DataFrame, log_mels: np.ndarray, *, top: int, alik
     shown = []
     for _, group in table.groupby("emotion", sort=False):
         correlation = picture_correlations(log_mels[group.index])
-        recordings, chosen = group["nearest_utterance_id"].to_numpy(), []
+        recordings, distinct = group["nearest_utterance_id"].to_numpy(), []
         for again in (False, True):
             for place in range(len(group)):
-                is_new = not chosen or correlation[place, chosen].max() < alike
-                is_free = again or recordings[place] not in recordings[chosen]
-                if len(chosen) < top and place not in chosen and is_new and is_free:
-                    chosen.append(place)
-        chosen.sort()
-        others = [place for place in range(min(top, len(group))) if place not in chosen]
-        lines = group.iloc[chosen + others].rename(columns={"rank": "published_rank"})
-        like = correlation[np.ix_(chosen + others, chosen)].argmax(axis=1) + 1
-        distinct = np.arange(len(lines)) < len(chosen)
-        facts = {"rank": np.arange(1, len(lines) + 1), "distinct": distinct}
-        shown.append(lines.assign(**facts, twin_of=np.where(distinct, 0, like)))
+                is_new = not distinct or correlation[place, distinct].max() < NOT_DISTINCT
+                is_free = again or recordings[place] not in recordings[distinct]
+                if len(distinct) < top and place not in distinct and is_new and is_free:
+                    distinct.append(place)
+        distinct.sort()
+        others = [place for place in range(min(top, len(group))) if place not in distinct]
+        lines = group.iloc[distinct + others].rename(columns={"rank": "published_rank"})
+        like = correlation[np.ix_(distinct + others, distinct)].argmax(axis=1) + 1
+        is_distinct = np.arange(len(lines)) < len(distinct)
+        facts = {"rank": np.arange(1, len(lines) + 1), "distinct": is_distinct}
+        shown.append(lines.assign(**facts, twin_of=np.where(is_distinct, 0, like)))
     return pd.concat(shown)
 
 
@@ -134,14 +135,14 @@ def compare_selections(index: pd.DataFrame, log_mels: np.ndarray, top: int) -> p
     """
     voices, rows = index["speaker"] + " " + index["emotion"], {}
     published, distinct = index["published_rank"] <= top, index["distinct"]
-    for name, chosen in ((f"top {top} by score, as published", published), ("those that differ", distinct)):
-        recordings = index[chosen].groupby(voices[chosen])["nearest_utterance_id"].nunique()
+    for name, shown in ((f"top {top} by score, as published", published), ("those that differ", distinct)):
+        recordings = index[shown].groupby(voices[shown])["nearest_utterance_id"].nunique()
         rows[name] = {
-            "prototypes": chosen.sum(),
+            "prototypes": shown.sum(),
             "distinct recordings, mean": recordings.mean(),
             "distinct recordings, fewest": recordings.min(),
-            "have a twin (%)": 100 * twins(log_mels[chosen.to_numpy()], voices[chosen]).mean(),
-            "mean score (%)": index.loc[chosen, "score"].mean(),
+            "have a twin (%)": 100 * twins(log_mels[shown.to_numpy()], voices[shown]).mean(),
+            "mean score (%)": index.loc[shown, "score"].mean(),
         }
     return pd.DataFrame(rows).T
 
@@ -243,11 +244,11 @@ def nearest_note(f0_hz: float) -> str:
     return str(librosa.hz_to_note(f0_hz, unicode=False)) if np.isfinite(f0_hz) and f0_hz > 0 else ""
 
 
-def make_tone(f0_hz: float, sample_rate: int, *, seconds: float = 0.5, peak: float = 0.3) -> np.ndarray:
-    """Make a faded sine at a pitch, float32 (n_samples,)."""
-    t = np.arange(round(seconds * sample_rate)) / sample_rate
+def make_tone(f0_hz: float, sample_rate: int) -> np.ndarray:
+    """Make a faded sine of half a second at a pitch, float32 (n_samples,)."""
+    t = np.arange(round(0.5 * sample_rate)) / sample_rate
     fade = np.minimum(1, np.minimum(t, t[::-1]) / 0.02)
-    return (peak * fade * np.sin(2 * np.pi * f0_hz * t)).astype(np.float32)
+    return (0.3 * fade * np.sin(2 * np.pi * f0_hz * t)).astype(np.float32)
 
 
 def pitch_by_emotion(index: pd.DataFrame) -> pd.DataFrame:
@@ -292,14 +293,20 @@ def list_strongest(index: pd.DataFrame, bands_hz: np.ndarray) -> pd.DataFrame:
     return index[["emotion", "rank"]].reset_index(drop=True).assign(strongest=lists)
 
 
-def frequent_bands(index: pd.DataFrame, bands_hz: np.ndarray, n: int = STRONGEST) -> pd.DataFrame:
-    """Count in how many prototypes of a class each band is among the strongest: the n most frequent, a row a class."""
+def frequent_bands(index: pd.DataFrame, bands_hz: np.ndarray) -> pd.DataFrame:
+    """Count in how many prototypes of a class each band is among the strongest: the ten most frequent, a row a class.
+
+    Parameters
+    ----------
+    index : n lines with emotion
+    bands_hz : Hz (n, 10), strongest first
+    """
     rows = {}
     for emotion in index["emotion"].unique():
         hertz = pd.Series(bands_hz[(index["emotion"] == emotion).to_numpy()].ravel().round())
-        common = hertz.value_counts().sort_index().sort_values(ascending=False, kind="stable").head(n)
+        common = hertz.value_counts().sort_index().sort_values(ascending=False, kind="stable").head(STRONGEST)
         rows[emotion] = [f"{hz:.0f} Hz {nearest_note(hz)}: {count}" for hz, count in common.items()]
-    return pd.DataFrame.from_dict(rows, orient="index", columns=range(1, n + 1))
+    return pd.DataFrame.from_dict(rows, orient="index", columns=range(1, STRONGEST + 1))
 
 
 def list_bands(log_mels: np.ndarray, ranks: Sequence[int], sample_rate: int) -> pd.DataFrame:

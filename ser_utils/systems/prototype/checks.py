@@ -6,6 +6,7 @@ Similarities are (n_segments, n_prototypes) as `classifier.prototype_similarity`
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import keras
 import numpy as np
@@ -16,37 +17,57 @@ from scipy.optimize import linear_sum_assignment
 
 from ser_utils.evaluation.metrics import unweighted_average_recall
 from ser_utils.explanation.attribution import Subject, stretch
+from ser_utils.features.store import FeatureStore
 from ser_utils.profiles import settings
+from ser_utils.systems.prototype.classifier import ALIKE, PrototypeClassifier
 from ser_utils.systems.prototype.segments import segment_table, select_segments
 from ser_utils.systems.prototype.training import Coder, fit_classifier, in_batches, open_stages
+from ser_utils.workspace import Workspace
 
 NEAREST = 10  # training segments that purity asks
-ALIKE = 0.95  # correlation of two prototypes' similarities from which one says what the other does
+DRAWS = 20  # of a removal at random
 
 
-def similarities(classifier, embeddings):
-    """How alike every embedding is to every prototype: float32 (n, n_prototypes)."""
+def similarities(classifier: PrototypeClassifier, embeddings: np.ndarray) -> np.ndarray:
+    """Compute how alike every embedding (n, n_dimensions) is to every prototype: float32 (n, n_prototypes)."""
     return in_batches(classifier.get_layer("prototypes"), embeddings)
 
 
-def decide(similarity, fc_weights, kept=None):
-    """Which class each segment gets of the prototypes `kept` (indices; None is all). Returns int (n,)."""
+def decide(similarity: np.ndarray, fc_weights: np.ndarray, kept: np.ndarray | None = None) -> np.ndarray:
+    """Decide which class each segment gets, int (n,), of the prototypes `kept` (indices; None is all).
+
+    Parameters
+    ----------
+    similarity : (n, n_prototypes)
+    fc_weights : (n_prototypes, n_classes)
+    """
     kept = slice(None) if kept is None else kept
     return (similarity[:, kept] @ np.asarray(fc_weights)[kept]).argmax(axis=1)
 
 
-def classes_spoken_for(fc_weights):
-    """The class each prototype speaks for most, int (n_prototypes,), and how far ahead of the mean of all."""
+def classes_spoken_for(fc_weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Find the class each prototype speaks for most, int (n_prototypes,), and how far ahead of the mean of all.
+
+    Parameters
+    ----------
+    fc_weights : (n_prototypes, n_classes)
+    """
     weights = np.asarray(fc_weights, float)
     return weights.argmax(axis=1), weights.max(axis=1) - weights.mean(axis=1)
 
 
-def project(classifier, embeddings):
-    """The classifier with every prototype put on the training segment that is nearest to it.
+def project(classifier: PrototypeClassifier, embeddings: np.ndarray) -> tuple[PrototypeClassifier, np.ndarray]:
+    """Put every prototype of a classifier on the training segment that is nearest to it.
 
+    Parameters
+    ----------
     embeddings : float (n, n_dimensions) of the training segments
-    Returns a copy of the classifier, and how far each prototype moved as a share of the median distance between
-    prototypes, float (n_prototypes,).
+
+    Returns
+    -------
+    a copy of the classifier, and how far each prototype moved as a share of the median distance between prototypes,
+    float (n_prototypes,)
+
     Source: the projection step of Chen et al. 2019, This Looks Like That.
     """
     prototypes = classifier.prototypes
@@ -57,18 +78,29 @@ def project(classifier, embeddings):
     return copy, np.linalg.norm(embeddings[nearest] - prototypes, axis=1) / between
 
 
-def with_prototypes(classifier, prototypes):
-    """A copy of a classifier with other prototypes, float (n_prototypes, n_dimensions)."""
+def with_prototypes(classifier: PrototypeClassifier, prototypes: np.ndarray) -> PrototypeClassifier:
+    """Copy a classifier with other prototypes, float (n_prototypes, n_dimensions)."""
     copy = type(classifier).from_config(classifier.get_config())
     copy.set_weights(classifier.get_weights())
     copy.get_layer("prototypes").prototypes.assign(prototypes)
     return copy
 
 
-def removal(similarity, fc_weights, labels, order, *, steps=20):
-    """UAR as prototypes go, in `order` (int (n_prototypes,), the first to go first).
+def removal(
+    similarity: np.ndarray, fc_weights: np.ndarray, labels: np.ndarray, order: np.ndarray, *, steps: int = 20
+) -> tuple[np.ndarray, np.ndarray]:
+    """Measure UAR as prototypes go.
 
-    labels : int (n,), the truth. Returns shares removed and UAR, (steps + 1,); with none left the first class is said.
+    Parameters
+    ----------
+    similarity : (n, n_prototypes)
+    fc_weights : (n_prototypes, n_classes)
+    labels : int (n,), the truth
+    order : int (n_prototypes,), the first to go first
+
+    Returns
+    -------
+    shares removed and UAR, (steps + 1,) each; if no prototype is left, the first class is predicted
     """
     shares = np.linspace(0, 1, steps + 1)
     kept = [order[round(share * len(order)) :] for share in shares]
@@ -78,36 +110,55 @@ def removal(similarity, fc_weights, labels, order, *, steps=20):
     return shares, (right @ of_class / of_class.sum(axis=0)).mean(axis=1)
 
 
-def purity(similarity, fc_weights, labels, *, n=NEAREST):
-    """Share of each prototype's nearest training segments that are of the class it speaks for.
+def purity(similarity: np.ndarray, fc_weights: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Measure the share of each prototype's NEAREST training segments that are of the class it speaks for.
 
-    similarity, labels : of training segments. Returns float (n_prototypes,); its chance is that class's share.
+    Parameters
+    ----------
+    similarity : (n, n_prototypes), of training segments
+    fc_weights : (n_prototypes, n_classes)
+    labels : int (n,), of training segments
+
+    Returns
+    -------
+    float (n_prototypes,); its chance is that class's share
     """
-    nearest = np.argsort(-similarity, axis=0, kind="stable")[:n]
-    own, _ = classes_spoken_for(fc_weights)
-    return (np.asarray(labels)[nearest] == own).mean(axis=0)
+    nearest = np.argsort(-similarity, axis=0, kind="stable")[:NEAREST]
+    return (np.asarray(labels)[nearest] == classes_spoken_for(fc_weights)[0]).mean(axis=0)
 
 
-def redundancy(similarity, *, alike=ALIKE):
-    """How many prototypes say what another one says.
+def redundancy(similarity: np.ndarray) -> dict[str, float]:
+    """Measure how many prototypes say what another one says.
 
-    Returns a dict: twins, the share whose similarities correlate with another's by `alike` or more;
-    effective_number, the exponential of the entropy of the variance along the principal axes (Roy & Vetterli 2007).
+    Parameters
+    ----------
+    similarity : (n, n_prototypes)
+
+    Returns
+    -------
+    dict of twins, the share whose similarities correlate with another's by ALIKE or more; and effective_number, the
+    exponential of the entropy of the variance along the principal axes (Roy & Vetterli 2007)
     """
     correlation = np.corrcoef(similarity.T)
     np.fill_diagonal(correlation, -1)
     variance = np.linalg.eigvalsh(np.cov(similarity.T)).clip(0)
     share = variance[variance > 0] / variance.sum()
     return {
-        "twins": float((correlation.max(axis=1) >= alike).mean()),
+        "twins": float((correlation.max(axis=1) >= ALIKE).mean()),
         "effective_number": float(np.exp(-(share * np.log(share)).sum())),
     }
 
 
-def paired(a, b):
-    """Prototypes of two trainings, paired so that their similarities to the same segments correlate most.
+def paired(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Pair prototypes of two trainings so that their similarities to the same segments correlate most.
 
-    a, b : (n_segments, n_prototypes). Returns indices of each, and the pairs' correlations (Hungarian method).
+    Parameters
+    ----------
+    a, b : (n_segments, n_prototypes)
+
+    Returns
+    -------
+    indices of each, and the pairs' correlations (Hungarian method)
     """
     n = a.shape[1]
     correlation = np.corrcoef(a.T, b.T)[:n, n:]
@@ -115,10 +166,19 @@ def paired(a, b):
     return rows, columns, correlation[rows, columns]
 
 
-def shuffled_similarities(classifier, embeddings, *, draws=5, seed=0):
-    """Similarities to prototypes that training did not find: each dimension is dealt anew among the prototypes.
+def shuffled_similarities(
+    classifier: PrototypeClassifier, embeddings: np.ndarray, *, draws: int = 5, seed: int = 0
+) -> list[np.ndarray]:
+    """Compute similarities to prototypes that training did not find: each dimension is dealt anew among the prototypes.
 
-    Returns a list of `draws` arrays (n, n_prototypes).
+    Parameters
+    ----------
+    embeddings : (n, n_dimensions)
+    draws : how often they are dealt
+
+    Returns
+    -------
+    (n, n_prototypes) of each draw
     """
     rng, prototypes = np.random.default_rng(seed), classifier.prototypes
     return [
@@ -126,14 +186,22 @@ def shuffled_similarities(classifier, embeddings, *, draws=5, seed=0):
     ]
 
 
-def agreement(one, other, shuffled):
-    """Whether another training finds the same prototypes: (similarity, fc_weights) of both on the same segments.
+def compare_trainings(
+    first: tuple[np.ndarray, np.ndarray], second: tuple[np.ndarray, np.ndarray], shuffled: list[np.ndarray]
+) -> dict[str, float]:
+    """Tell whether another training finds the same prototypes.
 
-    shuffled : `shuffled_similarities` of the other, paired with the one in the same way
-    Returns a dict: correlation, the mean of `paired`; by_chance, that of the shuffled; same_class, the share of pairs
-    that speak for the same class; same_decision, the share of segments that both classify alike.
+    Parameters
+    ----------
+    first, second : (similarity, fc_weights) of either on the same segments
+    shuffled : `shuffled_similarities` of the second, paired with the first in the same way
+
+    Returns
+    -------
+    dict of correlation, the mean of `paired`; by_chance, that of the shuffled; same_class, the share of pairs that speak
+    for the same class; same_decision, the share of segments that both classify alike
     """
-    (a, weights_a), (b, weights_b) = one, other
+    (a, weights_a), (b, weights_b) = first, second
     rows, columns, correlations = paired(a, b)
     class_a, class_b = classes_spoken_for(weights_a)[0], classes_spoken_for(weights_b)[0]
     return {
@@ -144,8 +212,13 @@ def agreement(one, other, shuffled):
     }
 
 
-def found_again(workspace, name, opened, *, seed=0):
-    """Train a classifier of 02 again with the next seed, on the same embeddings, and compare: see `agreement`."""
+def found_again(workspace: Workspace, name: str, opened: Opened, *, seed: int = 0) -> dict[str, float]:
+    """Train a classifier of 02 again with the next seed, on the same embeddings: see `compare_trainings`.
+
+    Parameters
+    ----------
+    name : of its model, such as "speaker_09"
+    """
     shape = {"n_prototypes": len(opened.classifier.prototypes)}
     again = fit_classifier(
         workspace.folder("models") / f"prototype_classifier-utterance-{name}-again.keras",
@@ -156,9 +229,9 @@ def found_again(workspace, name, opened, *, seed=0):
         title="another seed",
     )
     known = opened.embeddings["train"]
-    other = similarities(again.model, known), again.model.fc_weights
+    second = similarities(again.model, known), again.model.fc_weights
     dealt = shuffled_similarities(again.model, known, seed=seed)
-    return agreement((opened.similarity("train"), opened.classifier.fc_weights), other, dealt)
+    return compare_trainings((opened.similarity("train"), opened.classifier.fc_weights), second, dealt)
 
 
 def judge(opened: Opened) -> dict[str, float]:
@@ -190,38 +263,54 @@ def judge(opened: Opened) -> dict[str, float]:
     }
 
 
-def by_strength(fc_weights):
-    """Prototypes in the order of how strongly they speak, the strongest of every class before the next of any.
+def by_strength(fc_weights: np.ndarray) -> np.ndarray:
+    """Order prototypes by how strongly they speak, the strongest of every class before the next of any.
 
     Strength is how far a prototype's weight for its class stands above the mean of all. Taken over all classes at
-    once, the order would first silence whole classes. Returns int (n_prototypes,).
+    once, the order would first silence whole classes.
+
+    Parameters
+    ----------
+    fc_weights : (n_prototypes, n_classes)
+
+    Returns
+    -------
+    int (n_prototypes,)
     """
-    own, strength = classes_spoken_for(fc_weights)
-    rank = pd.Series(-strength).groupby(own).rank(method="first").to_numpy()
-    return np.lexsort((own, rank))
+    label, strength = classes_spoken_for(fc_weights)
+    rank = pd.Series(-strength).groupby(label).rank(method="first").to_numpy()
+    return np.lexsort((label, rank))
 
 
-def removals(opened, *, draws=20, seed=0):
-    """Removal curves of one classifier on held-out segments: strongest first, weakest first, at random.
+def removals(opened: Opened, *, seed: int = 0) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Draw removal curves of one classifier on held-out segments: strongest first, weakest first, at random.
 
-    Returns a dict order -> (shares, UAR), UAR (draws, steps + 1) at random; strength as in `by_strength`.
+    Returns
+    -------
+    dict of order -> (shares, UAR), UAR (DRAWS, steps + 1) at random; strength as in `by_strength`
     """
-    similarity, weights, truth = (opened.similarity("test"), opened.classifier.fc_weights, opened.labels("test"))
-    order, rng = by_strength(weights), np.random.default_rng(seed)
-    shares, falling = removal(similarity, weights, truth, order)
-    _, rising = removal(similarity, weights, truth, order[::-1])
-    at_random = [removal(similarity, weights, truth, rng.permutation(len(order)))[1] for _ in range(draws)]
+    about = opened.similarity("test"), opened.classifier.fc_weights, opened.labels("test")
+    order, rng = by_strength(opened.classifier.fc_weights), np.random.default_rng(seed)
+    at_random = [removal(*about, rng.permutation(len(order))) for _ in range(DRAWS)]
     return {
-        "strongest first": (shares, falling),
-        "weakest first": (shares, rising),
-        "at random": (shares, np.stack(at_random)),
+        "strongest first": removal(*about, order),
+        "weakest first": removal(*about, order[::-1]),
+        "at random": (at_random[0][0], np.stack([uar for _, uar in at_random])),
     }
 
 
-def contributions(similarity, fc_weights, label):
-    """What each prototype adds to the logit of `label` in each segment, against the mean of all classes.
+def contributions(similarity: np.ndarray, fc_weights: np.ndarray, label: int) -> np.ndarray:
+    """Compute what each prototype adds to the logit of a class in each segment, against the mean of all classes.
 
-    Returns float (n_segments, n_prototypes). Rows sum to how far the label's logit stands above the mean logit.
+    Parameters
+    ----------
+    similarity : (n_segments, n_prototypes)
+    fc_weights : (n_prototypes, n_classes)
+    label : the class
+
+    Returns
+    -------
+    float (n_segments, n_prototypes); rows sum to how far the class's logit stands above the mean logit
     """
     weights = np.asarray(fc_weights, float)
     return similarity * (weights[:, label] - weights.mean(axis=1))
@@ -243,30 +332,26 @@ def sounds_like(similarity: np.ndarray, fc_weights: np.ndarray, label: int) -> p
     much that one adds
     """
     added = contributions(similarity, fc_weights, label)
-    table = pd.DataFrame(
-        {
-            "segment": np.arange(len(added)),
-            "support": added.sum(axis=1),
-            "prototype": added.argmax(axis=1),
-            "contribution": added.max(axis=1),
-        }
-    )
+    strongest = {"prototype": added.argmax(axis=1), "contribution": added.max(axis=1)}
+    table = pd.DataFrame({"segment": np.arange(len(added)), "support": added.sum(axis=1)} | strongest)
     return table.sort_values("support", ascending=False, kind="stable", ignore_index=True)
 
 
-def spread_out(table, *, most, apart):
-    """The first `most` rows of `sounds_like` whose segments lie at least `apart` places from each other."""
-    chosen = []
+def spread_out(table: pd.DataFrame, *, most: int, apart: int) -> pd.DataFrame:
+    """Keep the first `most` rows of `sounds_like` whose segments lie at least `apart` places from each other."""
+    places = []
     for row in table.itertuples():
-        if all(abs(row.segment - other) >= apart for other in chosen):
-            chosen.append(row.segment)
-    return table.set_index("segment").loc[chosen[:most]].reset_index()
+        if all(abs(row.segment - place) >= apart for place in places):
+            places.append(row.segment)
+    return table.set_index("segment").loc[places[:most]].reset_index()
 
 
-def one_then_other(sound, other, sample_rate):
-    """Two short sounds to be compared by ear: the first four times in a row, a pause, then the other four times.
+def one_then_other(sound: np.ndarray, other: np.ndarray, sample_rate: int) -> Audio:
+    """Play two short sounds (n_samples,) to compare them by ear: one four times in a row, a pause, the other four times.
 
-    Returns an IPython Audio.
+    Parameters
+    ----------
+    sample_rate : Hz
     """
     loud = [np.tile(values / max(np.abs(values).max(), 1e-9), 4) for values in (sound, other)]
     return Audio(np.concatenate([loud[0], np.zeros(sample_rate // 4), loud[1]]), rate=sample_rate)
@@ -284,10 +369,12 @@ class MeanOverSegments(keras.layers.Layer):
         return ops.mean(ops.reshape(each, (shape[0], shape[1], each.shape[-1])), axis=1)
 
 
-def utterance_vote(classifier):
-    """A prototype classifier over whole utterances, as 02 decides them: the mean probability of their segments.
+def utterance_vote(classifier: PrototypeClassifier) -> keras.Model:
+    """Make a prototype classifier of whole utterances, as 02 decides them: the mean probability of their segments.
 
-    Returns a keras.Model of embeddings (batch, n_segments, n_dimensions), with the classifier's own layers.
+    Returns
+    -------
+    model of embeddings (batch, n_segments, n_dimensions), with the classifier's own layers
     """
     embeddings = keras.Input((None, classifier.prototypes.shape[1]), name="embeddings")
     each = ops.reshape(embeddings, (-1, embeddings.shape[-1]))
@@ -312,33 +399,51 @@ class SegmentSubject(Subject):
 class Opened:
     """A prototype classifier of notebook 02 with the segments it learned from and was tested on.
 
-    tables, embeddings : dict role -> lines of the segment table, float32 (n, n_dimensions)
+    Parameters
+    ----------
+    tables, embeddings : by role, lines of the segment table, and float32 (n, n_dimensions)
     """
 
-    classifier: keras.Model
+    classifier: PrototypeClassifier
     coder: Coder
-    classes: list
-    tables: dict
-    embeddings: dict
+    classes: list[str]
+    tables: dict[str, pd.DataFrame]
+    embeddings: dict[str, np.ndarray]
 
-    def labels(self, role):
+    def labels(self, role: str) -> np.ndarray:
+        """Places of the segments' emotions in `classes`, int (n,)."""
         return self.tables[role]["emotion"].map(self.classes.index).to_numpy(int)
 
-    def similarity(self, role):
+    def similarity(self, role: str) -> np.ndarray:
+        """`similarities` of the segments of one role."""
         return similarities(self.classifier, self.embeddings[role])
 
 
-def open_classifier(workspace, row, store, folds, *, speakers, most_train=None, most_test=None):
-    """Open what one line of the table `prototype_classifiers` lists.
+def open_classifier(
+    workspace: Workspace,
+    row: Any,
+    store: FeatureStore,
+    folds: pd.DataFrame,
+    *,
+    speakers: list[str],
+    most_train: int | None = None,
+    most_test: int | None = None,
+) -> Opened:
+    """Open a classifier with its segments; validation and test segments of emotions it does not know are left out.
 
-    store : of segments; folds : its protocol's fold table; speakers : ids whose segments it knows
-    Validation and test segments of emotions it does not know are left out.
+    Parameters
+    ----------
+    row : line of the table `prototype_classifiers`
+    store : of segments
+    folds : its protocol's fold table
+    speakers : ids whose segments it knows
+    most_train, most_test : segments at most, at even distances
     """
     classifier, coder = open_stages(workspace, row)
     classes, segments, tables = row.classes.split(), segment_table(store), {}
     for role in ("train", "validation", "test"):
         most = most_train if role == "train" else most_test
-        own = select_segments(segments, folds, role, speakers=speakers, fold=row.fold, most=most)
-        tables[role] = own[own["emotion"].isin(classes)].reset_index(drop=True)
-    embeddings = {role: coder.embed(store.array[own["row"]]) for role, own in tables.items()}
+        lines = select_segments(segments, folds, role, speakers=speakers, fold=row.fold, most=most)
+        tables[role] = lines[lines["emotion"].isin(classes)].reset_index(drop=True)
+    embeddings = {role: coder.embed(store.array[lines["row"]]) for role, lines in tables.items()}
     return Opened(classifier, coder, classes, tables, embeddings)

@@ -217,9 +217,9 @@ def speaker_pages(
     facts = published[["emotion", "published_rank", "score", "f0_hz", "voiced_share", "note"]]
     by_emotion = analysis.pitch_by_emotion(published).drop(columns="speaker")
     drawn = [tracks[place] for place in published.index]
-    found = pd.concat([pd.DataFrame({"emotion": e, "f0": t}) for e, t in zip(published["emotion"], drawn, strict=True)])
-    found = found.dropna().assign(note=lambda table: table["f0"].map(analysis.nearest_note))
-    order = found.sort_values("f0")["note"].drop_duplicates()
+    pitches = [pd.DataFrame({"emotion": e, "f0": t}) for e, t in zip(published["emotion"], drawn, strict=True)]
+    pitches = pd.concat(pitches).dropna().assign(note=lambda table: table["f0"].map(analysis.nearest_note))
+    order = pitches.sort_values("f0")["note"].drop_duplicates()
     return {
         "classes": _class_pages(index, log_mels, tracks, rate, top, heading),
         "pitch": [
@@ -229,7 +229,7 @@ def speaker_pages(
         ],
         "bands": _band_pages(published, mels, profile, rate, heading),
         "notes": [
-            figures.counts(found["emotion"], found["note"], order, "frames with this note"),
+            figures.counts(pitches["emotion"], pitches["note"], order, "frames with this note"),
             figures.text_page(f"{heading}: nearest notes", facts),
         ],
     }
@@ -245,17 +245,16 @@ def _class_pages(index, log_mels, tracks, rate, top, heading):
             yield log_mels[line.Index], f"{line.score:.1f} %{mean}", track
 
     best = index[index["published_rank"] == 1]
-    rows = {"best by score": list(pictures(best)), "with pitch": list(pictures(best, True))}
     rows = {
-        name: [(m, f"{e}\n{t}", f) for (m, t, f), e in zip(row, best["emotion"], strict=True)]
-        for name, row in rows.items()
+        name: [(m, f"{e}\n{t}", f) for (m, t, f), e in zip(pictures(best, with_pitch), best["emotion"], strict=True)]
+        for name, with_pitch in (("best by score", False), ("with pitch", True))
     }
     yield figures.spectrogram_rows(rows, rate, f"{heading}: the best of each emotion")
     for emotion in in_order(index["emotion"]):
         lines = index[index["emotion"] == emotion]
         published = lines[lines["published_rank"] <= top].sort_values("published_rank")
         rows = {"by score (published)": published, "those that differ (ours)": lines[lines["distinct"]]}
-        rows = {name: list(pictures(chosen)) for name, chosen in rows.items()}
+        rows = {name: list(pictures(shown)) for name, shown in rows.items()}
         rows["by score, with pitch"] = list(pictures(published, True))
         yield figures.spectrogram_rows(rows, rate, f"{heading}: {emotion}")
 
@@ -287,8 +286,8 @@ def _band_pages(published, mels, profile, rate, heading):
         yield figures.text_page(f"{heading}: {column} bands (Hz=note)", listed[["emotion", "rank", column]])
     yield figures.text_page(f"{heading}: most frequent of the ten strongest bands", frequent.T)
     for emotion in in_order(published["emotion"]):
-        chosen = (published["emotion"] == emotion).to_numpy()
-        levels = analysis.list_bands(mels[chosen], published.loc[chosen, "published_rank"], rate)
+        is_of = (published["emotion"] == emotion).to_numpy()
+        levels = analysis.list_bands(mels[is_of], published.loc[is_of, "published_rank"], rate)
         yield figures.text_page(f"{heading}: all bands, {emotion} (dB)", levels)
     yield from _profile_pages(profile, heading)
     long = analysis.long_bands(published.reset_index(drop=True), bands_hz)

@@ -154,7 +154,8 @@ class PrototypeRuns:
     def scores(self) -> pd.DataFrame:
         """Score each system and each speaker's model, by segment and by voted utterance."""
         members = self.by_system()
-        members |= {(p, model): [trained] for model, own in self.by_speaker().items() for p, trained in own.items()}
+        by_speaker = self.by_speaker().items()
+        members |= {(p, model): [trained] for model, by_protocol in by_speaker for p, trained in by_protocol.items()}
         scored = [score_models(group, protocol=p, model=model) for (p, model), group in members.items()]
         return pd.DataFrame([row for levels in scored for row in levels])
 

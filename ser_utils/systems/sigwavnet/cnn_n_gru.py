@@ -13,6 +13,8 @@ from ser_utils.systems.sigwavnet.waveforms import (
     load_torch_gru,
     load_torch_layer,
     mean_over_time,
+    refuse_short,
+    scale_weights,
     split_lengths,
     time_mask,
     torch_uniform,
@@ -61,15 +63,11 @@ class CnnGru(keras.Model):
         if n not in LAYOUTS:
             raise ValueError(f"n must be one of {', '.join(map(str, LAYOUTS))}. Received: {n=}")
         channels = channels or n
-        self.settings = {"classes": classes, "n": n, "channels": channels, "gru_units": gru_units}
-        self.settings |= {"gru_layers": gru_layers, "dropout": dropout, "over_time": over_time}
-        self.settings |= {"mean": float(mean), "std": float(std)}
-        # weights, so that one traced network serves folds of other means
-        self.mean, self.std = (
-            self.add_weight(initializer=keras.initializers.Constant(value), trainable=False, name=name)
-            for name, value in (("mean", mean), ("std", std))
-        )
-        widths = [int(multiple) * channels for multiple in LAYOUTS[n].replace("|", "")]
+        sizes = dict(n=n, channels=channels, gru_units=gru_units, gru_layers=gru_layers, dropout=dropout)
+        self.settings = dict(classes=classes, **sizes, over_time=over_time, mean=float(mean), std=float(std))
+        self.n, self.layout, self.over_time = n, LAYOUTS[n], over_time
+        self.mean, self.std = scale_weights(self, mean, std)
+        widths = [int(multiple) * channels for multiple in self.layout.replace("|", "")]
         self.convolutions = [
             DilatedConvolution(width, 3, padding="same", name=f"convolution_{i}")
             if i
@@ -102,19 +100,14 @@ class CnnGru(keras.Model):
     @property
     def minimum_samples(self) -> int:
         """Samples a clip needs for one step to be left after all pools."""
-        return (POOL ** LAYOUTS[self.settings["n"]].count("|") - 1) * STRIDE + FIRST_WIDTH
+        return (POOL ** self.layout.count("|") - 1) * STRIDE + FIRST_WIDTH
 
     def call(self, inputs, training=False):
         waveform, n = split_lengths(inputs)
-        samples = waveform.shape[1]
-        if isinstance(samples, int) and samples < self.minimum_samples:
-            raise ValueError(
-                f"n={self.settings['n']} needs clips of at least {self.minimum_samples} samples. "
-                f"Received: waveform of shape {tuple(waveform.shape)}; append silence."
-            )
+        refuse_short(waveform, self.minimum_samples, f"n={self.n} needs", "append silence")
         x = ((waveform - self.mean) / self.std)[:, :, None]
         layers = iter(zip(self.convolutions, self.norms, strict=True))
-        for mark in LAYOUTS[self.settings["n"]]:
+        for mark in self.layout:
             if mark == "|":
                 x, n = max_pool(x), n // POOL
                 continue
@@ -123,7 +116,7 @@ class CnnGru(keras.Model):
             mask = time_mask(x, n)
             # silent beyond the end, as the padding of the next convolution is
             x = ops.where(mask, leaky_relu(norm(x, training=training, mask=mask[..., 0])), 0.0)
-        if not self.settings["over_time"]:
+        if not self.over_time:
             x, n = mean_over_time(x, n)[:, None], ops.ones_like(n)
         x = self.reduce(leaky_relu(x))
         for gru in self.grus:
@@ -132,15 +125,15 @@ class CnnGru(keras.Model):
         return ops.log_softmax(self.head(x))
 
     def get_config(self):
-        return super().get_config() | dict(self.settings)
+        return super().get_config() | self.settings
 
 
 def max_pool(x: keras.KerasTensor) -> keras.KerasTensor:
     """The largest of every four steps; an incomplete rest is dropped. (batch, time, channels)"""
     # by pairs: the gradient of a maximum over an axis goes where x equals it, which a compiler's rounding can move
     span = ops.shape(x)[1] // POOL * POOL
-    one, two, three, four = (x[:, start:span:POOL] for start in range(POOL))
-    return ops.maximum(ops.maximum(one, two), ops.maximum(three, four))
+    a, b, c, d = (x[:, start:span:POOL] for start in range(POOL))
+    return ops.maximum(ops.maximum(a, b), ops.maximum(c, d))
 
 
 def load_reference_weights(model: CnnGru, arrays: Mapping[str, np.ndarray]) -> None:

@@ -24,8 +24,8 @@ def make_network(system: str, n_classes: int, settings: dict[str, Any], **option
     options : more of the constructor's, such as mean and std
     """
     known = inspect.signature(NETWORKS[system]).parameters
-    chosen = {name: value for name, value in settings.items() if name in known}
-    return NETWORKS[system](n_classes, **chosen, **options)
+    sizes = {name: value for name, value in settings.items() if name in known}
+    return NETWORKS[system](n_classes, **sizes, **options)
 
 
 def make_optimizer(settings: dict[str, Any]) -> keras.optimizers.Optimizer:

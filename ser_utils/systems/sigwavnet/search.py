@@ -10,6 +10,7 @@ import tempfile
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import keras
 import pandas as pd
@@ -19,7 +20,7 @@ from ser_utils.profiles import settings
 from ser_utils.systems.sigwavnet.recipe import NETWORKS
 from ser_utils.systems.sigwavnet.training import WaveformTask, waveform_store
 from ser_utils.training.folds import train_fold
-from ser_utils.training.parallel import ray_environment
+from ser_utils.training.parallel import start_ray
 from ser_utils.workspace import Workspace, WorkspaceError, read_json, write_json
 
 # (kind, values): "choice" of a list, "uniform" or "log" between two ends.
@@ -54,25 +55,32 @@ SPACE = {
 SMALLER = {"levels": [3, 4, 5], "gru_units": [16, 32], "gru_layers": [1], "batch_size": [8, 16]}
 
 
-def search_space(system, profile):
-    """What is searched: dict setting -> (kind, values); shorter profiles leave out what a CPU cannot train."""
+def search_space(system: str, profile: str) -> dict[str, tuple[str, list]]:
+    """Give what is searched, setting -> (kind, values); shorter profiles leave out what a CPU cannot train."""
     space = dict(SPACE[system])
     if profile != "paper":
         space |= {name: ("choice", SMALLER[name]) for name in SMALLER if name in space}
     return space
 
 
-def search(workspace, system, table, *, budget=None):
+def search(workspace: Workspace, system: str, table: pd.DataFrame) -> pd.DataFrame:
     """Search one system's settings on the first speaker-independent fold, and keep the best.
 
     Its validation speakers are tested in other folds, so scores of searched settings owe a little to that look.
-    budget : a [search.*] table; the workspace's profile by default
     Writes the trials (table "search/<system>") and the best configuration where `searched` finds it.
-    Returns the trials: one row each, its settings, val_uar (best epoch) and epochs, the best first.
+
+    Parameters
+    ----------
+    system : "sigwavnet" or "cnn_n_gru"
+    table : utterance table
+
+    Returns
+    -------
+    the trials, a row each: its settings, val_uar (best epoch) and epochs, the best first
     """
     from ray import tune
 
-    budget = budget or settings("search", workspace.profile)
+    budget = settings("search", workspace.profile)
     space = search_space(system, workspace.profile)
     base = settings(system, workspace.profile, workspace.dataset)  # as notebook 07 takes them
     base |= {"epochs": budget["max_epochs"], "patience": budget["max_epochs"], "least_updates": 0}
@@ -80,7 +88,7 @@ def search(workspace, system, table, *, budget=None):
     fold = folds[folds["fold"] == folds["fold"].min()].reset_index(drop=True)
     store = waveform_store(workspace.folder("features", "waveforms") / system, table, base)
     task = WaveformTask("trial", system, store.folder, fold, base, Path(), workspace.seed)
-    _start_ray()
+    start_ray()
     tuner = tune.Tuner(
         tune.with_resources(tune.with_parameters(_trial, task=task), {"cpu": 1}),
         param_space={name: _draw(tune, *about) for name, about in space.items()},
@@ -123,46 +131,34 @@ def _trial(config, task):
 
 
 def _draw(tune, kind, values):
-    return {
-        "choice": lambda v: tune.choice(v),
-        "uniform": lambda v: tune.uniform(*v),
-        "log": lambda v: tune.loguniform(*v),
-    }[kind](values)
-
-
-def _start_ray():
-    import ray
-
-    if not ray.is_initialized():
-        ray.init(log_to_driver=False, runtime_env=ray_environment())
+    return tune.choice(values) if kind == "choice" else {"uniform": tune.uniform, "log": tune.loguniform}[kind](*values)
 
 
 def _trials_table(results, space):
+    scored = [result for result in results if result.metrics and "val_uar" in result.metrics]
     rows = [
-        {
-            **{name: result.config[name] for name in space},
-            "val_uar": result.metrics["val_uar"],
-            "epochs": result.metrics["training_iteration"],
-        }
-        for result in results
-        if result.metrics and "val_uar" in result.metrics
+        {name: result.config[name] for name in space}
+        | {"val_uar": result.metrics["val_uar"], "epochs": result.metrics["training_iteration"]}
+        for result in scored
     ]
     if not rows:
         raise RuntimeError(f"All {len(results)} trials failed; the first: {results.errors[0]}")
     return pd.DataFrame(rows).sort_values("val_uar", ascending=False, ignore_index=True)
 
 
-def best_path(workspace, system):
+def best_path(workspace: Workspace, system: str) -> Path:
+    """Say where the best configuration of a search is kept."""
     return workspace.folder("search") / f"{system}_best.json"
 
 
-def searched(workspace, system):
-    """The best configuration a search left for this dataset and profile: dict, empty without a search."""
+def searched(workspace: Workspace, system: str) -> dict[str, Any]:
+    """Read the best configuration that a search left for this dataset and profile; empty without a search."""
     path = best_path(workspace, system)
     return read_json(path) if path.exists() else {}
 
 
-def main(arguments=None):
+def main(arguments: list[str] | None = None) -> None:
+    """Search the settings of one system or both, and print the best trials."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     for name, default in (("dataset", "demo"), ("profile", "quick"), ("root", "")):
         parser.add_argument(f"--{name}", default=default)

@@ -1,6 +1,7 @@
 """What networks on raw waveforms share: clips of unequal length in one batch, convolutions, PyTorch's conventions."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import keras
 import numpy as np
@@ -12,8 +13,8 @@ def leaky_relu(x: KerasTensor) -> KerasTensor:
     return ops.leaky_relu(x, negative_slope=0.01)
 
 
-def steps_after(n, width: int, stride: int = 1, dilation: int = 1):
-    """Steps that a convolution without padding makes of `n` steps (int or array of int)."""
+def steps_after(n: Any, width: int, stride: int = 1, dilation: int = 1) -> Any:
+    """Count the steps that a convolution without padding makes of `n` steps (int or array of int)."""
     return (n - (width - 1) * dilation - 1) // stride + 1
 
 
@@ -22,8 +23,24 @@ def time_mask(x: KerasTensor, n: KerasTensor) -> KerasTensor:
     return ops.arange(ops.shape(x)[1])[None, :, None] < n[:, None, None]
 
 
-def split_lengths(inputs) -> tuple[KerasTensor, KerasTensor]:
-    """Waveform (batch, samples) and samples per clip (batch,), of either one array or both in a tuple."""
+def scale_weights(model: keras.Model, mean: float, std: float) -> tuple[keras.Variable, keras.Variable]:
+    """Give a model the mean and deviation of its training signals as weights: one traced network then serves all folds."""
+    return tuple(
+        model.add_weight(initializer=keras.initializers.Constant(value), trainable=False, name=name)
+        for name, value in (("mean", mean), ("std", std))
+    )
+
+
+def refuse_short(waveform: KerasTensor, minimum: int, who: str, advice: str) -> None:
+    """Raise ValueError for clips (batch, samples) shorter than `minimum` samples, where their length is known."""
+    if isinstance(waveform.shape[1], int) and waveform.shape[1] < minimum:
+        raise ValueError(
+            f"{who} clips of at least {minimum} samples. Received: waveform of shape {tuple(waveform.shape)}; {advice}."
+        )
+
+
+def split_lengths(inputs: Any) -> tuple[KerasTensor, KerasTensor]:
+    """Waveform (batch, samples) and samples per clip (batch,), of either the waveform alone or a pair of them."""
     if isinstance(inputs, tuple | list):
         waveform, n_samples = inputs
         return waveform, ops.cast(ops.reshape(n_samples, (-1,)), "int32")
@@ -53,7 +70,9 @@ def softmax_over_time(scores: KerasTensor, n: KerasTensor) -> KerasTensor:
     return ops.softmax(ops.where(time_mask(scores, n), scores, -1e9), axis=1)
 
 
-def convolve(x, kernel, *, stride: int = 1, dilation: int = 1, padding: str = "valid") -> KerasTensor:
+def convolve(
+    x: KerasTensor, kernel: KerasTensor, *, stride: int = 1, dilation: int = 1, padding: str = "valid"
+) -> KerasTensor:
     """Correlation over time of (batch, time, channels) with a kernel (width, channels, filters).
 
     Where several networks train side by side (see `tools.side_by_side`), each has kernels of its own. A product of
@@ -113,10 +132,6 @@ class DilatedConvolution(keras.layers.Layer):
         options = {"stride": self.stride, "dilation": self.dilation, "padding": self.padding}
         return convolve(x, self.kernel.value, **options) + self.bias
 
-    def get_config(self):
-        config = {"filters": self.filters, "width": self.width, "stride": self.stride}
-        return super().get_config() | config | {"dilation": self.dilation, "padding": self.padding}
-
 
 class _L2:
     """Weight decay added to the gradient as L2, as PyTorch's optimizers do; Keras subtracts it from the weights."""
@@ -139,7 +154,7 @@ class L2SGD(_L2, keras.optimizers.SGD):
     """SGD whose `weight_decay` is an L2 penalty, PyTorch's SGD."""
 
 
-def load_torch_layer(layer, arrays: Mapping[str, np.ndarray], name: str) -> None:
+def load_torch_layer(layer: keras.Layer, arrays: Mapping[str, np.ndarray], name: str) -> None:
     """Give a convolution or dense layer the weight and bias of a PyTorch state dict, (out, in, …) -> (…, in, out)."""
     layer.kernel.assign(np.asarray(arrays[f"{name}.weight"]).T)
     layer.bias.assign(arrays[f"{name}.bias"])

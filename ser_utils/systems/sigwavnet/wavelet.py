@@ -1,9 +1,11 @@
 """SigWavNet: a learnable wavelet transform of the waveform, and attention over its bands (arXiv 2502.00310)."""
 
+from collections.abc import Mapping
+
 import keras
 import numpy as np
 import pywt
-from keras import ops
+from keras import KerasTensor, ops
 
 from ser_utils.systems.sigwavnet.waveforms import (
     DilatedConvolution,
@@ -13,7 +15,9 @@ from ser_utils.systems.sigwavnet.waveforms import (
     load_torch_gru,
     load_torch_layer,
     mean_over_time,
+    refuse_short,
     reverse_time,
+    scale_weights,
     softmax_over_time,
     split_lengths,
     steps_after,
@@ -61,8 +65,8 @@ class WaveletTransform(keras.layers.Layer):
             ]
 
         self.lowpass_kernels = kernels("lowpass", 1 if self.constraint == "CQF" else self.levels)
-        own = self.constraint == "PerFilter"
-        self.highpass_kernels = kernels("highpass", self.levels) if own else self.lowpass_kernels
+        has_highpass = self.constraint == "PerFilter"
+        self.highpass_kernels = kernels("highpass", self.levels) if has_highpass else self.lowpass_kernels
         self.built = True
 
     def filters(self):
@@ -74,16 +78,12 @@ class WaveletTransform(keras.layers.Layer):
     def call(self, signal, n):
         details, steps = [], []
         for filters in self.filters():
-            both = convolve(signal, ops.stack(filters, axis=-1)[:, None], stride=2)
-            signal, detail = both[..., :1], both[..., 1:]
+            halves = convolve(signal, ops.stack(filters, axis=-1)[:, None], stride=2)
+            signal, detail = halves[..., :1], halves[..., 1:]
             n = steps_after(n, ops.shape(filters[0])[0], stride=2)
             details.append(detail)
             steps.append(n)
         return details, signal, steps
-
-    def get_config(self):
-        config = {"levels": self.levels, "wavelet": self.wavelet, "constraint": self.constraint}
-        return super().get_config() | config | {"learnable": self.learnable}
 
 
 @keras.saving.register_keras_serializable(package="ser_utils")
@@ -109,17 +109,19 @@ class AsymmetricHardThreshold(keras.layers.Layer):
         below = ops.sigmoid(-self.alpha * (x + self.negative))
         return x * (above + below)
 
-    def get_config(self):
-        config = {"threshold": self.threshold, "sharpness": self.sharpness, "learnable": self.learnable}
-        return super().get_config() | config
 
+def instance_norm(x: KerasTensor, n: KerasTensor) -> KerasTensor:
+    """Bring every clip and channel to mean 0 and variance 1 over the clip's own steps; 0 beyond them.
 
-def instance_norm(x, n, epsilon=1e-5):
-    """Every clip and channel to mean 0 and variance 1 over the clip's own steps; 0 beyond them."""
+    Parameters
+    ----------
+    x : (batch, time, channels)
+    n : (batch,), steps of each clip
+    """
     mask = time_mask(x, n)
     centred = ops.where(mask, x - mean_over_time(x, n)[:, None], 0.0)
     variance = mean_over_time(centred**2, n)[:, None]
-    return centred * ops.rsqrt(variance + epsilon)
+    return centred * ops.rsqrt(variance + 1e-5)
 
 
 @keras.saving.register_keras_serializable(package="ser_utils")
@@ -205,21 +207,25 @@ class BandBranch(keras.layers.Layer):
     def summary(self, h, n):
         return self.temporal_attention(h, n)
 
-    def get_config(self):
-        config = {"channels": self.channels, "gru_units": self.gru_units, "gru_layers": self.gru_layers}
-        return super().get_config() | config
 
+def run_bidirectional(
+    pairs: list[tuple[keras.layers.GRU, keras.layers.GRU]], sequences: list[KerasTensor], n: list[KerasTensor]
+) -> list[KerasTensor]:
+    """Run every sequence through its own pair of GRUs, one forwards, one backwards from the clip's own last step.
 
-def run_bidirectional(pairs, sequences, n):
-    """Every sequence through its own pair of GRUs, one forwards, one backwards from the clip's own last step.
+    Parameters
+    ----------
+    pairs : (forward, backward), all of one size
+    sequences : (batch, time, features) each, the longest first, the last two of one length
+    n : steps per clip (batch,) of each
 
-    pairs : list of (forward, backward) GRU layers of one size
-    sequences : list of (batch, time, features), the longest first, the last two of one length; n : list of steps per clip (batch,)
-    Returns a list of (batch, time, 2 units); states start anew at every clip.
+    Returns
+    -------
+    (batch, time, 2 units) of each; states start anew at every clip
     """
-    both = [(x, reverse_time(x, steps)) for x, steps in zip(sequences, n, strict=True)]
+    ways = [(x, reverse_time(x, steps)) for x, steps in zip(sequences, n, strict=True)]
     run = _run_one_by_one if _has_cudnn() else _run_together
-    outputs = run(pairs, both)
+    outputs = run(pairs, ways)
     return [
         ops.concatenate([forward, reverse_time(backward, steps)], axis=-1)
         for (forward, backward), steps in zip(outputs, n, strict=True)
@@ -231,11 +237,11 @@ def _has_cudnn():  # of which TensorFlow uses a kernel for a whole GRU, and JAX 
     return gpus and keras.backend.backend() == "tensorflow"
 
 
-def _run_one_by_one(pairs, both):
-    return [[gru(x) for gru, x in zip(*band, strict=True)] for band in zip(pairs, both, strict=True)]
+def _run_one_by_one(pairs, ways):
+    return [[gru(x) for gru, x in zip(*band, strict=True)] for band in zip(pairs, ways, strict=True)]
 
 
-def _run_together(pairs, both):
+def _run_together(pairs, ways):
     """One loop over time through all bands, each dropped when it ends.
 
     On a CPU TensorFlow's loops cost more than what they compute. Against a loop a GRU, five bands of 32
@@ -244,9 +250,9 @@ def _run_together(pairs, both):
     length there, three stages instead of eight, and four steps are one.
     """
     jax = keras.backend.backend() == "jax"
-    lengths = [ops.shape(x)[1] for x, _ in both]
+    lengths = [ops.shape(x)[1] for x, _ in ways]
     if jax:
-        both = [[_padded(x, lengths[min(i, 2)]) for x in way] for i, way in enumerate(both)]
+        ways = [[_padded(x, lengths[min(i, 2)]) for x in band] for i, band in enumerate(ways)]
     units = pairs[0][0].units
     cells = [[gru.cell for gru in pair] for pair in pairs]
     recurrent = ops.stack([ops.stack([cell.recurrent_kernel.value for cell in pair]) for pair in cells])
@@ -254,7 +260,7 @@ def _run_together(pairs, both):
     # per band (time, 2, batch, 3 units), gates in the order update, reset, new
     inputs = [
         ops.stack([_time_first(ops.matmul(x, cell.kernel) + cell.bias[0]) for cell, x in zip(*band, strict=True)], 1)
-        for band in zip(cells, both, strict=True)
+        for band in zip(cells, ways, strict=True)
     ]
     state = ops.stack([ops.zeros_like(x[0, ..., :units]) for x in inputs])
     outputs, start = [[] for _ in inputs], 0
@@ -320,26 +326,12 @@ class SigWavNet(keras.Model):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        self.settings = {
-            "classes": classes,
-            "levels": levels,
-            "gru_units": gru_units,
-            "gru_layers": gru_layers,
-            "channels": channels,
-            "wavelet": wavelet,
-            "constraint": constraint,
-            "learnable_kernels": learnable_kernels,
-            "threshold": threshold,
-            "sharpness": sharpness,
-            "learnable_thresholds": learnable_thresholds,
-            "mean": float(mean),
-            "std": float(std),
-        }
-        # weights, so that one traced network serves folds of other means
-        self.mean, self.std = (
-            self.add_weight(initializer=keras.initializers.Constant(v), trainable=False, name=n)
-            for n, v in (("mean", mean), ("std", std))
-        )
+        sizes = dict(levels=levels, gru_units=gru_units, gru_layers=gru_layers, channels=channels)
+        kernels = dict(wavelet=wavelet, constraint=constraint, learnable_kernels=learnable_kernels)
+        limits = dict(threshold=threshold, sharpness=sharpness, learnable_thresholds=learnable_thresholds)
+        self.settings = dict(classes=classes, **sizes, **kernels, **limits, mean=float(mean), std=float(std))
+        self.levels, self.gru_units, self.gru_layers = levels, gru_units, gru_layers
+        self.mean, self.std = scale_weights(self, mean, std)
         self.transform = WaveletTransform(levels, wavelet, constraint, learnable_kernels, name="transform")
         self.thresholds = [
             AsymmetricHardThreshold(threshold, sharpness, learnable_thresholds, name=f"threshold_{level}")
@@ -351,11 +343,10 @@ class SigWavNet(keras.Model):
         self.head = DilatedConvolution(classes, width=5, name="head")
 
     def build(self, *_):
-        levels, features = self.settings["levels"], 2 * self.settings["gru_units"]
         for layer in (self.transform, *self.thresholds, *self.branches):
             layer.build()
-        self.head.build((None, features, levels + 1))
-        self.band_weights = self.add_weight(shape=(levels + 1,), initializer="ones", name="band_weights")
+        self.head.build((None, 2 * self.gru_units, self.levels + 1))
+        self.band_weights = self.add_weight(shape=(self.levels + 1,), initializer="ones", name="band_weights")
         self.built = True
 
     @property
@@ -364,7 +355,7 @@ class SigWavNet(keras.Model):
         branch = self.branches[0]
         n = samples_for(samples_for(1, branch.narrow), branch.wide)
         width = len(pywt.Wavelet(self.transform.wavelet).dec_lo)
-        for _ in range(self.transform.levels):
+        for _ in range(self.levels):
             n = (n - 1) * 2 + width
         return n
 
@@ -379,21 +370,17 @@ class SigWavNet(keras.Model):
         band_steps, attention_steps : lists in the same order, how many of the steps are the clip's own
         """
         waveform, n = split_lengths(inputs)
-        if isinstance(waveform.shape[1], int) and waveform.shape[1] < self.minimum_samples:
-            raise ValueError(
-                f"{self.transform.levels} levels need clips of at least {self.minimum_samples} samples. "
-                f"Received: waveform of shape {tuple(waveform.shape)}; use fewer levels or append silence."
-            )
+        refuse_short(waveform, self.minimum_samples, f"{self.levels} levels need", "use fewer levels or append silence")
         signal = ((waveform - self.mean) / self.std)[:, :, None]
         details, approximation, steps = self.transform(signal, n)
         thresholded = [threshold(detail) for threshold, detail in zip(self.thresholds, details, strict=True)]
         bands, band_steps = [*thresholded, approximation], [*steps, steps[-1]]
         halves = [branch.features(*band) for branch, *band in zip(self.branches, bands, band_steps, strict=True)]
-        sequences, spatial, n = (list(part) for part in zip(*halves, strict=True))
-        for layer in range(self.settings["gru_layers"]):
+        sequences, spatial, n = map(list, zip(*halves, strict=True))
+        for layer in range(self.gru_layers):
             sequences = run_bidirectional([branch.grus[layer] for branch in self.branches], sequences, n)
         summaries = [branch.summary(h, k) for branch, h, k in zip(self.branches, sequences, n, strict=True)]
-        vectors, temporal = (list(part) for part in zip(*summaries, strict=True))
+        vectors, temporal = map(list, zip(*summaries, strict=True))
         # the approximation first, as in the reference
         stacked = ops.stack([vectors[-1], *vectors[:-1]], axis=-1) * self.band_weights
         x = self.head(stacked)
@@ -410,19 +397,20 @@ class SigWavNet(keras.Model):
         }
 
     def get_config(self):
-        return super().get_config() | dict(self.settings)
+        return super().get_config() | self.settings
 
 
-def samples_for(steps, convolution):
-    """Samples that a DilatedConvolution needs to give `steps` steps."""
+def samples_for(steps: int, convolution: DilatedConvolution) -> int:
+    """Count the samples that a convolution needs to give `steps` steps."""
     return (steps - 1) * convolution.stride + (convolution.width - 1) * convolution.dilation + 1
 
 
-def load_reference_weights(model, arrays):
-    """Give a SigWavNet the weights of the reference implementation.
+def load_reference_weights(model: SigWavNet, arrays: Mapping[str, np.ndarray]) -> None:
+    """Give a SigWavNet, built or not, the weights of its reference implementation.
 
-    arrays : mapping of names as in the reference's PyTorch state dict (no prefix) to arrays
-    Raises KeyError for a missing array, ValueError for one of another shape.
+    Parameters
+    ----------
+    model, arrays : as in `cnn_n_gru.load_reference_weights`, and the same errors
     """
     if not model.built:
         model.build()

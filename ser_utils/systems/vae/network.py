@@ -26,7 +26,6 @@ class Sampling(layers.Layer):
 
     def __init__(self, seed=0, **kwargs):
         super().__init__(**kwargs)
-        self.seed = seed
         self.generator = keras.random.SeedGenerator(seed)
 
     def call(self, mean, log_variance):
@@ -35,9 +34,6 @@ class Sampling(layers.Layer):
 
     def compute_output_shape(self, mean_shape, _):
         return mean_shape
-
-    def get_config(self):
-        return super().get_config() | {"seed": self.seed}
 
 
 @keras.saving.register_keras_serializable(package="ser_utils")
@@ -161,7 +157,7 @@ class SupportVectors(layers.Layer):
 
     def __init__(self, n_vectors, n_classes, gamma, **kwargs):
         super().__init__(**kwargs)
-        self.n_vectors, self.n_classes, self.gamma = n_vectors, n_classes, float(gamma)
+        self.n_vectors, self.n_classes, self.gamma = n_vectors, n_classes, gamma
         self.first, self.second = np.triu_indices(n_classes, 1)
 
     def build(self, input_shape):
@@ -179,10 +175,6 @@ class SupportVectors(layers.Layer):
         votes = for_first @ to_first + (1 - for_first) @ to_second
         total = margins @ (to_first - to_second)
         return votes + total / (3 * (ops.abs(total) + 1))
-
-    def get_config(self):
-        config = {"n_vectors": self.n_vectors, "n_classes": self.n_classes, "gamma": self.gamma}
-        return super().get_config() | config
 
     @classmethod
     def of(cls, svc: SVC, **kwargs) -> "SupportVectors":

@@ -80,17 +80,17 @@ def test_agreement_does_not_depend_on_the_order_of_prototypes(two_clouds):
     similarity, weights = checks.similarities(classifier, embeddings), classifier.fc_weights
     order = [2, 0, 3, 1]
     chance = checks.shuffled_similarities(classifier, embeddings)
-    same = checks.agreement((similarity, weights), (similarity[:, order], weights[order]), chance)
+    same = checks.compare_trainings((similarity, weights), (similarity[:, order], weights[order]), chance)
     assert same["correlation"] == pytest.approx(1) and same["same_class"] == same["same_decision"] == 1
     other = np.random.default_rng(0).random(similarity.shape)
-    assert checks.agreement((similarity, weights), (other, weights), [other])["correlation"] < 0.5
+    assert checks.compare_trainings((similarity, weights), (other, weights), [other])["correlation"] < 0.5
 
 
 def test_chance_pairs_prototypes_as_agreement_does():
     rng = np.random.default_rng(0)
     one, other = (rng.random((30, 20)), rng.random((30, 20)))  # of no relation; the best pairs are alike all the same
     weights = rng.random((20, 2))
-    found = checks.agreement((one, weights), (other, weights), [rng.random((30, 20)) for _ in range(5)])
+    found = checks.compare_trainings((one, weights), (other, weights), [rng.random((30, 20)) for _ in range(5)])
     assert found["by_chance"] == pytest.approx(found["correlation"], abs=0.06) and found["by_chance"] > 0.2
 
 
