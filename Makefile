@@ -31,6 +31,8 @@ export SER_ENGINE := $(ENGINE)
 export STRICT LABELS WEIGHTS
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 export PYTHONWARNINGS ?= ignore::SyntaxWarning
+# many containers set it: each process would compile anew what it imports, which takes 1 to 7 s
+unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
 # a variable as one word of a shell: $(call quoted,FILE)
 quoted = '$(subst ','\'',$(value $(1)))'
@@ -41,7 +43,7 @@ BUILD := $(if $(ROOT),$(call quoted,ROOT)/)build
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 NUMBERS := $(sort $(foreach path,$(wildcard notebooks/[0-9][0-9]_*.ipynb),$(firstword $(subst _, ,$(notdir $(path))))))
-.PHONY: $(NUMBERS) help setup setup-dev setup-extras lock demo reproduce notebooks data check-data weights verify rescore tables lab site executed serve archive test test-slow test-all test-jax lint bench search predict advisories clean
+.PHONY: $(NUMBERS) help setup setup-dev setup-extras lock demo reproduce notebooks data check-data weights verify rescore tables lab site executed serve archive validate test test-slow test-all test-jax lint bench search predict advisories clean
 
 help: ## list all commands and options
 	@echo "Start here:"
@@ -80,7 +82,7 @@ install = if command -v uv >/dev/null 2>&1; then \
 	    uv pip install -q --python $(BIN)/python --require-hashes -r $(1); \
 	  else $(BIN)/python -m pip install -q --disable-pip-version-check --no-compile --require-hashes --no-deps -r $(1); fi
 
-# Compiled once, here: where Python keeps no bytecode, as in many containers, each process would take 6 s longer to import them
+# Compiled once, here, and not by every process that starts at the same time
 IMPORTED = keras, librosa.effects, librosa.feature, matplotlib.pyplot, papermill, scipy.stats, seaborn, sklearn.svm, tensorflow
 
 setup: $(READY) ## install or update what notebooks need in .venv (with uv if it is installed, else pip)
@@ -95,7 +97,7 @@ $(READY): $(LOCKS)
 	  $(BIN)/python -m pip install -q --disable-pip-version-check --no-compile --require-hashes --no-deps $(LOCKS:%=-r %); \
 	fi
 	@$(BIN)/python -c 'import sysconfig, pathlib; pathlib.Path(sysconfig.get_path("purelib"), "ser_companion.pth").write_text(f"{pathlib.Path.cwd()}\n")'
-	@unset PYTHONDONTWRITEBYTECODE; said=$$($(BIN)/python -c 'import $(IMPORTED)' 2>&1) || { echo "$$said"; exit 1; }
+	@said=$$($(BIN)/python -c 'import $(IMPORTED)' 2>&1) || { echo "$$said"; exit 1; }
 	@touch $@
 
 setup-dev: $(READY_TO_TEST) ## also install what only tests need: pytest, JAX, Playwright, ruff
@@ -139,7 +141,7 @@ FIRST := build/first
 PAGE := $(FIRST)/03_prototype_analysis.html
 
 demo: setup ## train the prototype system on one synthetic voice: pictures and sounds in a few minutes
-	@$(BIN)/python -m tools.reproduce 03 --root $(FIRST) --where-known speakers 51
+	@$(BIN)/python -m tools.reproduce 03 --root $(FIRST) --where-known speakers 51 --where-known brief 1
 	@$(BIN)/python -m nbconvert --log-level ERROR --to html --no-input --output-dir $(FIRST) $(FIRST)/build/demo/quick/seed_0/notebooks/03_prototype_analysis.ipynb
 	@echo "Look and listen: $(BIN)/python -m webbrowser -t $(PAGE)"
 	@echo "Each picture and sound is a file in $(FIRST)/prototypes/demo."
@@ -182,7 +184,7 @@ tables: setup ## write the tables of README.md and results/README.md from result
 site: $(READY_TO_SHOW) ## build the site into build/site (installs Sphinx)
 	@$(BIN)/python -m tools.site --root $(call quoted,ROOT)
 
-executed: setup ## store the executed notebooks of a corpus for the site, without sounds: make executed DATASET=emodb
+executed: setup ## store executed notebooks (without sounds) and the network of "Try it" for the site: make executed DATASET=emodb
 	@$(BIN)/python -m tools.site.notebooks --dataset $(call quoted,DATASET) --root $(call quoted,ROOT)
 
 serve: setup ## show the built site at http://127.0.0.1:8000
@@ -190,6 +192,9 @@ serve: setup ## show the built site at http://127.0.0.1:8000
 
 archive: setup ## pack the repository as an RO-Crate, for an archive that gives DOIs
 	@$(BIN)/python -m tools.archive
+
+validate: setup ## check CITATION.cff, Croissant and RO-Crate with their own validators (installs these into build/validators)
+	@$(BIN)/python -m tools.validate
 
 bench: setup-dev ## measure speed and memory, also of the published loops for comparison
 	@$(BIN)/python -m benchmarks

@@ -25,5 +25,6 @@ def data_dir():
 
 
 def pytest_collection_modifyitems(items):
-    """The longest wait comes first: the notebooks of smoke, and the rest of their file."""
-    items.sort(key=lambda item: item.path.name != "test_notebooks.py")
+    """What takes longest comes first, so that all workers end together; a file is one worker's."""
+    longest = ("test_notebooks.py", "test_interrupted_runs.py", "test_benchmarks.py")
+    items.sort(key=lambda item: (*longest, item.path.name).index(item.path.name))

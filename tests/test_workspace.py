@@ -227,3 +227,9 @@ def test_what_a_dataset_has_of_its_own_goes_before_the_rest():
     assert (quick["least_updates"], demo["least_updates"]) == (300, 0)
     assert list(quick) == list(demo) and profiles.settings("sigwavnet", "quick", "emodb") == quick
     assert profiles.settings_table("sigwavnet").loc["least_updates", "quick, demo"] == 0
+
+
+@pytest.mark.parametrize("table", ["prototype", "prototype_classifier"])
+def test_the_brief_table_of_make_demo_changes_settings_that_quick_has(table):
+    quick, brief = profiles.settings(table, "quick", "demo"), profiles.settings(table, "quick", "brief")
+    assert list(brief) == list(quick) and brief != quick

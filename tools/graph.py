@@ -145,8 +145,20 @@ def all_systems(profile: str, folder: Path) -> str:
     return json.dumps({name: content.get("system") for name, content in profile_files().items()}, sort_keys=True)
 
 
+def other_seeds(profile: str, folder: Path) -> str:
+    """What was predicted with other seeds, by the checksums beside the files."""
+    seals = sorted(folder.parent.glob("seed_*/predictions/.*.seal"))
+    return "\n".join(f"{path.name} {path.read_text('utf-8')}" for path in seals if folder not in path.parents)
+
+
 # What a notebook may read beside its corpus, its settings and other notebooks, by the name in its metadata
-FILES = {"search": searched_settings, "weights": encoder_weights, "published": published_scores, "systems": all_systems}
+FILES = {
+    "search": searched_settings,
+    "weights": encoder_weights,
+    "published": published_scores,
+    "systems": all_systems,
+    "seeds": other_seeds,
+}
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import pandas as pd
 from ser_utils.corpora.loading import CORPORA
 from ser_utils.evaluation import metrics
 from ser_utils.evaluation.results import NAME, label_of, load_published, sort_results
-from ser_utils.evaluation.splits import PROTOCOLS
+from ser_utils.evaluation.splits import FITTED, PROTOCOLS
 from ser_utils.profiles import systems
 from ser_utils.workspace import REPOSITORY, atomic_path, read_json, replace_between
 
@@ -16,6 +16,12 @@ MARKS = ("<!-- scores -->", "<!-- /scores -->")
 COSTS = {"parameters": ",.0f", "seconds_to_train": ".0f", "ms_per_utterance": ".1f"}
 METRIC = {"uar": "UAR", "accuracy": "accuracy", "macro_f1": "F1"}
 ALPHA = 0.05
+NOT_RANDOM = ("opensmile", "baseline")  # their training has no seed
+CHOSEN = "†"
+ABOUT_CHOSEN = (
+    f"{CHOSEN}: a setting of this model was chosen by looking at scores of test clips of this corpus, so the score is "
+    "probably a little too good"
+)
 
 
 class Dataset:
@@ -28,7 +34,7 @@ class Dataset:
         self.seeds, self.fall = self._table(folder, "11_seeds"), self._table(folder, "11_fall")
         self.one_voice, self.beaten = self._table(folder, "11_one_voice"), self._table(folder, "11_beaten")
         self.published, self.adapted = self._table(folder, "11_published"), self._table(folder, "11_adapted")
-        self.across = self._table(folder, "11_across")
+        self.across, self.steps = self._table(folder, "11_across"), self._table(folder, "11_steps")
 
     @staticmethod
     def _table(folder, name):
@@ -47,20 +53,28 @@ class Dataset:
     def cell(self, rows: pd.DataFrame) -> str:
         """UAR in percent of the row with the most utterances: with its interval, or with each speaker's own.
 
-        Where several seeds were run it is their mean, and the interval holds the seeds too.
+        Where several seeds were run it is their mean, and the interval holds the seeds too. CHOSEN marks what was chosen on
+        test outside `paper`, where it is no part of the protocol.
         """
         if rows.empty:
             return "–"
         row = rows.loc[rows["n_utterances"].idxmax()]
         runs = _same_result(self.seeds, row)
         uar, low, high = row["uar"], row["uar_low"], row["uar_high"]
-        mark = ""
+        mark = CHOSEN if row["protocol"] != "paper" and FITTED["selection"] in row["leaks"].split("; ") else ""
         if len(runs):
             uar, low, high = runs.iloc[0][["uar_mean", "uar_low", "uar_high"]]
-            mark = f" ±{100 * runs.iloc[0]['uar_sd']:.1f}"
+            mark += f" ±{100 * runs.iloc[0]['uar_sd']:.1f}"
         if not pd.isna(low):
             return f"{100 * uar:.1f}{mark} ({100 * low:.0f}–{100 * high:.0f})"
         return f"{100 * uar:.1f}{mark} {_each(_same_result(self.speakers, row))}".rstrip()
+
+    def n_seeds(self, row: pd.Series) -> str:
+        """How many seeds a result rests on, or "–" where its training has none."""
+        if row["system"] in NOT_RANDOM:
+            return "–"
+        runs = _same_result(self.seeds, row)
+        return str(runs.iloc[0]["n_seeds"]) if len(runs) else "1"
 
 
 def _same_result(table, row) -> pd.DataFrame:
@@ -123,20 +137,21 @@ def shown_models(scores: pd.DataFrame) -> list[tuple[str, str]]:
 
 
 def dataset_table(data: Dataset) -> str:
-    """One dataset's models by protocol, and their costs, as a table in Markdown.
+    """One dataset's models by protocol, their seeds and costs, as a table in Markdown.
 
-    A cost is that of the strictest protocol the model was run under.
+    Seeds and costs are those of the strictest protocol the model was run under.
     """
-    lines = [f"| system | model | {' | '.join(PROTOCOLS)} | parameters | s to train | ms per utterance |"]
-    lines.append("|---|---|" + "---:|" * (len(PROTOCOLS) + 3))
+    lines = [f"| system | model | {' | '.join(PROTOCOLS)} | seeds | parameters | s to train | ms per utterance |"]
+    lines.append("|---|---|" + "---:|" * (len(PROTOCOLS) + 4))
     whole = data.whole
     for system, model in shown_models(whole):
         rows = whole[(whole["system"] == system) & (whole["model"] == model)]
         cells = [data.cell(rows[rows["protocol"] == protocol]) for protocol in PROTOCOLS]
+        cells.append(data.n_seeds(rows.iloc[-1]))
         cost = _same_result(data.costs, rows.iloc[-1])
         cells += [_number(cost[name], form) if len(cost) else "–" for name, form in COSTS.items()]
         lines.append(f"| {system} | {model} | {' | '.join(cells)} |")
-    return "\n".join(lines + _not_run(whole, len(PROTOCOLS) + 3))
+    return "\n".join(lines + _not_run(whole, len(PROTOCOLS) + 4))
 
 
 def _number(values, form) -> str:
@@ -215,6 +230,22 @@ def _gain(data, system, model) -> str:
     rows = data.adapted
     rows = rows[(rows["system"] == system) & (rows["model"] == model)] if len(rows) else rows
     return f"{100 * rows.iloc[0]['difference']:+.1f} (p {rows.iloc[0]['p']:.2g})" if len(rows) else "–"
+
+
+def steps_table(datasets: list[Dataset]) -> str:
+    """What each thing that was tried brought on new speakers, a column a dataset, in Markdown; "" where nothing was."""
+    steps = [data.steps.set_index(["step", "system", "model", "without"]) for data in datasets if len(data.steps)]
+    names = [data.title for data in datasets if len(data.steps)]
+    lines = [f"| step | with | without | {' | '.join(names)} |", "|---|---|---|" + "---:|" * len(names)]
+    for key in dict.fromkeys(key for table in steps for key in table.index):
+        cells = [_difference(table.loc[key]) if key in table.index else "–" for table in steps]
+        lines.append(f"| {key[0]} | {key[1]} {key[2]} | {key[3]} | {' | '.join(cells)} |")
+    return "\n".join(lines) if steps else ""
+
+
+def _difference(row) -> str:
+    interval = "" if pd.isna(row["low"]) else f" ({100 * row['low']:+.0f} to {100 * row['high']:+.0f})"
+    return f"{100 * row['difference']:+.1f}{interval}, p {row['p']:.2g}"
 
 
 def crossed_table(across: pd.DataFrame) -> str:
@@ -343,6 +374,16 @@ def pages(root: Path = REPOSITORY) -> tuple[str, str, list[str]]:
     return _of_readme(datasets, note, crossings(root)), _of_results(datasets, note), [data.name for data in datasets]
 
 
+def about_seeds(datasets: list[Dataset]) -> str:
+    """Say whether scores of networks are means over seeds."""
+    if not any(len(data.seeds) for data in datasets):
+        return "Every network was trained with one seed, so how much its score varies from seed to seed is not known."
+    return (
+        "A score with ± is the mean over several seeds, ± their standard deviation, and its interval covers speakers and "
+        "seeds. Every other network was trained with one seed. Differences between models are those of the first seed."
+    )
+
+
 def _of_readme(datasets, note, crossed) -> str:
     about = " ".join(
         f"{data.title}: {data.extent()} (profile {data.made['profile']}, seed {data.made['seed']})."
@@ -355,7 +396,8 @@ def _of_readme(datasets, note, crossed) -> str:
         "instead. `paper` is the kind of split that the papers used; it [leaks](#the-splits). *New speakers* is the protocol "
         "`speaker`: training never heard the tested voices. The two columns test different clips, so a small difference "
         "between them means nothing; the list below compares the same clips. `opensmile` and `baseline` are acoustic "
-        f"features with a support vector machine. `ensemble` averages several models. {about}{note}",
+        "features with a support vector machine. `ensemble` combines several models. "
+        f"{ABOUT_CHOSEN}; [choices.md](notebooks/choices.md) says which. {about_seeds(datasets)} {about}{note}",
         "### What these numbers say",
         conclusions(datasets),
     ]
@@ -385,10 +427,12 @@ def _of_results(datasets, note) -> str:
         "# Scores",
         "UAR (the mean recall of the emotions) in %, with one decision per recording, under four splits. The split `paper` "
         "leaks. Round brackets hold the 95 % interval over speakers (Student's t with the jackknife's standard error); with "
-        f"fewer than {metrics.FEWEST_SPEAKERS} speakers, square brackets hold the UAR of each speaker instead. Each dataset "
-        "has a folder: `scores.csv` holds all scores and the leaks of their splits, `costs.csv` the costs, and `decisions/` "
-        "the answer of every model for every test clip. `make rescore DATASET=…` computes scores and tables again from these "
-        f"answers and compares.{note} `make tables` writes this page.",
+        f"fewer than {metrics.FEWEST_SPEAKERS} speakers, square brackets hold the UAR of each speaker instead. {ABOUT_CHOSEN}; "
+        "[choices.md](../notebooks/choices.md) says which. *Seeds* is how many times a network was trained; – means that "
+        f"nothing is random. {about_seeds(datasets)} Each dataset has a folder: `scores.csv` holds all scores and the leaks "
+        "of their splits, `costs.csv` the costs, and `decisions/` the answer of every model for every test clip. "
+        "`make rescore DATASET=…` computes scores and tables again from these answers and compares."
+        f"{note} `make tables` writes this page.",
     ]
     for data in datasets:
         about = data.extent()
@@ -396,6 +440,15 @@ def _of_results(datasets, note) -> str:
         text += [f"## {data.title}", about, dataset_table(data)]
         if len(data.published):
             text += ["Compared with published scores:", _published_table(data.published)]
+    if steps := steps_table(datasets):
+        text += [
+            "## What each step brought",
+            "Differences of UAR in points on new speakers of whom nothing is known, on the same clips, with 95 % intervals over "
+            "speakers (below 5 speakers none). The p is not corrected for the number of steps. What unlabelled clips of a "
+            "speaker bring is in README; what was tried and given up is in "
+            "[choices.md](../notebooks/choices.md#what-was-tried).",
+            steps,
+        ]
     return "\n\n".join(text) + "\n"
 
 

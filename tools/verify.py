@@ -18,9 +18,11 @@ from ser_utils.evaluation.results import (
     derived_tables,
     gather_costs,
     gather_scores,
+    load_predictions,
     result_names,
     seeds_of,
 )
+from ser_utils.evaluation.splits import declare_choices
 from ser_utils.figures import style
 from ser_utils.names import result_name
 from ser_utils.profiles import systems
@@ -34,11 +36,13 @@ from ser_utils.workspace import (
     atomic_path,
     csv_text,
     file_digest,
+    made_by,
     read_checksums,
     read_json,
     seal,
     write_checksums,
     write_csv,
+    write_json,
 )
 from tools import readme
 
@@ -46,6 +50,7 @@ from tools import readme
 DECISIONS = ("predictions", "audits", "costs")
 # How far scores may lie apart on another machine where nothing is trained at random
 TOLERANCE = {"opensmile": 0.005, "baseline": 0.005}
+NEED_OPENSMILE = {"opensmile", "ensemble"}  # the ensemble has other members without it
 SPREAD = 2 * 2**0.5  # two runs differ by √2 of the spread over seeds; twice that is seldom passed
 ROUNDING = 2e-6  # tables have six decimals
 
@@ -99,6 +104,8 @@ def keep_decisions(workspace: Workspace, utterances: pd.DataFrame) -> None:
 def restore_decisions(dataset: str, folder: Path, root: str | Path = "") -> Workspace:
     """Take decisions that ship for those of a workspace, as if they had been made there.
 
+    Choices that people made by looking at scores are declared in the audits, also in those made before they were known of.
+
     Parameters
     ----------
     folder : results/<dataset>
@@ -113,6 +120,7 @@ def restore_decisions(dataset: str, folder: Path, root: str | Path = "") -> Work
         raise WorkspaceError(f"{shipped}: {'; '.join(wrong)}")
     workspace = Workspace(dataset, made["profile"], made["seed"], root)
     _restore(shipped, workspace)
+    _declare_choices(workspace, pd.read_parquet(shipped / "utterances.parquet"))
     for other in shipped.glob("seed_*"):
         _restore(other, Workspace(dataset, made["profile"], int(other.name[5:]), root))
     return workspace
@@ -124,6 +132,19 @@ def _restore(folder, workspace):
             with atomic_path(workspace.build / kind / path.name) as temporary:
                 shutil.copyfile(path, temporary)
             seal(workspace.build / kind / path.name)
+
+
+def _declare_choices(workspace, utterances):
+    if "corpus" not in utterances:
+        utterances = utterances.assign(corpus=workspace.dataset)
+    for name in result_names(workspace):
+        audit_name = f"audits/{result_name(*name)}"
+        if not workspace.has_table(audit_name):
+            continue
+        audit, predictions = workspace.load_table(audit_name), load_predictions(workspace, *name)
+        declared = declare_choices(audit, predictions, utterances, system=name.system, model=name.model)
+        if not declared.equals(audit):
+            workspace.save_audit(declared, **name._asdict())
 
 
 def altered_files(folder: Path) -> list[str]:
@@ -156,18 +177,12 @@ def compare_scores(
     tolerance : of every score; None takes each score's own, see `tolerance_of`. Names, counts and leaks have to be
         equal in either case.
     spread : standard deviation of the UAR over seeds by (system, model, protocol, folds), where it was measured
-
-    Where openSMILE is not installed, its rows are missing, and those of the ensemble, whose members it is among, are others.
     """
     keys = [*NAME, "level"]
     both = committed.merge(fresh, on=keys, how="outer", suffixes=("", "_fresh"), indicator=True)
     different = []
     for row in both.to_dict("records"):
         name = "-".join(row[key] for key in NAME) + f" ({row['level']})"
-        if not has_opensmile() and (
-            row["system"] == "ensemble" or [row["_merge"], row["system"]] == ["left_only", "opensmile"]
-        ):
-            continue
         if row["_merge"] != "both":
             where = "not recomputed" if row["_merge"] == "left_only" else "not in results/"
             different.append(f"{name}: {where}")
@@ -262,6 +277,9 @@ def verify(workspace: Workspace, recomputed: str | Path | None = None) -> list[s
                 return [*wrong, other]
     again = Path(recomputed) / "results" / workspace.name
     tables = [readme.read_scores(place / "scores.csv") for place in (folder, again)]
+    if not has_opensmile() and set(tables[0]["system"]) & NEED_OPENSMILE:
+        tables = [table[~table["system"].isin(NEED_OPENSMILE)] for table in tables]
+        print(f"Not compared, since openSMILE is not installed: {', '.join(sorted(NEED_OPENSMILE))}.")
     print(closeness(*tables))
     if other := other_setup(made, read_json(again / "provenance.json")):
         print(f"Asked for: each score within its tolerance, since the setup is another one ({other}).")
@@ -307,16 +325,9 @@ def rescore(workspace: Workspace) -> list[str]:
         made_by = f"`make reproduce DATASET={workspace.dataset}` makes it"
         print(f"{folder / 'decisions'} does not ship: only checksums and README were checked. {made_by}.")
         return wrong
-    made = read_json(folder / "provenance.json")
     with tempfile.TemporaryDirectory() as root:
-        restored = restore_decisions(workspace.dataset, folder, root)
-        utterances = pd.read_parquet(folder / "decisions" / "utterances.parquet")
-        scores = gather_scores(restored)
-        tables = derived_tables(restored, utterances, scores, epochs_of(made))
-        tables["costs"] = gather_costs(restored).drop(columns="machine")
-    tables |= _published_sizes(folder, scores)
-    if (folder / published.FOLDER).exists():
-        tables[published.TABLE] = published.summarise_published(folder / published.FOLDER)
+        tables = _made_again(restore_decisions(workspace.dataset, folder, root), folder)
+    scores = tables.pop("scores")
     wrong += compare_scores(readme.read_scores(folder / "scores.csv"), scores, tolerance=ROUNDING)
     for name, fresh in tables.items():
         wrong += _compare_table(folder / f"{name}.csv", fresh)
@@ -327,6 +338,58 @@ def rescore(workspace: Workspace) -> list[str]:
         again = f"`python -m tools.verify figures --dataset {workspace.dataset}` lists them"
         print(f"Pictures of another run or of older code: {len(older)}; {again}.")
     return wrong
+
+
+def _made_again(restored, folder) -> dict[str, pd.DataFrame]:
+    """Scores, and all tables that follow from the decisions in a folder of results/, by the name they are saved under."""
+    utterances = pd.read_parquet(folder / "decisions" / "utterances.parquet")
+    scores = gather_scores(restored)
+    tables = derived_tables(restored, utterances, scores, epochs_of(read_json(folder / "provenance.json")))
+    tables |= {"scores": scores, "costs": gather_costs(restored).drop(columns="machine")}
+    tables |= _published_sizes(folder, scores)
+    if (folder / published.FOLDER).exists():
+        tables[published.TABLE] = published.summarise_published(folder / published.FOLDER)
+    return tables
+
+
+def update(workspace: Workspace) -> list[str]:
+    """Write scores, tables and audits again from the decisions that ship, as the code as it is makes them.
+
+    For when the code counts or declares something else than when notebook 11 ran: no training, no corpus. Notebook 11's
+    entry in the provenance gets `tables`, the code that wrote them. Costs stay as they were measured.
+
+    Returns
+    -------
+    names of the files that are others than before
+
+    Raises
+    ------
+    WorkspaceError : if a file that ships was altered
+    """
+    folder = workspace.root / "results" / workspace.name
+    if wrong := altered_files(folder):
+        raise WorkspaceError(f"{folder}: {'; '.join(wrong)}")
+    before = _digests(folder)
+    with tempfile.TemporaryDirectory() as root:
+        restored = restore_decisions(workspace.dataset, folder, root)
+        tables = _made_again(restored, folder)
+        del tables["costs"]
+        if not any(_compare_table(folder / f"{name}.csv", table) for name, table in tables.items()):
+            return []
+        shutil.copytree(folder, restored.results, dirs_exist_ok=True)
+        made = read_json(folder / "provenance.json")
+        made["notebooks"][systems()["baseline"].notebook]["tables"] = made_by()
+        write_json(restored.results / "provenance.json", made)
+        save_results(restored, **tables)
+        keep_decisions(restored, pd.read_parquet(folder / "decisions" / "utterances.parquet"))
+        with atomic_path(folder) as temporary:
+            shutil.copytree(restored.results, temporary)
+    after = _digests(folder)
+    return sorted(name for name in before | after if before.get(name) != after.get(name))
+
+
+def _digests(folder) -> dict[str, str]:
+    return {path.relative_to(folder).as_posix(): file_digest(path) for path in folder.rglob("*") if path.is_file()}
 
 
 def epochs_of(made: Mapping) -> dict[str, int]:
@@ -377,11 +440,12 @@ def main(arguments: list[str] | None = None) -> None:
         "verify": "train everything again and compare the scores",
         "rescore": "make scores and tables again from the decisions that ship, and compare",
         "restore": "take the decisions that ship for those of this run: notebook 11 needs no other then",
+        "update": "write scores, tables and audits again from the decisions that ship, and README's tables from them",
         "figures": "list pictures that other code, or another run, has drawn",
         "readme": "write README's tables from results/",
     }
     command = {name: commands.add_parser(name, help=text) for name, text in about.items()}
-    for name in ("verify", "rescore", "restore", "figures"):
+    for name in ("verify", "rescore", "restore", "update", "figures"):
         command[name].add_argument("--dataset", default="demo")
         command[name].add_argument("--root", default="")
     command["verify"].add_argument("--recomputed", help="root of a finished second run; none: it is made now")
@@ -393,6 +457,11 @@ def main(arguments: list[str] | None = None) -> None:
     if given.command == "restore":
         restored = restore_decisions(given.dataset, REPOSITORY / "results" / workspace.name, given.root)
         print(f"{restored.name}, profile {restored.profile}: now run notebook 11")
+        return
+    if given.command == "update":
+        changed = update(workspace)
+        readme.write_readme(workspace.root)
+        print("Written again:", *(changed or ["nothing: all is as the decisions say"]), sep="\n")
         return
     check = {"rescore": rescore, "figures": outdated_figures}
     different = verify(workspace, given.recomputed) if given.command == "verify" else check[given.command](workspace)

@@ -44,10 +44,11 @@ profile = "quick"  # smoke, quick or paper
 seed = 0
 root = ""  # where everything is written; empty: the repository
 speakers = ""  # ids separated by spaces; empty: those the paper shows, else as many as the profile says
+brief = False  # train only what 03 shows, for less time; see `brief` in the table of settings
 
 # %%
 workspace = Workspace(dataset, profile, seed, root)
-chosen = settings("prototype", profile, dataset)
+chosen = settings("prototype", profile, "brief" if brief else dataset)
 style.set_style()
 settings_table("prototype")
 

@@ -44,10 +44,12 @@ profile = "quick"  # smoke, quick or paper
 seed = 0
 root = ""  # where everything is written; empty: the repository
 speakers = ""  # ids separated by spaces; empty: those the paper shows, else as many as the profile says
+brief = False  # train only what 03 shows, for less time; see `brief` in the table of settings
 
 # %%
 workspace = Workspace(dataset, profile, seed, root)
-of_coder, of_classifier = (settings("prototype", profile, dataset), settings("prototype_classifier", profile, dataset))
+tables = ("prototype", "prototype_classifier")
+of_coder, of_classifier = (settings(table, profile, "brief" if brief else dataset) for table in tables)
 style.set_style()
 settings_table("prototype_classifier")
 
@@ -233,7 +235,7 @@ columns = ["accuracy", "macro_f1", "uar", "prototype_score", "prototype_twins"]
 if rows:
     display(pd.DataFrame(rows).set_index(["level", "model"]).sort_index()[columns].round(3))
 else:
-    print(f"Profile {profile} uses neither: it trains as published.")
+    print("Nothing to compare: these models were trained without both, or no others were trained.")
 
 # %% [markdown]
 # ## Which emotions are confused

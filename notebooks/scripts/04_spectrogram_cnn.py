@@ -15,7 +15,7 @@
 #
 # **Reproduces** the study of mel-spectrogram CNNs on AESDD (SigurdST/emotion_recognition): its table of six nets in
 # thirteen trainings, and its figures. **Run time** on two cores, profile `quick`: about one minute on the demo corpus,
-# an hour on AESDD (estimated). Profile `paper` is the study itself and takes days on two cores.
+# an hour on AESDD (estimated). Profile `paper` trains the nets as the study did, which takes days on two cores.
 
 # %%
 import matplotlib.pyplot as plt
@@ -93,16 +93,16 @@ kept_by = pd.DataFrame(
 (10 * np.log10(kept_by)).describe().loc[["mean", "min", "max"]].round(1)
 
 # %% [markdown]
-# The values are the energy that is left of each clip, in dB, over twelve clips. At −10 dB, nine tenths of the energy are gone,
-# and in recordings as clean as these, most of that was not noise. Profile `paper` does the same as the source. The other
+# The table shows how much of the energy of a clip is left, in dB, over twelve clips. At −10 dB, nine tenths of the energy are
+# gone. In recordings as clean as these, most of that was not noise. Profile `paper` does the same as the source. The other
 # profiles estimate the noise from the whole clip. The demo corpus is synthetic and is not changed.
 #
 # ## From sound to log-mel
 #
-# Short frames of the samples $x$, tapered by $w$, are taken apart into frequencies, the short-time Fourier transform
-# $X(f, t) = \sum_\tau x(\tau)\, w(\tau - t)\, e^{-2\pi i f \tau}$. Its power $|X|^2$ goes through triangular filters $H$
-# whose centres lie evenly on the mel scale, $m(f) = 2595 \log_{10}(1 + f / 700)$ in its common form: close to each other
-# where the ear is keen. Decibels, $10 \log_{10} (H |X|^2 / \max)$, make equal steps of what sounds like equal steps.
+# The short-time Fourier transform splits short frames of the samples $x$, tapered by a window $w$, into frequencies:
+# $X(f, t) = \sum_\tau x(\tau)\, w(\tau - t)\, e^{-2\pi i f \tau}$. Its power $|X|^2$ goes through triangular filters $H$.
+# Their centres lie evenly on the mel scale, in its common form $m(f) = 2595 \log_{10}(1 + f / 700)$: close together at low
+# frequencies, which we hear most finely. On the decibel scale, $10 \log_{10} (H |X|^2 / \max)$, equal steps sound about equal.
 
 # %%
 grid = {key: chosen[key] for key in ("n_mels", "n_fft", "hop_length")}
@@ -123,8 +123,8 @@ store = frame_store(features / "log_mel", utterances, frames, **common)
 assert np.isfinite(store.array[:: len(store.array) // 500 + 1]).all()
 
 # %% [markdown]
-# Clips differ in length, and the lengths decide what the two kinds of network have to do. The mean level tells how much
-# of a clip lies near its maximum.
+# The first figure shows how much the lengths of clips differ. The two kinds of network below deal with this in different
+# ways. The second figure shows the mean level of each clip, which is high if much of the clip lies near its maximum.
 
 # %%
 lengths = store.table["n_rows"]
@@ -145,9 +145,10 @@ plt.show()
 # %% [markdown]
 # ## The folds, and what leaks between them
 #
-# As published, clips are split 80/20, stratified by emotion, and the epoch is chosen on the test part: `paper`. The other
-# protocols keep utterances, texts or speakers apart and choose it on a validation part. Each clip is standardised by its
-# own mean and standard deviation, so no scaler can have seen a test clip.
+# Protocol `paper` is the published split: 80 % of the clips for training and 20 % for testing, stratified by emotion. The
+# epoch is chosen on the test part, as published. The other protocols keep utterances, texts or speakers apart and choose the
+# epoch on a validation part. Each clip is standardised by its own mean and standard deviation, so no scaler can have seen a
+# test clip.
 
 # %%
 folds = study.make_system_folds(workspace, utterances, "spectrogram_cnn", chosen)
@@ -156,9 +157,9 @@ study.describe_folds(folds, utterances).round(2)
 # %% [markdown]
 # ## Two ways to deal with length
 #
-# A CNN that ends in a global average takes clips of any length, as long as a batch holds one clip. A CNN that ends in a
-# flat layer needs one shape: shorter spectrograms get zeros (the clip's mean level) behind, longer ones are resampled
-# over time and seem spoken faster.
+# A CNN that ends in a global average accepts clips of any length, if each batch holds one clip. A CNN that ends in a flat
+# layer needs clips of one shape. Shorter spectrograms are therefore padded at the end with zeros, which stand for the clip's
+# mean level. Longer ones are resampled over time, so that they seem to be spoken faster.
 
 # %%
 clip = np.asarray(store.of(example["utterance_id"]))
@@ -175,10 +176,10 @@ plt.show()
 print(f"{(lengths < n_frames).mean():.0%} of the clips are padded, the others squeezed")
 
 # %% [markdown]
-# The three-layer net on clips pools after its first two convolutions only, the others after each one. Dropout is 0.25 on
-# clips and 0.5 on resized spectrograms. All nets are trained from their logits. A loss that is computed from float32
-# probabilities has no slope left where they are 0 and 1, and one step of the flat layer's many thousand weights moves a
-# logit by ten or more: some resized nets would then stay at chance for good.
+# The three-layer net on clips pools after its first two convolutions only; the other nets pool after every convolution.
+# Dropout is 0.25 on clips and 0.5 on resized spectrograms. The loss is computed from the logits, not from probabilities. One
+# step of the flat layer's many thousand weights can move a logit by ten or more. The float32 probabilities are then exactly 0
+# and 1, where their loss has no gradient, and some resized nets would stay at chance forever.
 
 # %%
 n_classes = utterances["emotion"].nunique()
@@ -191,9 +192,10 @@ plt.show()
 # %% [markdown]
 # ## Artificial data, as published and done properly
 #
-# The source replaces every training clip by ten altered copies; noise, pitch shift, frequency mask and time mask each
-# happen with probability 0.6. All four are done to the spectrogram: noise of 0.01 dB is nothing; the pitch shift takes
-# each band's power for a waveform and moves no pitch; the masks are filled with 0 dB, the loudest value there is.
+# The source replaces every training clip by ten altered copies. Noise, pitch shift, frequency mask and time mask are each
+# applied with probability 0.6, and all four change the spectrogram instead of the sound. The noise of 0.01 dB cannot be heard.
+# The pitch shift treats the power of each band as a waveform, so it moves no pitch. The masks are filled with 0 dB, which is
+# the loudest value of a clip.
 
 # %%
 rng = np.random.default_rng(seed)
@@ -203,8 +205,8 @@ style.save_figure(workspace, figure, "04_artificial_published", "The source's fo
 plt.show()
 
 # %% [markdown]
-# We correct this. Noise and pitch are changed in the sound, and masks are silence. Three more changes occur in real speech:
-# another tempo, another onset, another level. Only training clips are copied, after the split.
+# We correct this. Noise and pitch shift change the sound, and masks are filled with silence. We add three changes that occur
+# in real speech: another tempo, another onset and another level. Only training clips are copied, after the split.
 
 # %%
 sounds = {
@@ -240,11 +242,11 @@ for change in chosen["single_changes"]:
 # %% [markdown]
 # ## Training
 #
-# Under `paper` each net is trained as published: Adam at each of the study's learning rates, no class weights, the
-# epoch of the best test accuracy. `clip_published` and `image_published` hear copies alone. Three nets are not the
-# study's: `clip_artificial` and `image_artificial` hear the clips and proper copies of them, `clip_bucketed` hears
-# batches of sixteen clips of like lengths. Under the other protocols classes are weighted, and the epoch is that of the
-# best UAR on validation.
+# Under `paper`, each net is trained as published: with Adam, at each of the study's learning rates and without class
+# weights. The epoch with the best test accuracy is kept. `clip_published` and `image_published` learn from altered copies
+# only. Three nets are ours: `clip_artificial` and `image_artificial` learn from the clips and from proper copies, and
+# `clip_bucketed` learns from batches of sixteen clips of similar length. Under the other protocols, classes are weighted, and
+# the epoch with the best UAR on validation is kept.
 
 # %%
 plan = spectrogram_cnn.plan_study(workspace, store, chosen, list(folds), copies)
@@ -268,21 +270,22 @@ style.save_figure(workspace, figure, "04_scores", caption)
 plt.show()
 
 # %% [markdown]
-# The figure shows the UAR over all test clips, with intervals over speakers. A row shows how much of a score is left when
-# speakers are new. A column shows whether the nets differ by more than their intervals.
+# The figure shows the UAR over all test clips, with intervals over speakers. Compare the protocols of one net to see what is
+# left of its score when speakers are new. Compare the nets under one protocol to see whether they differ by more than their
+# intervals.
 #
 # ## The published table and this run
 #
-# The study reports accuracy on one split of AESDD, at the best epoch on test. `low` and `high` hold 95 % of what 121 test
-# clips give by chance at the published accuracy. `last` and `neighbours` do not choose the epoch on test: they are the
-# last epoch, and the mean of the ten epochs around the best one.
+# The study reports accuracy on one split of AESDD, at the best epoch on test. A net of exactly the published accuracy would
+# score between `low` and `high` on 95 % of all random draws of 121 test clips. `last` is the accuracy of the last epoch, and
+# `neighbours` the mean of the ten epochs around the best one: neither profits from the best single epoch.
 
 # %%
 histories = spectrogram_cnn.published_histories(results, plan)
 spectrogram_cnn.compare_with_published(histories).round(3)
 
 # %% [markdown]
-# Five other draws of the split were trained on an accelerator, where their files ship with the results.
+# For AESDD, five other draws of the split were trained on an accelerator. Their answers ship with the results.
 
 # %%
 elsewhere = REPOSITORY / "results" / workspace.name / "accelerator" / "04_histories.csv"
@@ -324,16 +327,16 @@ workspace.save_table(claims, "spectrogram_cnn_claims")
 claims.drop(columns="n_speakers").round(3)
 
 # %% [markdown]
-# Differences of UAR on the same test clips, with 95 % intervals and tests over speakers, whose clips are not
-# independent. With fewer than five speakers nothing is decided. A claim is confirmed or refuted where the interval
-# leaves out zero and p is below 0.05; `p_holm` pays for asking so many questions. The study's two findings say that the
-# first two claims hold and that the third does not. Each model is trained once: how much another seed would move it is
-# not in these intervals.
+# The table shows differences of UAR on the same test clips. Intervals (95 %) and tests are over speakers, because the clips of
+# one speaker are not independent. With fewer than five speakers, nothing is decided. A claim is confirmed or refuted if its
+# interval excludes zero and p is below 0.05; `p_holm` corrects p for the number of claims. According to the study, the first
+# two claims hold and the third does not. Each model is trained once, so these intervals do not show how much another seed
+# would change a score.
 #
 # ## What a batch of one costs
 #
-# One clip at a time is slow because of the number of steps, not because of the work in them: batches of clips of like
-# lengths, padded to their longest and masked, are the same network on the same clips.
+# Batch size 1 is slow because it needs so many steps. `clip_bucketed` is the same network on the same clips, but each batch
+# holds sixteen clips of similar length, padded to the longest and masked.
 
 # %%
 n_clips, rows = (folds["paper"]["role"] == "train").sum(), []
@@ -345,11 +348,11 @@ cost = pd.DataFrame(rows).set_index("model")
 cost.assign(times_bucketed=cost["ms per training clip"] / cost.loc["clip_bucketed", "ms per training clip"]).round(2)
 
 # %% [markdown]
-# Time of an epoch after the first, per clip, while all cores are at work.
+# The times are per clip, from the epochs after the first, while all cores are busy.
 #
 # ## Learning curves
 #
-# Each net at each of its learning rates. The dot marks the epoch that the test part chooses.
+# The figures show each net at each of its learning rates. The dot marks the epoch that was chosen on the test part.
 
 # %%
 curves = {
@@ -366,14 +369,14 @@ for kind in ("clip", "image"):
     plt.show()
 
 # %% [markdown]
-# A training loss that stays near $\ln$ of the number of emotions has learned nothing: the rate was too high, or too low
-# for so few epochs.
+# If the training loss stays near the logarithm of the number of emotions, the net has learned nothing: the rate was too high,
+# or too low for so few epochs.
 #
 # ## What each change brings on its own
 #
-# The four-layer network on clips, under `utterance`, with copies made by one change alone. A copy by gain is the clip
-# itself once more, since log-mel is measured against each clip's own maximum: what gain brings is more
-# steps, and only what another change brings over **gain** is the change.
+# Here, the four-layer net on clips learns from the clips and from copies made by a single change, under protocol
+# `utterance`. The log-mel is relative to the maximum of each clip, so a copy with another **gain** equals the clip itself and
+# only adds training steps. The effect of another change is therefore what it brings beyond gain.
 
 # %%
 alone = {
@@ -405,10 +408,10 @@ for model in dict.fromkeys(net for net, _, _ in chosen["trainings"]):
 #
 # - The published accuracy is the best of many epochs on 121 test clips. The columns `best`, `neighbours` and `last` show how
 #   much of a score comes from that choice alone, and `spread` how much depends on the random split.
-# - The published artificial data differs from the clips it was made of by loud bars and blurred levels. That it did not
-#   help says nothing about artificial data. Done properly it is the row `clip_artificial`.
-# - Batch size 1 allows clips of their own length, and so do masked batches. At equal epochs, batch size 1 makes sixteen times
-#   as many steps.
+# - The published artificial data differs from its clips by loud bars and blurred levels. That it did not help says nothing
+#   about artificial data in general. The row `clip_artificial` shows artificial data done properly.
+# - With batch size 1, every clip keeps its own length. Masked batches allow the same. For equal numbers of epochs, batch size 1
+#   makes sixteen times as many steps.
 
 # %%
 workspace.record("04", utterances, chosen)

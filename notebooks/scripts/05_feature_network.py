@@ -59,10 +59,10 @@ utterances.groupby("corpus").agg(
 # %% [markdown]
 # ## Two kinds of frames
 #
-# Both start from the same log-mel spectrum, at one sample rate for all corpora and without the silence around the voice.
-# MFCC are its cosine transform, which sorts the spectrum by how fast it changes over frequency; the first forty
-# coefficients hold almost all of it. Log-mel is measured against the maximum of each clip. MFCC come with the energy of
-# each frame, in dB of full scale.
+# Both start from the same log-mel spectrum, at one sample rate for all corpora and without the silence before and after the
+# voice. MFCC are the cosine transform of this spectrum. They sort it by how fast it changes over frequency, and the first forty
+# coefficients hold almost all of it. Log-mel is relative to the maximum of each clip. To the MFCC we add the energy of each
+# frame, in dB of full scale.
 
 # %%
 stores = feature_network.frame_stores(workspace, utterances, chosen)
@@ -71,8 +71,8 @@ for kind, store in stores.items():
     print(f"{kind}: {len(store.array)} frames of {store.array.shape[1]} features")
 
 # %% [markdown]
-# Clips differ in length, and a batch is padded to its longest clip. Batches of like lengths waste less than batches
-# dealt at random:
+# Clips differ in length, and a batch is padded to its longest clip. Batches of clips of similar length need less padding than
+# random batches:
 
 # %%
 lengths = stores["log_mel"].table["n_rows"].to_numpy()
@@ -86,9 +86,9 @@ print(f"padding, as a share of the speech: {at_random:.0%} in random batches, {a
 # %% [markdown]
 # ## The folds
 #
-# The study does not state its split. `paper` is a stratified 80/20 split, in which training knows every test speaker.
-# `speaker` tests on speakers that training has never heard: one fold per group of speakers. Where the table has no texts,
-# `sentence` is left out; where it has one speaker, `speaker` is, and `utterance` is then the strictest protocol.
+# The study does not state its split. `paper` is a stratified 80/20 split, so training knows every test speaker. `speaker`
+# tests on speakers that training never heard, with one fold per group of speakers. If the table has no texts, `sentence` is
+# left out. If it has only one speaker, `speaker` is left out, and `utterance` is the strictest protocol.
 
 # %%
 folds = study.make_system_folds(workspace, utterances, "feature_network", chosen)
@@ -98,10 +98,10 @@ study.describe_folds(folds, utterances).round(2)
 # %% [markdown]
 # ## The networks
 #
-# Four blocks of convolution, batch norm, ReLU and pooling treat frames × features as a picture. Attention sums up the
-# time steps that are left: it weighs each step by $a_t \propto \exp(v^\top \tanh(W x_t + b))$, then takes the weighted
-# mean and standard deviation. In the second network a BiLSTM reads the steps in both directions first. Padding is masked
-# throughout and changes no prediction.
+# Four blocks of convolution, batch norm, ReLU and pooling treat frames × features as an image. Attention then summarises the
+# remaining time steps: it weighs each step by $a_t \propto \exp(v^\top \tanh(W x_t + b))$ and computes the weighted mean and
+# standard deviation. In the second network, a BiLSTM first reads the steps in both directions. Padding is masked everywhere and
+# changes no prediction.
 
 # %%
 drawn = [
@@ -114,10 +114,10 @@ plt.show()
 # %% [markdown]
 # ## Training
 #
-# AdamW follows one cycle of the learning rate, with label smoothing, class weights, and SpecAugment masks filled with the
-# training mean. The weights with the best validation UAR are kept; validation clips are taken from training. A batch of
-# eight clips costs hardly more per clip than one of 32 and gives a small corpus four times as many steps. Training on few
-# clips has more epochs, until it has made `least_updates` steps.
+# The optimiser is AdamW with one cycle of the learning rate. Training uses label smoothing, class weights and SpecAugment
+# masks, which are filled with the training mean. Validation clips are taken from the training part, and the weights with the
+# best UAR on them are kept. A batch of eight clips costs little more per clip than a batch of 32, and gives a small corpus four
+# times as many steps. With few clips, training takes more epochs, until it has made `least_updates` steps.
 
 # %%
 models = feature_network.models_of(workspace, stores, chosen)
@@ -127,10 +127,10 @@ results = study.train_models(
 print(f"{len(results)} models, {sum(len(result['paths']) for result in results.values())} networks")
 
 # %% [markdown]
-# Two of the models need a word. `all_four` is the mean of the four networks' probabilities: their mistakes differ, and it
-# costs no training. `by_speaker` scales features by the mean and deviation of all clips of a speaker, test clips
-# included. That uses no label, but it assumes that a speaker has been heard before, so the audit lists it as a scaler
-# fitted on test clips.
+# Two of the models need an explanation. `all_four` is the mean of the four networks' probabilities. It needs no training of
+# its own and helps because the four make different mistakes. `by_speaker` scales features by the mean and deviation of all
+# clips of a speaker, including the test clips. It uses no label, but it needs other recordings of that speaker, so the audit
+# lists it as a scaler fitted on test clips.
 
 # %%
 four = [results[name, strictest] for name in models if name != feature_network.BY_SPEAKER]
@@ -149,8 +149,8 @@ style.save_figure(workspace, figure, "05_scores", caption)
 plt.show()
 
 # %% [markdown]
-# One network under each protocol, beside the share of all clips that it learned from. Three things change from row to
-# row: what training knew of the voices, how many clips it had, and chance.
+# The table shows one network under each protocol, with the share of all clips that it learned from. Three things differ from
+# row to row: what training knew about the voices, how many clips it had, and chance.
 
 # %%
 same = scores[scores["model"] == chosen["everywhere"][0]].set_index("protocol")
@@ -159,8 +159,8 @@ same.join(study.describe_folds(folds, utterances)["learned_from"])[
 ].round(3)
 
 # %% [markdown]
-# The study's best result, an accuracy of 79.41 %, belongs to wav2vec 2.0 (notebook 08). It does not report these networks
-# on their own.
+# The best result of the study, an accuracy of 79.41 %, was obtained with wav2vec 2.0 (notebook 08). The study does not report
+# these networks separately.
 #
 # ## Which of two is better?
 
@@ -179,8 +179,8 @@ tested = {
 pd.DataFrame(tested).T[["difference", "low", "high", "p", "n_speakers"]].astype(float).round(3)
 
 # %% [markdown]
-# Differences of UAR on the same clips under the strictest protocol. The intervals resample speakers; p comes from
-# exchanging the two answers speaker by speaker.
+# The table shows differences of UAR on the same clips under the strictest protocol. The intervals are over speakers. The test
+# behind p exchanges the answers of the two models speaker by speaker.
 #
 # ## Learning, and what is confused
 
@@ -204,7 +204,7 @@ plt.show()
 per_class(predictions["emotion"], predictions["prediction"]).round(2)
 
 # %% [markdown]
-# This model is shown because it scored highest on these very clips, so its scores are slightly too good.
+# This model was chosen because it scored highest on these very clips, so its scores are slightly too good.
 #
 # ## What the attention looks at
 #

@@ -16,7 +16,7 @@
 #
 # **Reproduces** the VAE on RAVDESS: MFCC, pitch, band energy ratio and spectral centroid → VAE → latent and features →
 # emotion. The source does not give its sizes; ours are in the table below. **Run time** on two cores, profile `quick`:
-# about one minute on the demo corpus, some minutes more on RAVDESS, where pYIN is slow but runs only once.
+# about one minute on the demo corpus and some minutes on RAVDESS, because pYIN is slow there. It runs only once.
 
 # %%
 
@@ -91,8 +91,8 @@ style.save_figure(workspace, figure, "06_features", f"Frame-wise features of one
 plt.show()
 
 # %% [markdown]
-# The highest candidate jumps to any harmonic below 500 Hz, and finds a "pitch" in breath and pauses. pYIN follows the
-# voice and gives nothing where there is none. How often do the two agree where there is a voice?
+# The highest candidate jumps to any harmonic below 500 Hz, and it finds a "pitch" even in breath and pauses. pYIN follows the
+# voice and gives no value where there is no voice. How often do the two agree where there is one?
 
 # %%
 names = features.voice_feature_names(chosen["n_mfcc"])
@@ -108,10 +108,10 @@ print(
 # %% [markdown]
 # ## One vector per utterance
 #
-# Mean, standard deviation and *movement* (the spread of the change from frame to frame) of each feature. Silence is left
-# out: only frames within 30 dB of the loudest one count. This number matters where recordings begin and end with a second
-# of silence. It was chosen by the scores of the SVC below on RAVDESS's speaker folds, where 20, 25, 30 and 40 dB gave a
-# UAR of 0.49, 0.51, 0.52 and 0.47. RAVDESS's scores below are therefore some points too good, and its audit lists
+# Each feature is summarised by its mean, its standard deviation and its *movement*, the spread of the change from frame to
+# frame. Silence is left out: only frames within 30 dB of the loudest one count. This number matters if recordings begin and end
+# with a second of silence. It was chosen by the scores of the SVC below on RAVDESS's speaker folds, where 20, 25, 30 and 40 dB
+# gave a UAR of 0.49, 0.51, 0.52 and 0.47. The scores on RAVDESS are therefore some points too good, and its audit lists
 # "selection on test".
 
 # %%
@@ -139,9 +139,9 @@ study.describe_folds(folds, table).round(2)
 # %% [markdown]
 # ## The model
 #
-# The encoder gives mean $\mu$ and log-variance $\log\sigma^2$; a sample $z = \mu + \sigma\varepsilon$ goes to the decoder. The loss is
-# $\tfrac12\lVert x - \hat x\rVert^2 + \beta\,\mathrm{KL}$ with $\mathrm{KL} = -\tfrac12\sum_j (1 + \log\sigma_j^2 - \mu_j^2 - \sigma_j^2)$; its weight
-# grows from zero to $\beta$ in the first epochs, so that the model learns to use the latent before the KL term penalises it.
+# The encoder gives a mean $\mu$ and a log-variance $\log\sigma^2$, and a sample $z = \mu + \sigma\varepsilon$ goes to the decoder. The loss is
+# $\tfrac12\lVert x - \hat x\rVert^2 + \beta\,\mathrm{KL}$ with $\mathrm{KL} = -\tfrac12\sum_j (1 + \log\sigma_j^2 - \mu_j^2 - \sigma_j^2)$. The weight of the KL
+# term grows from zero to $\beta$ in the first epochs, so that the model learns to use the latent before the term penalises it.
 
 # %%
 n_classes = table["emotion"].nunique()
@@ -187,7 +187,8 @@ plt.show()
 # %% [markdown]
 # ## Reconstruction error
 #
-# The original's second metric is the reconstruction error, here in units of each feature's own variance, on test clips.
+# The second metric of the original is the reconstruction error. We compute it on test clips, in units of each feature's
+# variance.
 
 # %%
 test = fold.places("test")
@@ -237,9 +238,9 @@ for column in ("emotion", "speaker"):
 pd.DataFrame(shares).T.round(2)
 
 # %% [markdown]
-# The last column is 0 where neighbours share as much as clips drawn at random, and 1 where they always share it,
-# whatever the number of emotions and speakers. The larger value shows what the latent is more about. The encoder never
-# saw a label.
+# The last column is 0 if neighbours share the emotion (or speaker) as often as random pairs of clips do, and 1 if they always
+# share it. It does not depend on the number of emotions and speakers. The larger value shows what the latent is more about. The
+# encoder never saw a label.
 #
 # ## Walking through the latent
 #
@@ -348,8 +349,8 @@ pairs = pd.Series([" / ".join(sorted(pair)) for pair in wrong.to_numpy()], dtype
 pairs.head(5).round(3).rename("share of the errors").to_frame()
 
 # %% [markdown]
-# The share of all errors by pair of emotions, both directions together. The original says that calm and neutral are
-# confused most.
+# The table shows the share of all errors by pair of emotions, both directions together. According to the original, calm and
+# neutral are confused most.
 
 # %%
 if {"calm", "neutral"} <= set(present):
@@ -361,7 +362,8 @@ else:
 # %% [markdown]
 # ## How much KL?
 #
-# The weight $\beta$ limits how much the latent says. Same fold, same seed; the UAR is of the latent alone, on validation.
+# The weight $\beta$ limits how much the latent can say about a clip. The table compares values of $\beta$ on the same fold and
+# seed. Its UAR is that of the latent alone, on validation clips.
 
 # %%
 train, watched = fold.places("train"), fold.places("validation")
@@ -387,8 +389,8 @@ pd.DataFrame(by_beta).T.rename_axis("β").round(3)
 #
 # ## Light enough for a phone?
 #
-# Scaler, encoder and classifier become one network, which is exported to LiteRT and **run**: it has to give the same
-# answers. TensorFlow contains converter and interpreter, so no further package is needed.
+# Scaler, encoder and classifier become one network. It is exported to LiteRT and **run**, and must give the same answers.
+# TensorFlow contains the converter and the interpreter, so no other package is needed.
 
 
 # %%

@@ -9,7 +9,7 @@
 # %% [markdown]
 # # 07 · SigWavNet: wavelets learned from the waveform
 #
-# **Question.** What does a network hear that learns its own octave bands from the raw waveform, and how much of its
+# **Question.** SigWavNet learns its own octave bands from the raw waveform. What does it listen to, and how much of its
 # published score is left when the speakers are new?
 #
 # **Reads** the utterance table of 00, and the settings of `make search` where there are any. **Writes** predictions of
@@ -17,7 +17,7 @@
 #
 # **Reproduces** SigWavNet (arXiv 2502.00310) and its predecessor CNN-n-GRU. **Run time** on two cores, profile `quick`:
 # a minute or two on the demo corpus, about an hour on EmoDB. `quick` trains a small SigWavNet, and CNN-18-GRU at its
-# published width for fewer epochs; the published recipe of both is profile `paper`.
+# published width for fewer epochs. Profile `paper` follows the published recipe of both.
 
 # %%
 import keras
@@ -58,7 +58,7 @@ display(settings_table("sigwavnet"), settings_table("cnn_n_gru"))
 # %% [markdown]
 # ## Waveforms, whole
 #
-# No segments: clips of like lengths share a batch, each knows its own length, and what lies beyond it changes nothing.
+# Clips are not cut into segments. Clips of similar length share a batch, and padding is masked, so that it changes no answer.
 # The waveform is standardised by the mean and deviation of the training part.
 
 # %%
@@ -73,9 +73,9 @@ assert np.isfinite(stores["sigwavnet"].array[::97]).all()
 # %% [markdown]
 # ## The folds
 #
-# As published, clips are dealt at random: 90/10 with ten folds inside for SigWavNet, 80/10/10 for CNN-n-GRU. Speakers
-# stand on both sides. `speaker` keeps them apart. The epoch is chosen on validation in both. A table of one speaker goes
-# without `speaker`; what follows then shows `paper`.
+# As published, clips are split at random: 90/10 with ten folds inside for SigWavNet, and 80/10/10 for CNN-n-GRU. Every speaker
+# is on both sides of this split; `speaker` keeps them apart. The epoch is chosen on validation clips in both. If the table has
+# only one speaker, there is no `speaker`, and the figures below show `paper`.
 
 
 # %%
@@ -86,12 +86,13 @@ pd.concat({system: study.describe_folds(folds[system], utterances) for system in
 # %% [markdown]
 # ## Training
 #
-# The loss is the focal loss $-w_y (1 - p_y)^2 \log p_y$ of each clip, $w_y$ the weight of its class. The reference
-# takes it of the batch's mean cross-entropy, where one easy clip hides a hard one. Each fold starts a new network: the
-# reference trains one on through all of them, and carries the GRU's state from batch to batch.
+# The loss of SigWavNet is the focal loss $-w_y (1 - p_y)^2 \log p_y$ of each clip, where $w_y$ is the weight of its class. The
+# reference applies the focal term to the mean cross-entropy of the batch, so that easy clips hide hard ones. Here, each fold
+# trains a new network. The reference goes on training one network through all folds, and carries the GRU's state from batch to
+# batch.
 #
-# CNN-n-GRU has the plain cross-entropy, without class weights, and keeps the epoch of the lowest validation loss. Weight
-# decay is added to the gradient, as PyTorch's Adam does it and Keras's does not.
+# CNN-n-GRU is trained with plain cross-entropy, without class weights, and the epoch with the lowest validation loss is kept.
+# Weight decay is added to the gradient, as in PyTorch's Adam, but not in Keras's.
 
 # %%
 results = {}
@@ -116,13 +117,14 @@ style.save_figure(workspace, figure, "07_training", "Learning curves of each net
 plt.show()
 
 # %% [markdown]
-# Dots mark the epochs whose weights were kept. The gap between the thin and the thick line shows overfitting.
+# Dots mark the epochs whose weights were kept. The gap between the thin line (training) and the thick line (validation) shows
+# overfitting.
 #
 # ## Scores
 #
-# The published accuracies come from protocol `paper`, on EmoDB's seven classes and RAVDESS, at the published size.
-# CNN-n-GRU averages over time before its GRU, which then sees a single step; `over_time` is the same network with a
-# GRU that hears the sequence.
+# The published accuracies come from protocol `paper`, on the seven classes of EmoDB and on RAVDESS, at the published size.
+# CNN-n-GRU averages over time before its GRU, so that the GRU sees a single step. `over_time` is the same network with a GRU
+# that sees the whole sequence.
 
 
 # %%
@@ -155,8 +157,9 @@ style.save_figure(workspace, figure, "07_classes", f"Precision, recall and F1 of
 plt.show()
 
 # %% [markdown]
-# SigWavNet cannot be confident, as published: its head brings the outputs of each class to mean 0 and variance 1, then
-# averages their leaky ReLU, so that every logit lies between 0 and 0.495. Its probabilities rank, no more.
+# As published, SigWavNet cannot be confident. Its head brings the outputs of each class to mean 0 and variance 1 and averages
+# their leaky ReLU, so that every logit lies between 0 and 0.495. Its probabilities can rank the classes, but they cannot say
+# how sure it is.
 
 # %%
 highest = predictions.filter(regex="^p_").max(axis=1)
@@ -193,8 +196,8 @@ sizes = pd.read_csv(shipped / f"{accelerator.TABLE}.csv") if trained_elsewhere e
 sizes.drop(columns=["system", "model"], errors="ignore").round(3)
 
 # %% [markdown]
-# `accuracy` is the mean and standard deviation over draws or folds, `uar` that of all their test clips together, with a
-# 95 % interval over speakers. `loudness` and `mfcc` are the UAR of the baselines under the same protocol.
+# `accuracy` is the mean and standard deviation over draws or folds. `uar` is the UAR over all their test clips together, with
+# a 95 % interval over speakers. `loudness` and `mfcc` are the UAR of the baselines under the same protocol.
 #
 # **The published 86.6 % are not reached.** On RAVDESS, the accuracy of CNN-18-GRU on the published split is less than half of
 # that (row `n_18`, `paper`), although training knows every speaker and sentence of the test part. For new speakers, its UAR is
@@ -219,15 +222,16 @@ if trained_elsewhere:
     plt.show()
 
 # %% [markdown]
-# The rate falls to a tenth after 20 epochs: until then validation jumps, after it training goes on to rise and validation
-# does not. The deeper network fits its training clips and learns little that holds for others.
+# The learning rate falls to a tenth after 20 epochs. Until then, the validation score jumps up and down. After that, the
+# training score still rises, but the validation score does not. The deeper network fits its training clips and learns little
+# that holds for other clips.
 #
 # ## What became of the wavelets
 #
-# Level by level, the kernels and their gain before (thin) and after training (thick). At the start they are
-# Daubechies' and the bank gives its signal back perfectly: $|L(f)|^2 + |H(f)|^2 = 2$ (no distortion) and
-# $L(f)\,L^*(f + ½) + H(f)\,H^*(f + ½) = 0$ (no aliasing). Nothing in training asks for the first. The second is built in
-# where one kernel makes both filters (`CQF`, `PerLayer`): there is never aliasing then, and both filters move alike.
+# The figure shows the kernels of each level and their gain, before training (thin) and after it (thick). At the start, the
+# kernels are those of Daubechies, and the filter bank reconstructs its signal perfectly: $|L(f)|^2 + |H(f)|^2 = 2$ (no
+# distortion) and $L(f)\,L^*(f + ½) + H(f)\,H^*(f + ½) = 0$ (no aliasing). Training does not enforce the first condition. The
+# second always holds if one kernel makes both filters (`CQF`, `PerLayer`), and both filters then change together.
 
 
 # %%
@@ -248,8 +252,9 @@ table = wavelets.filter_table(before, after).round(4)
 table if model.transform.constraint == "PerFilter" else table[["distortion", "low-pass moved"]]
 
 # %% [markdown]
-# Distortion and aliasing are 0 for a perfect-reconstruction bank and largest deviations otherwise; "moved" is the
-# length of the change against the kernel's own. Aliasing and the high-pass are listed where kernels are free (`PerFilter`).
+# Distortion and aliasing are the largest deviations from the two conditions, and 0 for a perfect filter bank. "Moved" is the
+# length of the change relative to the length of the kernel. Aliasing and the high-pass are listed only if kernels are free
+# (`PerFilter`).
 #
 # ## Thresholds and bands
 
@@ -277,7 +282,7 @@ style.save_figure(workspace, figure, "07_thresholds", "Learned asymmetric thresh
 plt.show()
 
 # %% [markdown]
-# Grey is how often a coefficient has that size in the clips below, red what the threshold lets through.
+# Grey shows how often a coefficient has that size in the clips below; red shows what the threshold lets through.
 
 # %%
 examples = {
@@ -291,8 +296,8 @@ plt.show()
 # %% [markdown]
 # ## Where it listens
 #
-# Spatial attention weighs what the convolutions found, temporal attention the states of the BiGRU. Red is more than an
-# even share, blue less. Attention is a weight inside the network, not yet an explanation: notebook 09 asks that.
+# Spatial attention weighs the outputs of the convolutions, and temporal attention the states of the BiGRU. Red is more than an
+# even share, blue is less. Attention is a weight inside the network, not yet an explanation: notebooks 09 and 10 test that.
 
 # %%
 emotion, (waveform, parts) = next(iter(inside.items()))

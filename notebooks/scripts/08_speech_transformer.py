@@ -55,7 +55,8 @@ settings_table("speech_transformer")
 # weights takes their place: it shows how everything works, but its results mean nothing. Every figure and table of it says so.
 #
 # `hubert-base-ls960` was trained on sound alone. `wav2vec2-base-960h` was afterwards fine-tuned on the transcripts of 960
-# hours of speech, so it has learned text, too. EmoBox's figure for wav2vec 2.0, which notebook 11 sets beside ours, is for the pre-trained one, without text.
+# hours of speech, so it has learned text, too. Notebook 11 compares with EmoBox's score of wav2vec 2.0, which belongs to the
+# pre-trained model that never saw a text.
 
 # %%
 loaded = [load_encoder(name, seed=seed) for name in models.split() or encoder_names(chosen)]
@@ -96,18 +97,19 @@ marked(about)
 # The second half runs all notebooks: this one listens through the encoders, 09 and 10 explain a head on them, 11 puts their
 # scores into the tables. Embedding takes about 0.2 s of CPU time for each second of speech.
 #
-# - HuBERT is published as pickled weights, which run code when they are opened. They are not read. Where the hub offers its
-#   own conversion to safetensors, that is taken, and the line above says so. Where it does not, `make weights` prints the one
-#   command that converts them, in an environment apart.
-# - You have the files already? `make reproduce DATASET=emodb WEIGHTS=folder`. The folder is a checkpoint (`config.json`,
-#   `model.safetensors`), holds several, or is the cache of a hub client (`~/.cache/huggingface/hub`).
+# - HuBERT is published as pickled weights, which can run any code when they are opened, so they are never read. If the hub
+#   offers its own conversion to safetensors, `make weights` takes that, and the line above says so. If not, it prints the one
+#   command that converts the file in a separate environment.
+# - If you have the files already, run `make reproduce DATASET=emodb WEIGHTS=folder`. The folder can be a checkpoint
+#   (`config.json`, `model.safetensors`), a folder of several checkpoints, or the cache of a hub client
+#   (`~/.cache/huggingface/hub`).
 # - Another encoder: `make weights MODEL=microsoft/wavlm-base-plus`, then
 #   `make reproduce DATASET=emodb WEIGHTS=data/weights/microsoft--wavlm-base-plus`. wav2vec 2.0, HuBERT, WavLM and
 #   data2vec-audio are read.
-# - A gated model, a wrong checksum, no connection: `make weights` says what to do.
+# - If a model is gated, a checksum is wrong or there is no connection, `make weights` says what to do.
 #
-# All of this but the download itself is tested on small encoders of random weights, from a server that answers as the hub
-# does. An encoder that was never trained is marked wherever it appears, and nothing of it is saved as a result.
+# Everything except the download from the real hub is tested: a local server that answers as the hub does serves small encoders
+# with random weights. An encoder that was never trained is marked wherever it appears, and none of its results are saved.
 #
 # ## What did they hear before?
 #
@@ -138,7 +140,7 @@ for name, kept in embedded.items():
     print(f"{name}: {len(kept.store.array)} rows, {kept.store.array.nbytes / 1e6:.1f} MB")
 
 # %% [markdown]
-# A second run finds the embeddings: recordings, weights and code are the same.
+# A second run reads these embeddings from disk, as long as recordings, weights and code are the same.
 #
 # ## Which layers tell emotions apart?
 #
@@ -176,7 +178,8 @@ for name, scores in last.items():
 #
 # ## The folds
 #
-# Every protocol that the texts and speakers of the table allow. Outside `paper` nothing is fitted or chosen on test clips.
+# The folds of every protocol that the texts and speakers of the table allow. Except under `paper`, nothing is fitted or chosen
+# on test clips.
 
 # %%
 folds = study.make_system_folds(workspace, utterances, "speech_transformer", chosen)
@@ -186,9 +189,9 @@ study.describe_folds(folds, utterances).round(2)
 # %% [markdown]
 # ## What a linear classifier reads from each layer
 #
-# Logistic regression on the mean and standard deviation of each layer. Emotion is easiest to read where the curve peaks,
-# which in published encoders is mostly the middle. The curve only describes: choosing a layer by it would be choosing on
-# test clips.
+# The figure shows logistic regression on the mean and standard deviation of each layer. Emotion is easiest to read where the
+# curve peaks; in published encoders, this is mostly in the middle. The curve is only a description: choosing a layer by it would
+# be a choice on test clips.
 
 # %%
 probed = {name: embeddings.probe_layers(kept, folds[main]) for name, kept in embedded.items()}
@@ -199,9 +202,9 @@ show(figure, "probing", caption)
 # %% [markdown]
 # ## Heads
 #
-# Four heads leave the encoder frozen: `pooled` takes the mean and deviation of the last hidden state, `layer_weighting`
-# those of all hidden states, mixed by learned weights; `cnn` and `rnn` take the frames of the last one. `fine_tuned` goes on
-# training the encoder's last layers. The layers below them do not change, so their output is read from the embeddings.
+# Four heads leave the encoder frozen. `pooled` takes the mean and deviation of the last hidden state, and `layer_weighting`
+# those of all hidden states, mixed by learned weights. `cnn` and `rnn` take the frames of the last hidden state. `fine_tuned`
+# also trains the last layers of the encoder. The layers below them do not change, so their output is read from the embeddings.
 
 # %%
 first = embedded[loaded[0].name]

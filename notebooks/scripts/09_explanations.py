@@ -58,7 +58,7 @@ settings_table("explanation")
 # %% [markdown]
 # ## The networks
 #
-# Each network is opened with recordings of its first two folds that it was not trained on and gets right: so more than
+# We explain recordings of the first two folds that a network was not trained on and recognises correctly, so that more than
 # one model and more than one speaker are explained. The networks of 05 and 07 never heard these speakers.
 
 # %%
@@ -129,8 +129,8 @@ for row, sound in zip(three.itertuples(), sounds, strict=True):
 # build on it; occlusion hides one patch after another; Grad-CAM weighs the channels of a late layer; attention is what the
 # network itself weighs. Two more maps know nothing of the network: `energy`, how far each point is from silence, and `random`.
 #
-# What stands for **absence** is silence: the lowest level of training frames, zero for a waveform. In embeddings there is
-# no silence: the training mean stands for it.
+# Some methods need a value that stands for **absence**. Here it is silence: the lowest level of training frames, or zero for a
+# waveform. Embeddings have no value for silence, so their training mean is used.
 
 # %%
 maps, seconds = attribution.all_maps(networks, seed=seed)
@@ -150,9 +150,9 @@ for name, short in (("CNN, log-mel", "log_mel"), ("CNN, MFCC", "mfcc")):
 #
 # ## Emotion by emotion: log-mel and MFCC
 #
-# Means over the recordings of an emotion: red speaks for the emotion, blue against it. An MFCC is a sum over mel bands, so
-# the gradients of the MFCC network can be carried back to the bands (third row). What both networks look at can then be
-# compared on the same axes.
+# The maps are means over the recordings of an emotion: red speaks for the emotion, blue against it. An MFCC is a sum over mel
+# bands, so the gradients of the MFCC network can be carried back to the bands (third row). Both networks can then be compared
+# on the same axes.
 
 # %%
 signed = explained.signed_maps(workspace, networks, chosen["mean_clips"])
@@ -194,13 +194,14 @@ mean_alike = np.mean(alike or [np.nan])
 print(f"rank correlation of both networks' maps on bands, {len(alike)} recordings: {mean_alike:.2f}")
 
 # %% [markdown]
-# Single recordings are busier than their means. If the correlation is near 0, the two networks give the same answer for
-# different reasons: a map tells about a network, not about the voice.
+# Maps of single recordings are busier than their means. If the correlation is near 0, the two networks give the same answer
+# for different reasons: a map describes a network, not the voice.
 #
 # ## Heard: the part the network relied on, and the rest
 #
-# The fifth of all points with most integrated gradient is cut out of the recording, with its own phases, so that both
-# parts add up to what was said. The network then hears each of them alone. A faithful fifth should keep its answer.
+# We cut the fifth of all points with the largest integrated gradient out of the recording, with its phases, so that both parts
+# add up to the recording. The network then hears each part alone. If the attribution is faithful, the chosen fifth alone should
+# give the same answer.
 
 # %%
 network, of_clips = of_network["CNN, log-mel"]
@@ -229,8 +230,8 @@ for clip, of_clip in zip(network.clips, of_clips, strict=True):
 pd.DataFrame(rows).groupby("fifth chosen by", sort=False).mean().round(3)
 
 # %% [markdown]
-# This is the mean probability of the class. `part` is what the network says of the chosen fifth alone, `rest` of the other
-# four. The larger the first and the smaller the second, the more the network relied on what was chosen.
+# The table shows the mean probability of the class, for the whole recording, for the chosen fifth alone (`part`) and for the
+# other four fifths (`rest`). The larger `part` and the smaller `rest`, the more the network relied on what was chosen.
 
 # %%
 sounds, frame_rate = parts_of(network.clips[0], of_clips[0]["integrated_gradients"])
@@ -247,8 +248,8 @@ for what, sound in sounds.items():
 # %% [markdown]
 # ## Over time: HuBERT, wav2vec 2.0 and the waveform
 #
-# Embeddings have no frequencies to look at, only moments. Grad-CAM weighs the channels of the head's last convolution;
-# the other methods are summed over the dimensions.
+# Embeddings have no frequency axis, so their maps show only when the head listens. Grad-CAM weighs the channels of the head's
+# last convolution; the other methods are summed over the dimensions.
 
 # %%
 heads = {
@@ -268,7 +269,7 @@ if not heads:
     print("HuBERT and wav2vec 2.0 need their published weights: make weights, then make 08 09. Nothing is shown here.")
 
 # %% [markdown]
-# Below, the network that hears samples.
+# The next figure shows the network that reads the waveform.
 
 # %%
 network, of_clips = of_network[explained.WAVEFORM]
@@ -285,8 +286,8 @@ plt.show()
 # %% [markdown]
 # ## How long it takes
 #
-# Seconds for one recording, median over the recordings. Spectrogram and MFCC networks should stay below 2 s on two cores;
-# the waveform network runs a recurrence over thousands of steps and takes longer.
+# The table shows seconds for one recording, median over the recordings. Spectrogram and MFCC networks should stay below 2 s on
+# two cores. The waveform network runs a recurrence over thousands of steps and takes longer.
 
 # %%
 timing = seconds.groupby(["method", "model"], sort=False)[["s", "cpu_s"]].median()

@@ -188,12 +188,13 @@ found.sort_values("localisation", ascending=False).round(3)
 # ## The same checks for every network
 #
 # From here on the planted network and those of 02, 05, 07 and 08 are asked the same questions, on the recordings and maps of
-# notebook 09.
+# notebook 09. Profile `smoke` leaves two of them out (`left_out`).
 
 # %%
 networks = explained.open_networks(workspace, utterances, chosen)
-maps = [planted_maps[0], *attribution.load_maps(workspace.folder("explanations"), networks)]
-networks = [planted, *networks]
+maps = attribution.load_maps(workspace.folder("explanations"), networks)
+pairs = [(planted, planted_maps[0]), *zip(networks, maps, strict=True)]
+networks, maps = zip(*[pair for pair in pairs if pair[0].name not in chosen["left_out"]], strict=True)
 
 # %% [markdown]
 # ## Does the map see the network?

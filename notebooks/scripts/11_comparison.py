@@ -3,7 +3,7 @@
 #   graph:
 #     reads: ["02", "04", "05", "06", "07", "08"]
 #     settings: [comparison, ensemble]
-#     files: [published, systems]
+#     files: [published, systems, seeds]
 # ---
 
 # %% [markdown]
@@ -89,11 +89,11 @@ for model in [name + ending for name in new_speakers for ending in ("", "_adapte
 # %% [markdown]
 # ## An ensemble of all systems
 #
-# The system `ensemble` averages the probabilities of several systems with equal weights; its toml file names the members.
-# `new_speaker` knows nothing of a new speaker. `adapted` contains the members that can use a speaker's unlabelled clips; none
-# of the networks can. An average is less confident than its members. So it is raised to a power that is fitted on speakers of
-# the other folds. This changes the confidence, but not the predicted emotion. A leak in a member is also a leak in the
-# ensemble.
+# The system `ensemble` asks several systems at once; its toml file names the members. `new_speaker` knows nothing of a new
+# speaker. `adapted` contains the members that can use a speaker's unlabelled clips; none of the networks can. Each member $m$
+# has a weight $w_m$, and $p(\text{emotion}) \propto \prod_m p_m(\text{emotion})^{w_m}$. The weights of a fold are fitted on the
+# speakers of the other folds, and so is how much they may differ: they stay equal unless different weights are surely better
+# on speakers left out. A leak in a member is also a leak in the ensemble.
 
 # %%
 if is_several:
@@ -101,6 +101,14 @@ if is_several:
     for model, names in named.items():
         members, absent = ensemble.evaluate(workspace, utterances, model, names, "speaker", way)
         print(f"{model}: {len(members)} members; not run: {', '.join(absent) or 'none'}")
+        if workspace.has_table(f"ensemble_{model}_weights"):
+            display(
+                workspace.load_table(f"ensemble_{model}_weights", "11")
+                .set_index("fold")
+                .mean()
+                .round(2)
+                .to_frame("weight")
+            )
 
 # %% [markdown]
 # ## The leaderboard
@@ -145,8 +153,10 @@ print(caveat)
 # The audit counts what the test clips share with the data that something was fitted or chosen on. `paper` keeps nothing apart,
 # so everything that it shares is listed. Under the other protocols, an entry is something that the protocol does not allow.
 # Two entries are intended, and the names of the models say so: `…_by_speaker` uses the statistics of the tested voice, and
-# `…_adapted` uses its unlabelled clips. *unknown* lists what the training code did not report. It was not checked, which is
-# not the same as clean.
+# `…_adapted` uses its unlabelled clips. *selection on test* outside `paper` means that we chose a setting by looking at scores
+# of test clips of this corpus; no code can see that, so the systems' toml files declare it (`chosen_on_test`) and
+# `notebooks/choices.md` says what and when. *unknown* lists what the training code did not report. It was not checked, which
+# is not the same as clean.
 
 # %%
 scores.groupby(["protocol", "system"], sort=False)["leaks"].agg(lambda kinds: " | ".join(sorted(set(kinds)))).unstack(0)
@@ -229,6 +239,16 @@ style.save_figure(workspace, figure, "11_significance", f"{caption}{len(pairs)} 
 plt.show()
 
 # %% [markdown]
+# ## What each step brought
+#
+# Some steps were meant to make scores on new speakers better: other features, another classifier, artificial copies, means of
+# several models. Each row compares a model that has the step with one that does not, on the same clips. The p is not corrected
+# for the number of steps. `notebooks/choices.md` lists what was tried and given up.
+
+# %%
+tables["11_steps"].round(3)
+
+# %% [markdown]
 # ## Women and men
 #
 # A mean can hide that a system works better for one group of speakers.
@@ -290,7 +310,8 @@ noise.round(3)
 # are chosen in four ways. They are drawn at random (`random`). Or all are neutral or calm, and the model is not told
 # (`neutral`) or told (`neutral_told`). Or four fifths express one emotion, and the model is not told (`lopsided`). There is one
 # support vector machine per feature set, trained for this number of clips: for every training speaker, the same number of
-# clips is known, and these are neutral for `neutral_told`. Intervals are over draws and speakers.
+# clips is known, and these are neutral for `neutral_told`. Intervals are over draws and speakers. Two settings of this method
+# were chosen by looking at this curve on EmoDB (`notebooks/choices.md`), so EmoDB's curve is probably a little too high.
 
 # %%
 curve = pd.DataFrame()
@@ -475,7 +496,8 @@ published.round(3)
 # ## Other seeds
 #
 # If other seeds of this dataset and profile were run, they count as repeated runs. The table shows the mean and spread of UAR,
-# and an interval that covers both speakers and seeds.
+# and an interval that covers both speakers and seeds. With `make 06 SEED=1`, for example, the system of notebook 06 has a
+# second seed. Run this notebook again after it.
 
 # %%
 seeds = tables["11_seeds"]

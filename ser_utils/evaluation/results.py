@@ -28,6 +28,21 @@ COSTS = ("parameters", "seconds_to_train", "ms_per_utterance")
 NOT_AUDITED = "not audited"
 SETUP = ["classes", "clips", "n_folds", "parameters", "epochs"]  # what has to agree for one protocol to be the same
 DIFFERENCE = "n_utterances n_speakers difference low high p".split()
+# What was tried to be better on new speakers of whom nothing is known: the step, the model with it and the one without
+STEPS = (
+    ("pitch, timbre and rhythm instead of MFCC alone", ("baseline", "voice"), ("baseline", "mfcc")),
+    ("discriminant instead of SVC", ("baseline", "voice_lda"), ("baseline", "voice")),
+    ("discriminant instead of SVC", ("opensmile", "egemaps_lda"), ("opensmile", "egemaps")),
+    ("discriminant instead of SVC", ("opensmile", "compare_lda"), ("opensmile", "compare")),
+    ("clips at their own length", ("spectrogram_cnn", "clip_4_layers"), ("spectrogram_cnn", "image_4_layers")),
+    ("artificial copies", ("spectrogram_cnn", "clip_artificial"), ("spectrogram_cnn", "clip_4_layers")),
+    ("log-mel instead of MFCC", ("feature_network", "deep_cnn_log_mel"), ("feature_network", "deep_cnn_mfcc")),
+    ("BiLSTM after the CNN", ("feature_network", "cnn_bilstm_log_mel"), ("feature_network", "deep_cnn_log_mel")),
+    ("mean of four networks", ("feature_network", "all_four"), ("feature_network", "deep_cnn_log_mel")),
+    ("latent of a VAE beside features", ("vae", "both"), ("vae", "features")),
+    ("GRU over time", ("cnn_n_gru", "over_time"), ("cnn_n_gru", "network")),
+    ("several systems together", ("ensemble", "new_speaker"), ("opensmile", "compare")),
+)
 
 
 class Name(NamedTuple):
@@ -209,6 +224,22 @@ def measure_adaptation(decided: Decisions) -> pd.DataFrame:
             about = dict(zip(NAME[:3], name, strict=False), knows_nothing=without)
             rows += _on_same_clips(about, {"uar": table, "uar_without": models[name.system, without][1]})
     return pd.DataFrame(rows, columns=[*NAME[:3], "knows_nothing", "uar", "uar_without", *DIFFERENCE])
+
+
+def measure_steps(decided: Decisions) -> pd.DataFrame:
+    """Tell what each of STEPS brought on new speakers.
+
+    Returns
+    -------
+    table `step, system, model, without` (the other model, "system model"), `uar` and `uar_without` on the clips that both
+    tested, and of their difference what `metrics.compare_paired` gives
+    """
+    models, rows = _by_model(decided, "speaker"), []
+    for step, first, second in STEPS:
+        if {first, second} <= models.keys():
+            about = {"step": step, "system": first[0], "model": first[1], "without": " ".join(second)}
+            rows += _on_same_clips(about, {"uar": models[first][1], "uar_without": models[second][1]})
+    return pd.DataFrame(rows, columns=["step", "system", "model", "without", "uar", "uar_without", *DIFFERENCE])
 
 
 def label_of(name: Any) -> str:
@@ -452,6 +483,7 @@ def derived_tables(
         "11_fall": measure_falls(decided),
         "11_one_voice": models_of_one_voice(decided),
         "11_adapted": measure_adaptation(decided),
+        "11_steps": measure_steps(decided),
         "11_beaten": compare_all(tables, against=TO_BEAT),
         "11_significance": compare_all(tables),
         "11_gender": score_genders(tables, utterances),

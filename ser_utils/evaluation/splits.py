@@ -566,6 +566,31 @@ def _test_rows_given(rows, given, fold):
     return sum(pair in given or pair[0] in given for pair in pairs)
 
 
+def declare_choices(
+    audit: pd.DataFrame, predictions: pd.DataFrame, table: pd.DataFrame, *, system: str, model: str
+) -> pd.DataFrame:
+    """Add to an audit what no training code can record: settings that people chose by looking at scores of test clips.
+
+    A system's toml names the models and the corpora of these clips (`chosen_on_test`). Where they are tested, all of them
+    count as leaked.
+
+    Parameters
+    ----------
+    audit : as `audit_leakage` returns it
+    predictions : of the same folds; `utterance_id, fold` are used
+    table : utterance table; `utterance_id, corpus` are used
+
+    Returns
+    -------
+    the audit, with the counts of "selection on test" raised; a second time changes nothing
+    """
+    corpus_of = dict(zip(_column(table, "utterance_id"), _column(table, "corpus"), strict=True))
+    corpus = predictions["utterance_id"].astype(str).map(corpus_of)
+    looked_at = corpus.isin(systems()[system].looked_at(model)).groupby(predictions["fold"]).sum()
+    count = audit["fold"].map(looked_at).where(audit["kind"] == FITTED["selection"], 0).fillna(0)
+    return audit.assign(count=np.maximum(audit["count"], count).astype(audit["count"].dtype))
+
+
 def leaks_beyond(audit: pd.DataFrame, protocol: str) -> str:
     """Tell what the audit found beyond what the protocol allows, as the scores' `leaks` column has it.
 

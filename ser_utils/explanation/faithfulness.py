@@ -34,6 +34,7 @@ from ser_utils.workspace import content_key
 STEPS, SHARE = 20, 0.2  # of removal curves; of the points that sufficiency and comprehensiveness ask about
 FILLS = ("absence", "speech")  # what stands where points were removed
 FEWEST = 5  # clips of which a check can be shown: with 4 of 4 a sign test has p = 1/16
+WORTH_TRACING = 10  # steps of a training: TensorFlow traces it for as long as so many steps take
 LEARNED = 0.9  # share of shuffled labels learned from which on the network is one to compare with
 
 # What a method has to do, and by which column of the table. Where `planted`, the planted corpus shows it of the method,
@@ -568,7 +569,8 @@ def fit_shuffled_labels(
     def build():
         copy = keras.models.clone_model(model)
         optimizer = keras.optimizers.Adam(learning_rate)
-        return compile_for_lengths(copy, optimizer, "categorical_crossentropy", metrics=["accuracy"])
+        options = {"metrics": ["accuracy"], "run_eagerly": epochs * len(batches) < WORTH_TRACING}
+        return compile_for_lengths(copy, optimizer, "categorical_crossentropy", **options)
 
     recipe = (material.mean, material.spread, batch_size, learning_rate, LEARNED, model.to_json())
     key = content_key(np.concatenate(clips), dealt, *recipe, code_of(ClipBatches))

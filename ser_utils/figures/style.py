@@ -9,6 +9,8 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from IPython import get_ipython
+from IPython.core.pylabtools import print_figure
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
@@ -75,7 +77,17 @@ def save_figure(workspace: Workspace, figure: Figure, name: str, caption: str) -
     inside.add_text("Data", workspace.drawn[name])
     with atomic_path(path) as temporary:
         few_colours.save(temporary, "png", optimize=True, pnginfo=inside)
+    figure.saved_as = path
+    if shell := get_ipython():
+        shell.display_formatter.formatters["image/png"].for_type(Figure, _shown)
     return path
+
+
+def _shown(figure):
+    """The file of a figure, as wide as it is drawn: to draw it once more takes as long as the first time."""
+    if path := vars(figure).get("saved_as"):
+        return path.read_bytes(), {"width": round(figure.bbox.width)}
+    return print_figure(figure, "png", base64=True)
 
 
 def drawing_code(name: str) -> str:

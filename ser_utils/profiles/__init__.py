@@ -10,6 +10,7 @@ that it runs, is trained for less time.
 
 import functools
 from dataclasses import dataclass, field
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +40,8 @@ class System:
     within_speaker : a model knows one speaker, so every split is made within each speaker
     note : what the published split has to be told with
     needs : what has to be run before it has results that mean something, such as `make weights`
+    chosen_on_test : models (patterns may have a "*") with a setting that was chosen by looking at scores of tested clips,
+        by the corpus of these clips. notebooks/choices.md says what was chosen and when.
     """
 
     name: str
@@ -54,6 +57,12 @@ class System:
     within_speaker: bool = False
     note: str = ""
     needs: str = ""
+    chosen_on_test: dict[str, list[str]] = field(default_factory=dict, hash=False)
+
+    def looked_at(self, model: str) -> set[str]:
+        """Corpora on whose test clips a setting of this model was chosen."""
+        chosen = self.chosen_on_test.items()
+        return {corpus for corpus, models in chosen if any(fnmatch(model, pattern) for pattern in models)}
 
 
 @functools.cache

@@ -27,14 +27,15 @@ from sklearn.svm import SVC
 
 from ser_utils.corpora import emotions_in_order
 from ser_utils.evaluation.metrics import unweighted_average_recall
-from ser_utils.evaluation.splits import audit_leakage, make_folds
+from ser_utils.evaluation.splits import audit_leakage, declare_choices, make_folds
 from ser_utils.features.audio import load_audio
 from ser_utils.features.store import build_store
 from ser_utils.features.utterance import RATE_HZ, utterance_statistics
+from ser_utils.profiles import systems
 from ser_utils.systems.adaptation import rank_by_speaker
 from ser_utils.workspace import Workspace, content_key
 
-# Scaler and classifier are fitted on both, and nothing is chosen
+# Scaler and classifier are fitted on both, and the code chooses nothing
 LEARNED_FROM = {"scaler": ["train", "validation"], "encoder": [], "augmentation": [], "selection": []}
 MFCC_RATE_HZ = 16_000  # one rate, so that corpora can be tested across
 OPENSMILE_SETS = {"egemaps": "eGeMAPSv02", "compare": "ComParE_2016"}
@@ -206,8 +207,8 @@ def _discriminant(model):
 def probabilities(classifier: Any, features: np.ndarray) -> np.ndarray:
     """Class probabilities (n, n_classes), whose highest is the classifier's answer.
 
-    An SVC that is not calibrated (the one on a VAE's latent, which is exported as it is) answers by its votes; for it the
-    softmax of its decision values only ranks.
+    An SVC that is not calibrated (the one on a VAE's latent, which is exported as it is) has the softmax of its decision
+    values, which ranks the classes and says no more. It decides equal votes by margins, so its answer is the highest, too.
     """
     if hasattr(classifier, "predict_proba"):
         return classifier.predict_proba(features)
@@ -312,14 +313,16 @@ def evaluate(workspace: Workspace, table: pd.DataFrame, model: str, protocol: st
     if model.endswith(ADAPTED_MODEL):
         features = rank_by_speaker(features, table["corpus"] + "/" + table["speaker"])
         learned_from = LEARNED_FROM | {"adaptation": "test"}
-    key = content_key(features, table[["utterance_id", "emotion"]], split, sys.modules[__name__])
+    told = table[["utterance_id", "corpus", "emotion"]]
+    key = content_key(features, told, split, sorted(systems()[system].looked_at(model)), sys.modules[__name__])
     if finished(workspace, key, name):
         workspace.saved.add("-".join(name.values()))
         return name["folds"]
     predictions, costs = cross_validate(features, table, split, model=model)
     costs["ms_per_utterance"] += ms_to_extract(table, features_of(model))
     workspace.save_folds(split, system=system, protocol=protocol, folds=name["folds"])
-    workspace.save_audit(audit_leakage(split, table, fit=learned_from), **name)
+    audit = audit_leakage(split, table, fit=learned_from)
+    workspace.save_audit(declare_choices(audit, predictions, table, system=system, model=model), **name)
     workspace.save_costs(costs, **name)
     predictions.attrs["made_from"] = key
     workspace.save_predictions(predictions, **name)

@@ -1,7 +1,8 @@
-"""Several systems asked at once: the mean of their probabilities, made as sure as it is right.
+"""Several systems asked at once: the product of their probabilities, each raised to a weight.
 
 Members are named beforehand (ser_utils/profiles/ensemble.toml). All of them answered for speakers they had not learned
-from. What is chosen here is chosen on the clips of other folds' speakers; the audit is told which.
+from. The weights of a fold are fitted on the clips of other folds' speakers; the audit is told which, and that people chose
+the members by looking at scores.
 """
 
 from collections.abc import Callable, Mapping
@@ -9,16 +10,22 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.optimize import minimize_scalar
-from scipy.special import softmax
+from scipy.optimize import minimize
+from scipy.special import log_softmax, softmax
+from sklearn.model_selection import GroupKFold
+from sklearn.utils.class_weight import compute_sample_weight
+from threadpoolctl import threadpool_limits
 
 from ser_utils.evaluation.results import COSTS, Name, load_predictions, result_names
-from ser_utils.evaluation.splits import audit_leakage, make_folds
+from ser_utils.evaluation.splits import audit_leakage, declare_choices, make_folds
 from ser_utils.names import result_name
 from ser_utils.workspace import Workspace, read_json
 
 FEWEST_MEMBERS = 2
-TEMPERATURES = (0.1, 3.0)
+LEAST = 1e-6  # a probability; no member can rule out an emotion alone
+LARGEST = 3.0  # of the logarithms of weights
+INNER_FOLDS = 5
+SHRINKAGES = (1.0, 10.0, 100.0, 1000.0)  # of weights towards equal ones
 Members = Mapping[str, pd.DataFrame]  # predictions of each member on the same clips, by "system-model"
 
 
@@ -40,37 +47,19 @@ def find_members(
     return members, [label for label in wanted if label not in there]
 
 
-def mean_probabilities(members: Members) -> pd.DataFrame:
-    """Average what the members say of each clip.
-
-    Parameters
-    ----------
-    members : predictions tables of the same clips, in any order
-
-    Returns
-    -------
-    predictions table in the first member's order
-
-    Raises
-    ------
-    ValueError : if a member did not decide about exactly the clips and emotions of the first
-    """
+def _log_probabilities(members: Members) -> tuple[pd.DataFrame, list[str], np.ndarray]:
+    """The first member's table, its columns of probabilities, and all members' logarithms (n_members, n_clips, n_classes)."""
     first = next(iter(members.values()))
     columns = [name for name in first if name.startswith("p_")]
     order = pd.MultiIndex.from_frame(first[["fold", "utterance_id"]])
-    total = np.zeros((len(first), len(columns)))
+    logs = []
     for label, table in members.items():
         table = table.set_index(["fold", "utterance_id"])
         if set(table.index) != set(order) or set(columns) - set(table.columns):
             raise ValueError(f"{label} decided about other clips, folds or emotions than {next(iter(members))}.")
         p = table.loc[order, columns].to_numpy(float)
-        total += p / p.sum(axis=1, keepdims=True)
-    return _with_probabilities(first, columns, total / len(members))
-
-
-def _with_probabilities(table, columns, p):
-    answers = np.array([name.removeprefix("p_") for name in columns])[p.argmax(axis=1)]
-    return table.assign(prediction=answers, **dict(zip(columns, p.T, strict=True)))
+        logs.append(np.log(np.maximum(p / p.sum(axis=1, keepdims=True), LEAST)))
+    return first, columns, np.stack(logs)
 
 
 def speakers_of_other_folds(folds: pd.DataFrame, fold: int) -> list[str]:
@@ -80,45 +69,101 @@ def speakers_of_other_folds(folds: pd.DataFrame, fold: int) -> list[str]:
     return sorted(set(others) - own)
 
 
-def sharpen(
-    predictions: pd.DataFrame, folds: pd.DataFrame, chosen_on: Callable = speakers_of_other_folds
-) -> tuple[pd.DataFrame, dict[int, list[str]]]:
-    """Make an ensemble as sure as it is right: raise each fold's probabilities to a power that fits other speakers' clips.
+def pool(
+    members: Members, folds: pd.DataFrame, chosen_on: Callable = speakers_of_other_folds
+) -> tuple[pd.DataFrame, pd.DataFrame, dict[int, list[str]]]:
+    """Ask all members at once: p(emotion) is proportional to the product of their p(emotion) ** weight.
 
-    The mean of several answers is less sure than each of them. The order of the emotions, and so the answer, stays.
+    Both the weights and how far they may differ from each other are fitted on the clips of other folds' speakers.
 
     Parameters
     ----------
-    predictions : of all folds
-    chosen_on : function (folds, fold) -> ids of the clips that choose that fold's power
+    members : predictions tables of the same clips, in any order
+    folds : fold table of the protocol
+    chosen_on : function (folds, fold) -> ids of the clips that a fold's weights are fitted on
 
     Returns
     -------
-    predictions, and the clips that chose, {fold: ids}, for the audit
+    predictions in the first member's order; the weights, one row a fold and one column a member; and the clips that
+    fitted them, {fold: ids}, for the audit
 
-    Source: Guo et al. 2017, On Calibration of Modern Neural Networks (temperature).
+    Raises
+    ------
+    ValueError : if a member did not decide about exactly the clips and emotions of the first
+
+    Source: Genest and Zidek 1986, Combining Probability Distributions (logarithmic opinion pool).
     """
-    columns = [name for name in predictions if name.startswith("p_")]
-    parts, told = [], {}
-    for fold, rows in predictions.groupby("fold", sort=False):
+    first, columns, logs = _log_probabilities(members)
+    truth = ("p_" + first["emotion"]).map(columns.index).to_numpy()
+    speakers, weights, told = first["speaker"].to_numpy(), {}, {}
+    p = np.empty(logs.shape[1:])
+    for fold in first["fold"].unique():
         told[fold] = chosen_on(folds, fold)
-        seen = predictions[predictions["utterance_id"].isin(told[fold])]
-        logarithm = np.log(np.maximum(rows[columns].to_numpy(float), 1e-9))
-        parts.append(_with_probabilities(rows, columns, softmax(logarithm / _temperature(seen, columns), axis=1)))
-    return pd.concat(parts), told
+        seen, tested = first["utterance_id"].isin(told[fold]).to_numpy(), (first["fold"] == fold).to_numpy()
+        with threadpool_limits(1):  # these products are small: more threads only wait for each other
+            weights[fold] = _choose_weights(logs[:, seen], truth[seen], speakers[seen])
+        p[tested] = softmax(np.tensordot(weights[fold], logs[:, tested], 1), axis=1)
+    answers = np.array([name.removeprefix("p_") for name in columns])[p.argmax(axis=1)]
+    pooled = first.assign(prediction=answers, **dict(zip(columns, p.T, strict=True)))
+    return pooled, pd.DataFrame(weights, index=list(members)).T.rename_axis("fold"), told
 
 
-def _temperature(predictions, columns) -> float:
-    """The temperature with the least cross-entropy."""
-    if predictions.empty:
-        return 1.0
-    logarithm = np.log(np.maximum(predictions[columns].to_numpy(float), 1e-9))
-    truth = ("p_" + predictions["emotion"]).map(columns.index).to_numpy()
+def _choose_weights(logs, truth, speakers):
+    """Weights (n_members,): as equal as they may be without a loss on speakers left out that is surely higher.
 
-    def loss(temperature):
-        return -np.log(softmax(logarithm / temperature, axis=1)[np.arange(len(truth)), truth]).mean()
+    Of all shrinkages whose loss is within one standard error, over speakers, of the best one's, the largest is taken.
+    Source: Breiman et al. 1984, Classification and Regression Trees (the rule of one standard error).
+    """
+    if len(np.unique(speakers)) < 2:
+        return fit_weights(logs, truth, SHRINKAGES[-1])
+    losses = np.array([_losses_of_speakers(logs, truth, speakers, shrinkage) for shrinkage in SHRINKAGES])
+    excess = losses - losses[losses.sum(axis=1).argmin()]
+    allowed = np.sqrt(excess.shape[1]) * excess.std(axis=1, ddof=1)
+    return fit_weights(logs, truth, max(np.array(SHRINKAGES)[excess.sum(axis=1) <= allowed]))
 
-    return float(minimize_scalar(loss, bounds=TEMPERATURES, method="bounded").x)
+
+def _losses_of_speakers(logs, truth, speakers, shrinkage):
+    """Cross-entropy of each speaker's clips by weights that were fitted on other speakers' (n_speakers,)."""
+    balance, losses = compute_sample_weight("balanced", truth), np.zeros(len(truth))
+    parts = GroupKFold(min(INNER_FOLDS, len(np.unique(speakers)))).split(truth, groups=speakers)
+    for learned, left_out in parts:
+        weights = fit_weights(logs[:, learned], truth[learned], shrinkage)
+        said = log_softmax(np.tensordot(weights, logs[:, left_out], 1), axis=1)
+        losses[left_out] = -balance[left_out] * said[np.arange(len(left_out)), truth[left_out]]
+    return pd.Series(losses).groupby(speakers).sum().to_numpy()
+
+
+def fit_weights(logs: np.ndarray, truth: np.ndarray, shrinkage: float) -> np.ndarray:
+    """Fit the weights of members to what was expressed: the least cross-entropy, classes counting equally.
+
+    Parameters
+    ----------
+    logs : (n_members, n_clips, n_classes), logarithms of the members' probabilities
+    truth : (n_clips,), classes
+    shrinkage : price of the squared differences between the logarithms of the weights
+
+    Returns
+    -------
+    (n_members,), positive; equal ones that sum to 1 if there are no clips
+    """
+    n_members, n_clips, n_classes = logs.shape
+    if not n_clips:
+        return np.full(n_members, 1 / n_members)
+    balance, expressed = compute_sample_weight("balanced", truth), np.eye(n_classes)[truth]
+
+    def loss(parameters):
+        scale, apart = parameters[0], parameters[1:] - parameters[1:].mean()
+        weights = np.exp(scale + apart) / n_members
+        said = log_softmax(np.tensordot(weights, logs, 1), axis=1)
+        of_logits = balance[:, None] * (np.exp(said) - expressed)
+        of_weights = np.tensordot(logs, of_logits, 2) * weights
+        slope = of_weights - of_weights.mean() + 2 * shrinkage * apart
+        value = -(balance[:, None] * expressed * said).sum() + shrinkage * (apart**2).sum()
+        return value, np.concatenate([[of_weights.sum()], slope])
+
+    bounds = [(-LARGEST, LARGEST)] * (n_members + 1)
+    fitted = minimize(loss, np.zeros(n_members + 1), jac=True, method="L-BFGS-B", bounds=bounds).x
+    return np.exp(fitted[0] + fitted[1:] - fitted[1:].mean()) / n_members
 
 
 def agreement(members: Members, together: pd.DataFrame) -> pd.DataFrame:
@@ -143,7 +188,7 @@ def agreement(members: Members, together: pd.DataFrame) -> pd.DataFrame:
 def evaluate(
     workspace: Workspace, table: pd.DataFrame, model: str, wanted: list[str], protocol: str, folds: str
 ) -> tuple[dict[str, pd.DataFrame], list[str]]:
-    """Ask an ensemble's members, and save their mean with its audit and its costs as `ensemble`.
+    """Ask an ensemble's members, and save what they say together with its audit, weights and costs as `ensemble`.
 
     Parameters
     ----------
@@ -160,14 +205,16 @@ def evaluate(
     if len(members) < FEWEST_MEMBERS:
         return members, missing
     split = make_folds(table, protocol, system="ensemble", folds=folds, seed=workspace.seed)
-    together, told = sharpen(mean_probabilities(members), split)
+    pooled, weights, told = pool(members, split)
     names = [Name(*label.split("-"), protocol, folds) for label in members]
     own = audit_leakage(split, table, fit={"scaler": [], "encoder": [], "augmentation": [], "selection": told})
+    own = declare_choices(own, pooled, table, system="ensemble", model=model)
     name = {"system": "ensemble", "model": model, "protocol": protocol, "folds": folds}
     workspace.save_folds(split, system="ensemble", protocol=protocol, folds=folds)
     workspace.save_audit(_join_audits(workspace, own, names), **name)
     workspace.save_costs(_add_costs(workspace, names), **name)
-    workspace.save_predictions(together, **name)
+    workspace.save_predictions(pooled, **name)
+    workspace.save_table(weights.reset_index(), f"ensemble_{model}_weights")
     return members, missing
 
 

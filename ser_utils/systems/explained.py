@@ -35,7 +35,7 @@ from ser_utils.systems.prototype.checks import Opened, SegmentSubject, open_clas
 from ser_utils.systems.prototype.segments import groups_of
 from ser_utils.systems.sigwavnet import wavelet  # noqa: F401  registers the layers of 07
 from ser_utils.systems.speech_transformer.embeddings import build_embeddings
-from ser_utils.systems.speech_transformer.pretrained import encoder_names, load_encoder
+from ser_utils.systems.speech_transformer.pretrained import encoder_names, load_encoder, weights_folder
 from ser_utils.training.folds import FoldTask, train_fold
 from ser_utils.workspace import Workspace
 
@@ -136,9 +136,9 @@ def heads(workspace: Workspace, utterances: pd.DataFrame, chosen: dict[str, Any]
     of_embeddings = {"patch": (5, -1), "stride": (2, -1), "layer": "own_rows_2"}  # 100 ms at a time
     networks, emotion_of, most = [], _emotion_of(utterances), -(-chosen["real_clips"] // chosen["folds"])
     for name in encoder_names(of_speech):
-        encoder = load_encoder(name, seed=workspace.seed)
-        if encoder.is_random:
+        if not weights_folder(name).exists():
             continue
+        encoder = load_encoder(name, seed=workspace.seed)
         embedded = build_embeddings(workspace.folder("features"), utterances, encoder, **options)
         rows = dict(zip(embedded.store.table["utterance_id"], embedded.clips("cnn"), strict=True))
         for fold, role_of in _roles(folds).items():

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import re
 import shutil
@@ -7,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ser_utils.evaluation import metrics, results
+from ser_utils.evaluation import metrics, results, splits
 from ser_utils.evaluation.figures import leaderboard
 from ser_utils.evaluation.splits import FITTED, audit_leakage, make_folds
 from ser_utils.figures import style
@@ -385,6 +386,83 @@ def test_decisions_of_other_seeds_ship_too(workspace, utterances):
     assert any(line.startswith("11_seeds.csv does not follow") for line in shipped.rescore(workspace))
 
 
+@pytest.fixture
+def admitted(workspace, utterances, monkeypatch):
+    """Results that shipped before it was known that a setting of the VAE had been chosen on their test clips."""
+    ship(workspace, utterances)
+    (workspace.root / "README.md").write_text("before\n<!-- scores -->\n\n<!-- /scores -->\nafter\n")
+    readme.write_readme(workspace.root)
+    declared = systems() | {"vae": dataclasses.replace(systems()["vae"], chosen_on_test={"demo": ["bo*"]})}
+    monkeypatch.setattr(splits, "systems", lambda: declared)
+    return workspace
+
+
+def test_a_choice_on_test_that_is_declared_later_makes_shipped_leaks_wrong(admitted):
+    (line,) = shipped.rescore(admitted)
+    assert line.startswith("vae-both-speaker") and "leaks was , is selection on test" in line
+
+
+def test_update_writes_what_follows_from_shipped_decisions_and_nothing_else(admitted):
+    before = {path: path.read_bytes() for path in admitted.results.rglob("*") if path.is_file()}
+    changed = shipped.update(admitted)
+    assert set(changed) == {
+        "scores.csv",
+        "decisions/audits/vae-both-speaker-leave_one_speaker_out.parquet",
+        "decisions/SHA256SUMS",
+        "SHA256SUMS",
+        "provenance.json",
+    }
+    after = {path: path.read_bytes() for path in admitted.results.rglob("*") if path.is_file()}
+    assert {str(path.relative_to(admitted.results)) for path in after if after[path] != before.get(path)} == set(
+        changed
+    )
+    made = json.loads((admitted.results / "provenance.json").read_text())
+    assert {"commit", "packages"} <= made["notebooks"]["11"]["tables"].keys()
+    readme.write_readme(admitted.root)
+    assert shipped.rescore(admitted) == [] and shipped.update(admitted) == []
+    cells = [line for line in (admitted.root / "README.md").read_text().splitlines() if line.startswith("| vae | both")]
+    assert len(cells) == 1 and "† (" in cells[0]
+
+
+def test_update_takes_nothing_that_was_altered(admitted):
+    alter(admitted.results / "scores.csv", "uar", 1, 0.5)
+    with pytest.raises(WorkspaceError, match="scores.csv was altered"):
+        shipped.update(admitted)
+
+
+def test_an_altered_score_of_the_ensemble_is_found_without_opensmile(workspace, utterances, monkeypatch):
+    monkeypatch.setattr(shipped, "has_opensmile", lambda: False)
+    name = {"protocol": "speaker", "folds": "leave_one_speaker_out"}
+    table = results.load_predictions(workspace, "vae", "both", **name)
+    workspace.save_predictions(table, system="ensemble", model="new_speaker", **name)
+    ship(workspace, utterances)
+    assert shipped.rescore(workspace) == []
+    scores = pd.read_csv(workspace.results / "scores.csv", keep_default_na=False)
+    alter(workspace.results / "scores.csv", "uar", scores.index[scores["system"] == "ensemble"][0], 0.99)
+    write_checksums(workspace.results, "scores.csv")
+    assert any(line.startswith("ensemble-new_speaker") for line in shipped.rescore(workspace))
+
+
+def test_verify_says_what_it_leaves_out_without_opensmile(workspace, utterances, monkeypatch, capsys):
+    name = {"protocol": "speaker", "folds": "leave_one_speaker_out"}
+    table = results.load_predictions(workspace, "vae", "both", **name)
+    for system, model in (("ensemble", "new_speaker"), ("opensmile", "compare")):
+        workspace.save_predictions(table, system=system, model=model, **name)
+    ship(workspace, utterances)
+    again = Workspace("demo", "quick", 0, workspace.root / "again")
+    shutil.copytree(workspace.results, again.results, dirs_exist_ok=True)
+    scores = readme.read_scores(again.results / "scores.csv")
+    scores = scores[scores["system"] != "opensmile"].assign(
+        uar=lambda t: t["uar"].mask(t["system"] == "ensemble", 0.5)  # it has other members there
+    )
+    scores.to_csv(again.results / "scores.csv", index=False)
+    monkeypatch.setattr(shipped, "has_opensmile", lambda: False)
+    assert shipped.verify(workspace, again.root) == []
+    assert "since openSMILE is not installed: ensemble, opensmile" in capsys.readouterr().out
+    monkeypatch.setattr(shipped, "has_opensmile", lambda: True)
+    assert len(shipped.verify(workspace, again.root)) == 2
+
+
 def test_decisions_that_were_altered_are_refused(workspace, utterances):
     ship(workspace, utterances)
     file = workspace.results / "decisions" / "predictions" / "vae-both-speaker-leave_one_speaker_out.parquet"
@@ -633,6 +711,66 @@ def test_few_speakers_are_shown_one_by_one_and_seeds_as_their_mean(workspace, ut
     assert data.cell(rows) == f"{100 * rows['uar'].item():.1f} [{' '.join(f'{100 * u:.0f}' for u in by_speaker)}]"
     data.seeds = rows[results.NAME].assign(n_seeds=5, uar_mean=0.5, uar_sd=0.02, uar_low=0.4, uar_high=0.6)
     assert data.cell(rows) == "50.0 ±2.0 (40–60)"
+
+
+def test_each_row_says_how_many_seeds_it_rests_on(workspace, utterances):
+    add_baselines(workspace, utterances)
+    ship(workspace, utterances)
+
+    def seeds_of_rows():
+        head, _, *lines = readme.dataset_table(readme.Dataset(workspace.results)).splitlines()
+        place = [cell.strip() for cell in head.split("|")].index("seeds")
+        rows = [[cell.strip() for cell in line.split("|")] for line in lines]
+        return {(row[1], row[2]): row[place] for row in rows}
+
+    assert seeds_of_rows()["vae", "both"] == "1" and seeds_of_rows()["baseline", "mfcc"] == "–"
+    assert "Every network was trained with one seed" in readme.pages(workspace.root)[0]
+    name = {"system": "vae", "model": "both", "protocol": "speaker", "folds": "leave_one_speaker_out"}
+    for seed in (1, 2):
+        other = Workspace("demo", "quick", seed, workspace.root)
+        other.save_predictions(results.load_predictions(workspace, *name.values()).assign(prediction="anger"), **name)
+    ship(workspace, utterances)
+    assert seeds_of_rows()["vae", "both"] == "3" and seeds_of_rows()["prototype", "per_speaker"] == "1"
+    for page in readme.pages(workspace.root)[:2]:
+        assert "A score with ± is the mean over several seeds" in page and "one seed, so how" not in page
+
+
+def test_each_step_is_measured_against_the_model_without_it(workspace, utterances):
+    name = {"protocol": "speaker", "folds": "leave_one_speaker_out"}
+    split = make_folds(utterances, "speaker", system="baseline")
+    tested = split[split["role"] == "test"].merge(utterances, on="utterance_id")
+    for model, skill in (("voice", 0.4), ("voice_lda", 0.9)):
+        workspace.save_predictions(guess(tested, skill, seed=1), system="baseline", model=model, **name)
+    tables = ship(workspace, utterances)
+    (row,) = tables["11_steps"].to_dict("records")
+    assert (row["step"], row["model"], row["without"]) == ("discriminant instead of SVC", "voice_lda", "baseline voice")
+    scores = readme.read_scores(workspace.results / "scores.csv").set_index("model")
+    assert row["uar"] == pytest.approx(scores.loc["voice_lda", "uar"], abs=1e-6)
+    assert row["difference"] == pytest.approx(row["uar"] - row["uar_without"])
+    assert (
+        f"| baseline voice_lda | baseline voice | {100 * row['difference']:+.1f} (" in readme.pages(workspace.root)[1]
+    )
+
+
+def test_what_readme_says_of_known_clips_follows_from_the_curve_that_ships():
+    text = (REPOSITORY / "README.md").read_text("utf-8").split("recordings are worth\n\n")[1]
+    curve = pd.read_csv(REPOSITORY / "results" / "ravdess" / "11_known_clips.csv")
+    uar = curve.pivot(index="n_known", columns="known", values="uar")
+    nothing = uar.loc[0, "random"]
+    assert "random clips help from the first one on" in text
+    assert (uar["random"].drop(0).dropna() > nothing).all() and uar["all"].max() > nothing
+    assert "Clips that mostly express one emotion help less once there are several" in text
+    several = uar.loc[2:].dropna(subset="lopsided")
+    assert (several["lopsided"] < several["random"]).all()
+    assert "One or two neutral clips help, too, but five or more do harm" in text
+    assert (uar.loc[1:2, "neutral"] > nothing).all() and (uar.loc[5:, "neutral"].dropna() < nothing).all()
+    assert "told that they are neutral, they help more than the same number of random clips" in text
+    told = uar["neutral_told"].dropna()
+    assert (told > uar.loc[told.index, "random"]).all()
+    of_emodb = pd.read_csv(REPOSITORY / "results" / "emodb" / "11_known_clips.csv")
+    ends = of_emodb[of_emodb["known"].isin(["random", "all"])].set_index("n_known")["uar"]
+    assert "On EmoDB, scores without any known clips are higher, and known clips add less" in text
+    assert ends[0] > nothing and ends.max() - ends[0] < uar["all"].max() - nothing
 
 
 def test_conclusions_are_said_in_words(as_published, workspace, utterances):

@@ -1,3 +1,5 @@
+import functools
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -333,6 +335,48 @@ def test_what_was_not_told_is_unknown_and_never_blank():
         "scaler statistics on test; unknown: selection on test"
     )
     assert leaks_beyond(audit_leakage(made, table, fit=NOTHING), "speaker") == ""
+
+
+def test_what_people_chose_by_looking_at_test_scores_is_declared_where_those_clips_are_tested():
+    mine, looked_at = corpus(), corpus(name="emodb").assign(utterance_id=lambda t: "e" + t["utterance_id"])
+    table = pd.concat([mine, looked_at], ignore_index=True)
+    split = make_folds(table, "speaker", folds="3_speakers")
+    tested = split[split["role"] == "test"]
+    clean = audit_leakage(split, table, fit=NOTHING)
+    declare = functools.partial(splits.declare_choices, predictions=tested, table=table)
+    declared = declare(clean, system="feature_network", model="all_four")
+    assert leaks_beyond(declared, "speaker") == "selection on test"
+    count = declared[declared["kind"] == "selection on test"].set_index("fold")["count"]
+    by_hand = tested[tested["utterance_id"].str.startswith("e")].groupby("fold").size()
+    assert count.to_dict() == by_hand.to_dict()
+    others = declared["kind"] != "selection on test"
+    pd.testing.assert_frame_equal(declared[others], clean[others])
+    pd.testing.assert_frame_equal(declare(declared, system="feature_network", model="all_four"), declared)
+    for system, model, leaks in (
+        ("vae", "both", ""),
+        ("baseline", "voice", ""),
+        ("baseline", "voice_lda", "selection on test"),
+        ("opensmile", "compare_adapted", "selection on test"),
+        ("ensemble", "new_speaker", "selection on test"),
+    ):
+        assert leaks_beyond(declare(clean, system=system, model=model), "speaker") == leaks, model
+
+
+def test_choices_md_and_the_systems_declare_the_same_choices():
+    """Each row of choices.md that names test clips names systems whose toml declares the corpus, and the other way round."""
+    text = (REPOSITORY / "notebooks" / "choices.md").read_text("utf-8")
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.count("|") == 6]
+    told = {
+        (system, corpus)
+        for _, _, _, clips, affected in rows
+        if "**test**" in clips or "test speakers in other folds" in clips
+        for system in systems()
+        if f"`{system}" in affected
+        for corpus in ("emodb", "ravdess", "aesdd")
+        if corpus in (clips + affected).lower()
+    }
+    declared = {(name, corpus) for name, system in systems().items() for corpus in system.chosen_on_test}
+    assert told == declared
 
 
 def test_overlap_in_time_is_counted_exactly():

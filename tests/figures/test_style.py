@@ -1,10 +1,12 @@
 """The one look of figures: what `save_figure` leaves in the file."""
 
+import base64
 import io
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from IPython.core.interactiveshell import InteractiveShell
 from PIL import Image
 
 from ser_utils.figures import style
@@ -31,6 +33,20 @@ def test_a_figure_is_kept_in_few_colours_and_seems_the_same(drawing, tmp_path):
     assert difference.mean() < 3 and difference.max() < 32  # small coloured print too
     assert path.stat().st_size < 0.6 * len(drawn.getvalue())
     assert style.caption_of(path) == "Noise – in dB (profile quick)"
+
+
+def test_a_notebook_shows_the_saved_file_and_draws_what_was_not_saved(drawing, tmp_path):
+    shell = InteractiveShell.instance()
+    shell.display_formatter.active_types = ["image/png"]  # as a notebook's
+    shown = shell.display_formatter.format
+    try:
+        path = style.save_figure(Workspace("emodb", root=tmp_path), drawing, "00_noise", "Noise")
+        data, about = shown(drawing)
+        other, _ = shown(plt.subplots()[0])
+    finally:
+        InteractiveShell.clear_instance()
+    assert data["image/png"] == path.read_bytes() and about["image/png"] == {"width": 400}
+    assert base64.b64decode(other["image/png"]).startswith(b"\x89PNG")
 
 
 def test_the_same_figure_is_the_same_file(drawing, tmp_path):

@@ -119,6 +119,9 @@ def test_a_speakers_own_scale_helps_where_voices_differ_and_the_audit_says_so(tm
         leaks[model] = leaks_beyond(workspace.load_table(f"audits/{name}"), "speaker")
     assert uar["egemaps_adapted"] > 0.8 > uar["egemaps"]
     assert leaks == {"egemaps": "", "egemaps_adapted": "adapted"}
+    folds = baselines.evaluate(workspace, table.assign(corpus="emodb"), "egemaps_adapted", "speaker")
+    audit = workspace.load_table(f"audits/opensmile-egemaps_adapted-speaker-{folds}")
+    assert leaks_beyond(audit, "speaker") == "selection on test; adapted"  # ranks were chosen by looking at its scores
 
 
 def test_across_domains(table, features):

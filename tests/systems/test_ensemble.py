@@ -38,15 +38,51 @@ def guess(table, folds, seed, skill=1.5):
     return made.sample(frac=1, random_state=seed)  # members need not keep one order
 
 
-def test_the_mean_is_the_literal_one_and_better_than_its_members(table, folds):
+def test_without_other_speakers_all_members_count_equally(table, folds):
     members = {f"vae-{i}": guess(table, folds, i) for i in range(4)}
-    together = ensemble.mean_probabilities(members)
-    for row in together.sample(20, random_state=0).itertuples():
+    pooled, weights, _ = ensemble.pool(members, folds, lambda folds, fold: [])
+    assert (weights == 0.25).all(axis=None)
+    for row in pooled.sample(20, random_state=0).itertuples():
         rows = [member[member["utterance_id"] == row.utterance_id].iloc[0] for member in members.values()]
-        assert row.p_fear == pytest.approx(np.mean([own["p_fear"] for own in rows]))
-        assert row.prediction == max(EMOTIONS, key=lambda e: getattr(row, f"p_{e}"))
-    uar = score_predictions(together)["uar"]
-    assert uar > max(score_predictions(member)["uar"] for member in members.values()) + 0.05
+        products = {e: np.prod([member[f"p_{e}"] for member in rows]) ** 0.25 for e in EMOTIONS}
+        assert row.p_fear == pytest.approx(products["fear"] / sum(products.values()))
+        assert row.prediction == max(products, key=products.get)
+
+
+def test_it_is_better_than_its_members_and_as_sure_as_it_is_right(table, folds):
+    members = {f"vae-{i}": guess(table, folds, i) for i in range(6)}
+    pooled, _, told = ensemble.pool(members, folds)
+    assert score_predictions(pooled)["uar"] > max(score_predictions(m)["uar"] for m in members.values()) + 0.05
+    equal, _, _ = ensemble.pool(members, folds, lambda folds, fold: [])  # not raised to any power: not sure enough
+    assert expected_calibration_error(pooled) < expected_calibration_error(equal) - 0.05
+    assert leaks_beyond(audit_leakage(folds, table, fit=CLEAN | {"selection": told}), "speaker") == ""
+
+
+def test_members_that_say_nothing_weigh_little_and_equals_weigh_the_same(table, folds):
+    equals = {f"vae-{i}": guess(table, folds, i) for i in range(4)}
+    noise = {f"sigwavnet-{i}": guess(table, folds, 10 + i, skill=0) for i in range(8)}
+    _, weights, _ = ensemble.pool(equals | noise, folds)
+    assert weights[list(noise)].max(axis=None) < 0.5 * weights[list(equals)].min(axis=None)
+    _, weights, _ = ensemble.pool(equals, folds)
+    assert (weights.std(axis=1) < 0.4 * weights.mean(axis=1)).all()
+
+
+def test_the_slope_of_the_weights_loss_is_right():
+    """Fitted weights are a minimum: no small step away from them lowers the literal loss."""
+    random = np.random.default_rng(0)
+    truth = random.integers(0, 3, 60)
+    logs = np.log(random.dirichlet(np.ones(3), (4, 60)) + 0.3 * np.eye(3)[truth])
+
+    def literal(weights):
+        p = np.exp(sum(w * log for w, log in zip(weights, logs, strict=True)))
+        p /= p.sum(axis=1, keepdims=True)
+        share = np.bincount(truth) / len(truth)
+        price = 3.0 * ((np.log(weights) - np.log(weights).mean()) ** 2).sum()
+        return sum(-np.log(p[i, k]) / (3 * share[k]) for i, k in enumerate(truth)) + price
+
+    fitted = ensemble.fit_weights(logs, truth, 3.0)
+    for step in 0.01 * random.standard_normal((20, 4)):
+        assert literal(fitted * np.exp(step)) > literal(fitted) - 1e-4
 
 
 def test_members_of_other_clips_or_folds_are_refused(table, folds):
@@ -55,20 +91,11 @@ def test_members_of_other_clips_or_folds_are_refused(table, folds):
         with pytest.raises(
             ValueError, match="spectrogram_cnn-b decided about other clips, folds or emotions than vae-a"
         ):
-            ensemble.mean_probabilities({"vae-a": first, "spectrogram_cnn-b": other})
-
-
-def test_it_is_made_as_sure_as_it_is_right_and_says_the_same(table, folds):
-    together = ensemble.mean_probabilities({f"vae-{i}": guess(table, folds, i) for i in range(6)})
-    sharp, told = ensemble.sharpen(together, folds)
-    same = together.set_index("utterance_id")["prediction"]
-    assert (sharp.set_index("utterance_id")["prediction"] == same[sharp["utterance_id"]].to_numpy()).all()
-    assert expected_calibration_error(sharp) < expected_calibration_error(together) - 0.05
-    assert leaks_beyond(audit_leakage(folds, table, fit=CLEAN | {"selection": told}), "speaker") == ""
+            ensemble.pool({"vae-a": first, "spectrogram_cnn-b": other}, folds)
 
 
 def test_a_choice_on_test_is_caught(table, folds):
-    together = ensemble.mean_probabilities({f"vae-{i}": guess(table, folds, i) for i in range(3)})
+    members = {f"vae-{i}": guess(table, folds, i) for i in range(3)}
 
     def on_test(folds, fold):
         return list(folds.loc[(folds["fold"] == fold) & (folds["role"] == "test"), "utterance_id"])
@@ -77,7 +104,7 @@ def test_a_choice_on_test_is_caught(table, folds):
         return [*ensemble.speakers_of_other_folds(folds, fold), on_test(folds, fold)[0]]
 
     for planted in (on_test, on_one_test_clip):
-        _, told = ensemble.sharpen(together, folds, planted)
+        _, _, told = ensemble.pool(members, folds, planted)
         audit = audit_leakage(folds, table, fit=CLEAN | {"selection": told})
         assert leaks_beyond(audit, "speaker") == "selection on test"
 
@@ -118,6 +145,12 @@ def test_what_leaks_into_a_member_leaks_into_the_ensemble(workspace, table):
     assert gain["difference"].item() == pytest.approx(gain["uar"].item() - gain["uar_without"].item())
 
 
+def test_members_that_were_picked_by_test_scores_are_told_where_those_clips_are_tested(workspace, table):
+    wanted, asked = ["opensmile-a", "opensmile-b"], ("speaker", "leave_one_speaker_out")
+    ensemble.evaluate(workspace, table.assign(corpus="emodb"), "new_speaker", wanted, *asked)
+    assert leaks_of(workspace, "new_speaker") == "selection on test; unknown: encoder fitted on test"
+
+
 def test_one_member_is_no_ensemble(workspace, table):
     members, missing = ensemble.evaluate(
         workspace, table, "new_speaker", ["opensmile-a", "vae-both"], "speaker", "leave_one_speaker_out"
@@ -128,9 +161,9 @@ def test_one_member_is_no_ensemble(workspace, table):
 
 def test_it_is_right_the_more_often_the_more_members_agree(table, folds):
     members = {f"vae-{i}": guess(table, folds, i, skill=0.8) for i in range(4)}
-    together = ensemble.mean_probabilities(members)
-    agreeing = ensemble.agreement(members, together)
-    assert agreeing["n_utterances"].sum() == len(together)
+    pooled, _, _ = ensemble.pool(members, folds)
+    agreeing = ensemble.agreement(members, pooled)
+    assert agreeing["n_utterances"].sum() == len(pooled)
     few, all_of_them = agreeing[agreeing["members_agreeing"] < 4], agreeing["share_right"].iloc[-1]
     assert all_of_them > np.average(few["share_right"], weights=few["n_utterances"]) + 0.2
 

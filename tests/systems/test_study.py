@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from ser_utils.evaluation.splits import leaks_beyond
 from ser_utils.systems import study
 from ser_utils.workspace import Workspace
 
@@ -62,6 +63,17 @@ def test_what_is_saved_carries_the_audit_of_what_the_training_recorded(workspace
     assert scores["leaks"].tolist() == ["selection on test"] and scores["uar"].tolist() == [1.0]
     name = "vae-both-speaker-leave_one_speaker_out"
     assert workspace.has_table(f"predictions/{name}") and workspace.has_table(f"audits/{name}")
+
+
+def test_a_setting_that_was_chosen_on_these_clips_is_in_the_audit_of_every_model_that_has_it(workspace, utterances):
+    for corpus, leaks in (("made_up", ""), ("ravdess", "selection on test")):
+        table = utterances.assign(corpus=corpus)
+        folds = study.make_system_folds(workspace, table, "vae", {"protocols": ["speaker"], "speaker_folds": 2})[
+            "speaker"
+        ]
+        study.save_audited(workspace, table, folds, result_of(folds), model="both")
+        audit = workspace.load_table(f"audits/vae-both-speaker-{folds.attrs['folds']}")
+        assert leaks_beyond(audit, "speaker") == leaks
 
 
 def test_what_is_not_to_be_compared_leaves_no_file(workspace, utterances):

@@ -1,7 +1,9 @@
-"""What is cited, described and archived agrees with itself, and with its own validators where these are installed."""
+"""What is cited, described and archived agrees with itself, and with its own validators."""
 
 import json
 import re
+import shutil
+import subprocess
 import zipfile
 
 import pytest
@@ -9,8 +11,9 @@ import yaml
 
 from ser_utils.corpora import CORPORA
 from ser_utils.profiles import systems
+from ser_utils.workspace import WorkspaceError
 from tests.conftest import REPOSITORY
-from tools import archive
+from tools import archive, validate
 
 OWN = {"baseline", "opensmile", "ensemble"}  # systems that are not published ones
 
@@ -45,11 +48,44 @@ def test_the_croissant_of_the_folds_is_up_to_date():
     assert archive.CROISSANT.read_text("utf-8") == made, hint
 
 
-def test_the_folds_are_read_by_croissants_own_library():
-    croissant = pytest.importorskip("mlcroissant", reason="mlcroissant is not installed: pip install mlcroissant")
-    dataset = croissant.Dataset(archive.CROISSANT)
-    rows = list(dataset.records("ravdess-emobox"))
-    assert len(rows) == 6 and rows[0]["ravdess-emobox/test"] == b"01 11 20 21"
+@pytest.fixture(scope="session")
+def validators(tmp_path_factory):
+    """The folder of the validators' commands, installed as `make validate` does it."""
+    try:
+        return validate.install(tmp_path_factory.mktemp("validators"))
+    except WorkspaceError as error:
+        pytest.skip(str(error))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["CITATION.cff", "Croissant"])
+def test_descriptions_pass_their_own_validators(validators, name):
+    told = subprocess.run(validate.checks(validators, "")[name], capture_output=True, text=True)
+    assert told.returncode == 0, told.stdout + told.stderr
+
+
+@pytest.mark.slow
+def test_the_folds_are_read_by_croissants_own_library(validators):
+    rows = (
+        "import mlcroissant, sys; rows = list(mlcroissant.Dataset(sys.argv[1]).records('ravdess-emobox')); "
+        "print(len(rows), rows[0]['ravdess-emobox/test'])"
+    )
+    told = subprocess.run([validators / "python", "-c", rows, archive.CROISSANT], capture_output=True, text=True)
+    assert told.stdout.strip() == "6 b'01 11 20 21'", told.stderr
+
+
+def test_what_is_not_valid_is_named_and_what_cannot_be_checked_is_said(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(validate, "install", lambda folder: tmp_path)
+    monkeypatch.setattr(archive, "write_archive", lambda folder: tmp_path / "crate.zip")
+    monkeypatch.setattr(validate, "is_reachable", lambda address: False)
+    for name, command in {"cffconvert": "exit 0", "mlcroissant": "echo no name >&2; exit 1"}.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{command}\n")
+        (tmp_path / name).chmod(0o755)
+    with pytest.raises(SystemExit, match="^not valid: Croissant$"):
+        validate.main()
+    told = capsys.readouterr()
+    assert told.out.splitlines()[:2] == ["CITATION.cff: valid", "Croissant: not valid"] and "no name" in told.err
+    assert "RO-Crate: not validated, because https://w3id.org/ro/crate/1.1/context cannot be reached" in told.out
 
 
 def test_the_crate_tells_how_results_were_made(crate):
@@ -80,8 +116,20 @@ def test_workflows_run_what_make_has_and_grant_nothing_they_do_not_need():
         for step in job["steps"]
         for name in re.findall(r"^make ([a-z-]+)", step.get("run", ""), re.M)
     ]
-    assert set(called) == {"lint", "test", "reproduce", "rescore", "site"} <= set(targets)
+    assert set(called) == {"lint", "test", "reproduce", "rescore", "validate", "site"} <= set(targets)
     assert workflow["permissions"] == {"contents": "read"} and "pull_request" in workflow[True]
+
+
+def test_the_container_installs_from_the_files_that_it_copies_first(tmp_path):
+    docker = (REPOSITORY / "Dockerfile").read_text("utf-8")
+    first = re.search(r"COPY --chown=reader:reader (.+) \./\nRUN make setup\n", docker)[1].split()
+    for name in first:
+        shutil.copy(REPOSITORY / name, tmp_path)
+    planned = subprocess.run(["make", "-n", "setup"], cwd=tmp_path, capture_output=True, text=True)
+    assert planned.returncode == 0 and "requirements.lock" in planned.stdout, planned.stderr
+    ignored = (REPOSITORY / ".dockerignore").read_text("utf-8").split()
+    assert not {"results", "figures", "prototypes", *first} & set(ignored)
+    assert subprocess.run(["bash", "-n", REPOSITORY / ".binder" / "postBuild"]).returncode == 0
 
 
 def test_containers_do_not_run_as_root_and_install_from_the_lock():

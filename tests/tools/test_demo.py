@@ -1,6 +1,8 @@
 """The demo page: what the browser computes is what Python computes, and silence gets no answer."""
 
 import csv
+import json
+import re
 
 import librosa
 import numpy as np
@@ -15,9 +17,11 @@ from ser_utils.features.frames import clip_frames
 from ser_utils.features.spectral import log_mel_segments
 from ser_utils.predict import MEANING, load_ensemble
 from ser_utils.profiles import settings
+from ser_utils.workspace import write_json
 from tests.listening import workspace_of_05
 from tests.tools.browsing import launched, opened, until
 from tools import site
+from tools.site import demo
 
 RATE_HZ = 16_000
 AGREE = 1e-3
@@ -199,6 +203,33 @@ def test_an_answer_comes_within_a_fifth_of_a_second(browser, built, recordings):
         times = [_give(page, path)["took"] for path in recordings["path"][:5]]  # least: others use this machine too
         print({"least": round(min(times)), "largest": round(max(times))}, "ms for", recordings["path"].iloc[0])
         assert min(times) < 200
+
+
+def test_a_network_that_ships_is_asked_where_none_was_trained(workspace, tmp_path):
+    described = demo.describe_network(workspace.root, "demo")
+    write_json(demo.kept_network(tmp_path, "emodb"), described)
+    assert demo.find_networks(tmp_path) == ["emodb"] and demo.find_networks(workspace.root) == ["demo"]
+    facts = demo.export_demo(tmp_path, "emodb", [], tmp_path / "demo")
+    said = re.fullmatch(r'receiveDemo\("emodb", (.*)\);\n', (tmp_path / "demo" / "emodb.js").read_text("utf-8"))
+    network = json.loads(json.dumps(described["network"]))  # pairs are lists there
+    assert json.loads(said[1])["network"] == network and facts["about"] == described["about"]
+    assert facts["samples"] == described["emotions"]
+    for emotion in facts["samples"]:
+        assert (tmp_path / "demo" / f"voice_{facts['voice']}-{emotion}.js").exists()
+    assert demo.export_demo(tmp_path, "ravdess", [], tmp_path / "demo") is None
+
+
+@pytest.mark.parametrize("dataset", ["demo", "cremad", "emodb+cremad", "recordings.csv"])
+def test_a_network_is_stored_only_where_every_licence_lets_it_be_passed_on(workspace, dataset):
+    assert demo.keep_network(workspace.root, dataset) is None
+    assert not demo.kept_network(workspace.root, dataset).exists()
+
+
+def test_the_made_up_voice_of_the_synthetic_corpus_is_one_that_the_network_has_not_heard(workspace):
+    described = demo.describe_network(workspace.root, "demo")
+    folds = workspace.load_table("folds/feature_network-speaker-leave_one_speaker_out")
+    table = workspace.load_table("utterances").merge(folds[folds["fold"] == 0], on="utterance_id")
+    assert set(table.loc[table["role"] == "test", "speaker"]) == {described["voice"]}
 
 
 @pytest.fixture(scope="module")

@@ -265,6 +265,8 @@ def test_what_a_notebook_reads_besides_runs_it_again_and_no_other(keys_of, tmp_p
         ("weights/facebook--wav2vec2-base-960h/model.safetensors", ["08", "09", "10", "11"]),
         ("weights/somebody--else/model.safetensors", []),
         ("sources/ser_utils/evaluation/published.csv", ["11"]),
+        ("build/demo/smoke/seed_1/predictions/.vae-both-speaker-x.parquet.seal", ["11"]),
+        ("build/demo/smoke/seed_0/predictions/.vae-both-speaker-x.parquet.seal", []),
     ):
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_text("other")

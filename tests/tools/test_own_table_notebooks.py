@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ser_utils.evaluation.splits import audit_leakage, leaks_beyond
+from ser_utils.evaluation.splits import leaks_beyond
 from ser_utils.profiles import settings
 from ser_utils.systems import study
 from ser_utils.systems.prototype.analysis import compare_scorings
@@ -87,9 +87,13 @@ def test_the_audit_of_ravdess_tells_that_a_setting_was_chosen_on_it(tmp_path, mo
         table = own_table(4, corpus)
         split = folds_of("vae", table, tmp_path)["speaker"]
         fold, workspace = split[split["fold"] == 0], Workspace(str(tmp_path / corpus), "smoke", root=tmp_path)
+        fold.attrs = split.attrs
         trained = vae.train_vae(workspace, statistics, table, fold, settings("vae", "smoke"), "a")
-        audit = audit_leakage(fold, table, fit=trained.fitted.learned_from)
-        assert leaks_beyond(audit, "speaker") == leaks
+        result = study.save_audited(workspace, table, fold, vae.classify([trained], "both"), model="both", save=False)
+        assert leaks_beyond(result["audit"], "speaker") == leaks
+        shares = result["predictions"].filter(regex="^p_")
+        answers = shares.columns.str.removeprefix("p_")[shares.to_numpy().argmax(axis=1)]
+        assert (answers == result["predictions"]["prediction"]).all(), "the answer is the highest probability"
 
 
 def test_one_file_of_a_low_rate_does_not_change_the_rate_of_prototypes():

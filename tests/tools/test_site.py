@@ -26,7 +26,14 @@ from ser_utils.workspace import Workspace, WorkspaceError, write_json
 from tests.conftest import REPOSITORY
 from tests.tools.browsing import launched, opened, until
 from tools import site
-from tools.site.prototypes import describe_utterance, find_recordings, load_prototypes, sustain, write_prototypes
+from tools.site.prototypes import (
+    describe_utterance,
+    find_recordings,
+    load_prototypes,
+    sustain,
+    typical_sounds,
+    write_prototypes,
+)
 
 RATE_HZ = 16_000
 HOSTILE = "<img src=x onerror=alert(1)> & %41#?"  # a speaker as a hostile corpus may name it
@@ -73,6 +80,7 @@ def root(tmp_path_factory):
     _record(root, "emodb")
     _write_prototypes(root / "prototypes" / "emodb", SPEAKERS, 3)
     _write_prototypes(root / "prototypes" / "demo", ("51",), 2)
+    _add_pictures(root / "prototypes" / "demo", 2)
     _png(root / "figures" / "emodb" / "01_architecture.png", "Nine < ten <script>alert(2)</script>")
     results = root / "results" / "emodb"
     record = {
@@ -413,6 +421,35 @@ def test_a_sound_really_plays(browser, built, speaker):
         until(page, "player.ended && Math.abs(player.duration - 0.1) < 0.01")
         page.keyboard.press("a")
         until(page, "document.querySelector('.card.playing h3')?.textContent === 'anger 2'")
+
+
+def test_the_first_page_has_the_most_typical_voiced_sound_of_each_emotion():
+    levels = base64.b64encode(np.arange(256, dtype=np.uint8)[:128]).decode()
+    shared = {"speaker": "09", "_sound": True, "_levels": levels, "f0_hz": 200}
+    rows = [shared | {"emotion": emotion, "rank": rank} for emotion in ("sadness", "anger") for rank in (3, 2)]
+    others = [{"rank": 1, "f0_hz": None}, {"rank": 1, "_sound": False}, {"rank": 1, "speaker": "10"}]
+    rows = [shared | {"emotion": "anger", "rank": 1, "f0_hz": None}, *rows]
+    rows += [shared | {"emotion": "anger"} | other for other in others]
+    assert [(row["emotion"], row["rank"], row["speaker"]) for row in typical_sounds(rows)] == [
+        ("anger", 2, "09"),
+        ("sadness", 2, "09"),
+    ]
+    assert typical_sounds([]) == []
+
+
+@pytest.mark.browser
+def test_the_first_page_is_heard_where_it_is_seen(browser, built):
+    with opened(browser) as page:
+        page.goto((built / "index.html").as_uri())
+        sound = page.locator("a.sound").first
+        until(page, "document.querySelector('a.sound img').naturalWidth > 0")
+        sound.click()
+        until(page, "player.currentTime > 0.2")
+        assert page.url.endswith("index.html") and "playing" in sound.get_attribute("class")
+        sound.click()
+        assert page.evaluate("player.paused")
+        until(page, "!document.querySelector('.sound.playing')")
+        assert page.locator(".actions a").all_inner_texts()[0] == "Try it with your voice"
 
 
 @pytest.mark.browser

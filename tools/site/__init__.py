@@ -20,12 +20,12 @@ from typing import Any
 from ser_utils.workspace import REPOSITORY, WorkspaceError, atomic_path
 from tools.notebooks import NOTEBOOKS
 from tools.readme import listing_place
-from tools.site.demo import export_demo, page_facts
+from tools.site.demo import export_demo, find_networks, page_facts
 from tools.site.notebooks import find_notebooks, write_notebook
 from tools.site.pages import SOURCES, Pages
 from tools.site.prototypes import write_prototypes
 
-ASSETS = ("explorer.js", "features.js", "network.js", "demo.js", "icon.svg")
+ASSETS = ("explorer.js", "features.js", "network.js", "demo.js", "hear.js", "icon.svg")
 # What a page may do: nothing but read its own folder. The demo's recorder stands in an address: a page that is opened from a
 # folder may load no worklet from a file.
 POLICY = (
@@ -36,8 +36,8 @@ INLINE = re.compile(r"<script>(.+?)</script>", re.DOTALL)
 
 
 def write_demos(root: Path, prototypes: dict[str, list[dict[str, Any]]], target: Path) -> None:
-    """Write what the demo page reads: a network of each dataset that has a trained one."""
-    datasets = sorted({path.parents[2].name for path in root.glob("build/*/*/seed_0/models")}, key=listing_place)
+    """Write what the demo page reads: a network of each dataset that has one."""
+    datasets = sorted(find_networks(root), key=listing_place)
     exported = {name: export_demo(root, name, prototypes.get(name, []), target) for name in datasets}
     facts = page_facts({name: facts for name, facts in exported.items() if facts})
     target.mkdir(parents=True, exist_ok=True)
@@ -61,9 +61,8 @@ def write_sources(root: Path, sources: Path, files: Path, reference: bool) -> in
     shutil.copytree(
         NOTEBOOKS, sources / "notebooks" / "source", ignore=shutil.ignore_patterns("scripts", "executed", "*.md", ".*")
     )
-    count = sum(map(len, prototypes.values()))
-    Pages(root, sources, files, notebooks, count, reference).write()
-    return count
+    Pages(root, sources, files, notebooks, prototypes, reference).write()
+    return sum(map(len, prototypes.values()))
 
 
 def run_sphinx(sources: Path, target: Path) -> list[str]:

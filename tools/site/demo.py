@@ -1,6 +1,7 @@
 """What the demo page asks in the browser: one trained network, prototypes to compare with, recordings to try."""
 
 import base64
+import io
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,17 +12,21 @@ import numpy as np
 import pandas as pd
 import soundfile
 
-from ser_utils.features.audio import AudioError, load_audio, resample
+from ser_utils.corpora import CORPORA
+from ser_utils.corpora.demo import EXPRESSIONS, SAMPLE_RATE_HZ, SENTENCES, SPEAKERS, synthesise_utterance
+from ser_utils.features.audio import resample
 from ser_utils.features.spectral import MEL, log_mel_segments
 from ser_utils.figures.style import DIVERGING, EMOTION_COLOUR, SEQUENTIAL
+from ser_utils.names import dataset_parts
 from ser_utils.predict import MEANING, SHORTEST_S, Ensemble, load_ensemble
 from ser_utils.profiles import PROFILES, settings
-from ser_utils.workspace import MissingResult, Workspace
+from ser_utils.workspace import MissingResult, Workspace, read_json, write_json
 from tools.readme import title_of
 
 MODEL = "deep_cnn_log_mel"
 QUIETEST_DB = -55  # of full scale, the loudest 10 ms: a room without a voice stays below
 PROTOTYPES_AN_EMOTION = 12  # those of the highest scores, of all speakers
+SAMPLE_SEED = 1  # of the made-up voices; the demo corpus has 0
 LONGEST_S = 10.0  # that the page listens to
 # Of YIN. Noise of any colour stays above 0.5, and with 0.4 the median differs from pYIN's by 0.9 % (of 60 recordings of three
 # corpora, the median); the level is for hum between words, which repeats as well as a voice does
@@ -108,39 +113,32 @@ def export_prototypes(folder: Path, rows: Iterable[dict], rate: int) -> list[dic
     return exported
 
 
-def export_samples(workspace: Workspace, target: Path) -> list[str]:
-    """Write a recording of each emotion by a speaker the network has not heard, as scripts: a page that is opened from a
-    folder can read nothing else. Returns their emotions; only the synthetic corpus may be passed on as a whole.
+def export_samples(emotions: Iterable[str], voice: str, target: Path) -> list[str]:
+    """Write what a voice of the demo corpus says with each emotion, as scripts: a page that is opened from a folder can
+    read nothing else. It is another draw than the corpus's. Returns the emotions that the corpus has.
     """
+    emotions = [emotion for emotion in emotions if emotion in EXPRESSIONS]
+    for emotion in emotions:
+        sound = io.BytesIO()
+        signal = synthesise_utterance(voice, emotion, next(iter(SENTENCES)), seed=SAMPLE_SEED)
+        soundfile.write(sound, signal, SAMPLE_RATE_HZ, format="WAV", subtype="PCM_16")
+        text = base64.b64encode(sound.getvalue()).decode()
+        path = target / f"voice_{voice}-{emotion}.js"
+        path.write_text(f"receiveSample({json.dumps(emotion)}, {json.dumps(text)});\n", "utf-8")
+    return emotions
+
+
+def _new_voice(workspace):
+    """A voice of the demo corpus that the exported network was tested on; of recorded speech it has heard none of them."""
     if workspace.dataset != "demo":
-        return []
-    table = workspace.load_table("utterances")
-    new = _unheard(workspace)
-    table = table[table["utterance_id"].isin(new)].groupby("emotion").first()
-    written = []
-    for emotion, path in table["path"].items():
-        try:
-            signal, rate = load_audio(path)
-        except AudioError:  # the corpus was cleared away
-            continue
-        sound = target / f"{workspace.dataset}-{emotion}.wav"
-        soundfile.write(sound, signal, rate, subtype="PCM_16")
-        text = base64.b64encode(sound.read_bytes()).decode()
-        sound.with_suffix(".js").write_text(f"receiveSample({json.dumps(emotion)}, {json.dumps(text)});\n")
-        sound.unlink()
-        written.append(emotion)
-    return written
-
-
-def _unheard(workspace):
-    """Ids of the clips that the exported network was tested on."""
+        return next(iter(SPEAKERS))
     [predictions] = workspace.build.glob(f"predictions/feature_network-{MODEL}-speaker-*.parquet")
     table = pd.read_parquet(predictions)
-    return set(table.loc[table["fold"] == table["fold"].iloc[0], "utterance_id"])
+    return str(table.loc[table["fold"] == table["fold"].iloc[0], "speaker"].iloc[0])
 
 
-def export_demo(root: Path, dataset: str, rows: list[dict], target: Path) -> dict[str, Any] | None:
-    """Write target/<dataset>.js, and say what the page has to know before it is loaded; None where nothing was trained."""
+def describe_network(root: Path, dataset: str) -> dict[str, Any] | None:
+    """Tell all that the page needs of the network that notebook 05 trained, as JSON holds it; None where there is none."""
     workspace = find_workspace(root, dataset)
     if workspace is None:
         return None
@@ -149,38 +147,82 @@ def export_demo(root: Path, dataset: str, rows: list[dict], target: Path) -> dic
     except MissingResult:
         return None
     chosen = settings("feature_network", workspace.profile, dataset)
-    rate, hop_s = chosen["sample_rate_hz"], chosen["hop_length"] / chosen["sample_rate_hz"]
-    content = {
+    rate, hop = chosen["sample_rate_hz"], chosen["hop_length"]
+    return {
+        "about": _about(workspace, ensemble),
+        "longest_s": ensemble.longest_frames * hop / rate,
+        "voice": _new_voice(workspace),
         "network": export_network(ensemble),
         "emotions": ensemble.classes,
         "rate": rate,
         "grid": _grid(chosen),
         "segmentGrid": _segment_grid(rate),
-        "pitch": _pitch_grid(rate, chosen["hop_length"]),
+        "pitch": _pitch_grid(rate, hop),
         "trimDb": chosen["trim_db"],
-        "prototypes": export_prototypes(root / "prototypes" / dataset, rows, rate),
     }
+
+
+def keep_network(root: Path, dataset: str) -> Path | None:
+    """Store the network for the page where it ships, if every corpus lets anybody pass on what was learned from it.
+
+    Returns the path, notebooks/executed/<dataset>/network.json under `root`; None where nothing was stored.
+    """
+    parts = dataset_parts(dataset)
+    may_ship = all(name in CORPORA and CORPORA[name].models_may_be_shared for name in parts)
+    described = describe_network(root, dataset) if may_ship else None
+    if described is None:
+        return None
+    write_json(kept_network(root, dataset), described)
+    return kept_network(root, dataset)
+
+
+def kept_network(root: Path, dataset: str) -> Path:
+    """Where a network for the page ships."""
+    return root / "notebooks" / "executed" / dataset / "network.json"
+
+
+def find_networks(root: Path) -> list[str]:
+    """Datasets of which there may be a network: trained here, or one that ships."""
+    trained = {path.parents[2].name for path in root.glob("build/*/*/seed_0/models")}
+    return sorted(trained | {path.parent.name for path in root.glob("notebooks/executed/*/network.json")})
+
+
+def export_demo(root: Path, dataset: str, rows: list[dict], target: Path) -> dict[str, Any] | None:
+    """Write target/<dataset>.js, and say what the page has to know before it is loaded; None where there is no network.
+
+    A network that was trained here goes before the one that ships.
+    """
+    described = describe_network(root, dataset)
+    if described is None and (kept := kept_network(root, dataset)).exists():
+        described = read_json(kept)
+    if described is None:
+        return None
+    facts = {name: described.pop(name) for name in ("about", "longest_s", "voice")}
+    described["prototypes"] = export_prototypes(root / "prototypes" / dataset, rows, described["rate"])
     target.mkdir(parents=True, exist_ok=True)
-    text = f"receiveDemo({json.dumps(dataset)}, {json.dumps(content, separators=(',', ':'))});\n"
+    text = f"receiveDemo({json.dumps(dataset)}, {json.dumps(described, separators=(',', ':'))});\n"
     (target / f"{dataset}.js").write_text(text, "utf-8")
-    return {
-        "title": title_of(dataset),
-        "about": _about(workspace, ensemble),
-        "longest_s": ensemble.longest_frames * hop_s,
-        "samples": export_samples(workspace, target),
-    }
+    samples = export_samples(described["emotions"], facts["voice"], target)
+    return {"title": title_of(dataset), "samples": samples} | facts
 
 
 def _about(workspace, ensemble):
-    """What the network is and how well it does, in sentences."""
+    """What the network is, whose licence it is under, and how well it does, in sentences."""
     tested, n_networks = ensemble.tested, len(ensemble.networks)
-    synthetic = " The corpus is synthetic: on a real voice this network says nothing at all."
     return (
         f"{MODEL} of notebook 05, trained on {title_of(workspace.dataset)}, profile {workspace.profile}, the first of "
         f"{n_networks} folds. On {tested['n_speakers']} speakers they had not heard, the networks of all folds recognised "
-        f"{tested['uar']:.0%} (UAR; guessing gives {tested['chance']:.0%})."
-        f"{synthetic if workspace.dataset == 'demo' else ''}"
+        f"{tested['uar']:.0%} (UAR; guessing gives {tested['chance']:.0%}). {_origin(workspace.dataset)}"
     )
+
+
+def _origin(dataset):
+    """What the corpora mean for the answer, and what they ask of whoever uses it."""
+    if dataset == "demo":
+        return "The corpus is synthetic: on a real voice this network says nothing at all."
+    spoken = [CORPORA[name] for name in dataset_parts(dataset) if name in CORPORA]
+    told = [f"{corpus.title}: language {corpus.language}, licence: {corpus.licence}." for corpus in spoken]
+    return " ".join([*told, "It has heard no made-up voice."])
 
 
 def page_facts(demos: dict[str, dict[str, Any]]) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from ser_utils.profiles import PROFILES
 from ser_utils.workspace import REPOSITORY, atomic_path
 from tools.notebooks import KERNEL
 from tools.readme import listing_place, title_of
+from tools.site.demo import keep_network
 from tools.site.provenance import anchor_of, cells_that_draw, figures_of
 
 NAME = re.compile(r"\d\d_\w+\.ipynb")
@@ -235,7 +236,7 @@ def clean(text: str, folder: Path, name: str, with_sound: bool) -> str:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Store the executed notebooks of a dataset where they ship."""
+    """Store the executed notebooks of a dataset, and its network for the page Try it, where they ship."""
     parser = argparse.ArgumentParser(prog="python -m tools.site.notebooks", description=main.__doc__)
     parser.add_argument("--dataset", default="demo")
     parser.add_argument("--root", default="")
@@ -244,6 +245,8 @@ def main(arguments: list[str] | None = None) -> None:
     kept = [keep(found, root) for found in find_notebooks(root) if found.dataset == given.dataset]
     size = sum(path.stat().st_size for path in kept)
     print(f"{len(kept)} notebooks of {given.dataset}, {size / 1e6:.1f} MB: notebooks/executed/{given.dataset}")
+    if network := keep_network(root, given.dataset):
+        print(f"the network of the page Try it, {network.stat().st_size / 1e3:.0f} kB: {network.relative_to(root)}")
 
 
 if __name__ == "__main__":

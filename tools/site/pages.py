@@ -14,11 +14,12 @@ import yaml
 from PIL import Image
 
 from ser_utils.corpora.loading import CORPORA
-from ser_utils.figures.style import caption_of
+from ser_utils.figures.style import EMOTION_COLOUR, caption_of
 from ser_utils.profiles import systems
 from ser_utils.workspace import REPOSITORY
 from tools.readme import Dataset, dataset_table, listing_place, score_files, title_of
 from tools.site.notebooks import Executed
+from tools.site.prototypes import draw_levels, typical_sounds
 from tools.site.provenance import anchor_of, describe_run, find_drawing, load_scores, state_of
 
 SOURCES = Path(__file__).parent
@@ -53,15 +54,21 @@ class Pages:
     sources : where Sphinx reads from
     files : what is copied to the site as it is
     notebooks : executed ones that are shown
-    n_prototypes : in the explorer
+    prototypes : {dataset: rows} of the explorer, as `write_prototypes` gives them
     reference : whether the package's modules have pages
     """
 
     def __init__(
-        self, root: Path, sources: Path, files: Path, notebooks: list[Executed], n_prototypes: int, reference: bool
+        self,
+        root: Path,
+        sources: Path,
+        files: Path,
+        notebooks: list[Executed],
+        prototypes: dict[str, list[dict[str, Any]]],
+        reference: bool,
     ):
         self.root, self.sources, self.files = root, sources, files
-        self.notebooks, self.n_prototypes, self.reference = notebooks, n_prototypes, reference
+        self.notebooks, self.prototypes, self.reference = notebooks, prototypes, reference
         loader = jinja2.FileSystemLoader(SOURCES / "templates")
         self.templates = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
         self.executed = {(found.dataset, found.path.stem) for found in notebooks}
@@ -188,11 +195,28 @@ class Pages:
     def block_demo(self):
         return self.html("demo.html")
 
+    def block_hear(self):
+        """Where to begin, and a sound of each emotion of the first voice."""
+        for dataset, rows in self.prototypes.items():
+            if voice := typical_sounds(rows):
+                folder = f"prototypes/{quote(dataset)}"
+                sounds = [self._sound(dataset, folder, row) for row in voice]
+                title = title_of(dataset)
+                return self.html("hear.html", sounds=sounds, speaker=voice[0]["speaker"], title=title)
+        return self.html("hear.html")
+
+    def _sound(self, dataset, folder, row):
+        picture = self.files / "prototypes" / dataset / f"{row['_stem']}.plain.png"
+        draw_levels(row["_levels"], picture)
+        stem = f"{folder}/{quote(row['_stem'])}"
+        about = {"emotion": row["emotion"], "colour": EMOTION_COLOUR.get(row["emotion"], "gray")}
+        return about | {"source": f"{stem}.sustained.wav", "picture": f"{stem}.plain.png"}
+
     def block_shown(self):
         """What there is to look at, in numbers."""
         figures, scores = len(list(self.root.glob("figures/*/*.png"))), len(score_files(self.root))
         tiles = [
-            ("prototypes", self.n_prototypes, "explorer"),
+            ("prototypes", sum(map(len, self.prototypes.values())), "explorer"),
             ("figures", figures, "figures"),
             ("executed notebooks", len(self.notebooks), "notebooks"),
             ("table of scores" if scores == 1 else "tables of scores", scores, "results"),

@@ -12,6 +12,7 @@ import matplotlib
 import numpy as np
 import pandas as pd
 import soundfile
+from PIL import Image
 
 from ser_utils.corpora.facts import CorpusError, GrammarError
 from ser_utils.corpora.loading import CORPORA, find_corpus
@@ -216,6 +217,25 @@ def write_prototypes(root: Path, target: Path) -> dict[str, list[dict[str, Any]]
     (target / "prototypes").mkdir(parents=True, exist_ok=True)
     (target / "prototypes" / "corpora.js").write_text(f"const SITE = {json.dumps(facts)};\n", "utf-8")
     return shown
+
+
+def typical_sounds(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Of the first voice that has them, the most typical prototype of each emotion that has a pitch, a sound and a picture
+    as numbers; rows : as `load_prototypes` gives them.
+    """
+    heard = [row for row in rows if row["_sound"] and "_levels" in row and row.get("f0_hz")]
+    voice = [row for row in heard if row["speaker"] == heard[0]["speaker"]]
+    first = {row["emotion"]: row for row in sorted(voice, key=lambda row: row["rank"], reverse=True)}
+    return sorted(first.values(), key=lambda row: row["emotion"])
+
+
+def draw_levels(levels: str, path: Path) -> None:
+    """Write a picture of levels as `load_prototypes` encodes them, without axes; low frequencies are at the bottom."""
+    steps = np.frombuffer(base64.b64decode(levels), np.uint8).reshape(MEL.n_mels, -1)
+    shares = 1 - np.minimum(steps * LEVEL_STEP_DB / -FLOOR_DB, 1)
+    picture = matplotlib.colormaps[SEQUENTIAL](shares[::-1], bytes=True)[..., :3]
+    size = (20 * steps.shape[1], 2 * steps.shape[0])
+    Image.fromarray(picture).resize(size, Image.Resampling.NEAREST).save(path, optimize=True)
 
 
 def describe_axes(rate: int) -> dict[str, Any]:

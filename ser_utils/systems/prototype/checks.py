@@ -72,7 +72,10 @@ def removal(similarity, fc_weights, labels, order, *, steps=20):
     """
     shares = np.linspace(0, 1, steps + 1)
     kept = [order[round(share * len(order)) :] for share in shares]
-    return shares, np.array([unweighted_average_recall(labels, decide(similarity, fc_weights, one)) for one in kept])
+    # recall by class, all shares at once: from labels as strings it took ten times as long, at each of 924 points
+    right = np.stack([decide(similarity, fc_weights, left) for left in kept]) == labels
+    of_class = (np.unique(labels) == labels[:, None]).astype(int)
+    return shares, (right @ of_class / of_class.sum(axis=0)).mean(axis=1)
 
 
 def purity(similarity, fc_weights, labels, *, n=NEAREST):

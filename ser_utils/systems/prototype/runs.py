@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from ser_utils.evaluation import metrics
-from ser_utils.evaluation.splits import SEGMENT_MS, leaks_beyond
+from ser_utils.evaluation.splits import SEGMENT_MS, declare_choices, leaks_beyond
 from ser_utils.systems.prototype.autoencoder import reconstruction_errors
 from ser_utils.systems.prototype.classifier import mean_prototype_score, twin_share
 from ser_utils.systems.prototype.data import PrototypeData, Run
@@ -24,11 +24,21 @@ def autoencoder_runs(data: PrototypeData) -> list[Run]:
 
     The published system has no model of all speakers: profile `paper` sets `all_epochs` to 0.
     A voice with too few clips to learn from and to be tested on is left out.
+
+    Raises
+    ------
+    ValueError : if no voice is left for a model of its own
     """
     runs = [Run(p, model) for model in data.people for p in data.of_coder["protocols"] if p in data.folds]
     of_all = [("utterance", "all")] if data.of_coder["all_epochs"] else []
     runs = [run for run in runs if run.is_own or (run.protocol, run.model) in of_all]
-    return [run for run in runs if all(len(data.pick(run, role)) for role in ("train", "test"))]
+    runs = [run for run in runs if all(len(data.pick(run, role)) for role in ("train", "test"))]
+    if not any(run.is_own for run in runs):
+        raise ValueError(
+            "A prototype model learns from some recordings of a voice and is tested on others, so at least one speaker must "
+            f"have several of each emotion. Received: too few of each of {', '.join(data.people)}"
+        )
+    return runs
 
 
 def reconstruction_table(data: PrototypeData, coders: dict[Run, Coder]) -> pd.DataFrame:
@@ -121,6 +131,7 @@ class PrototypeRuns:
         workspace.save_predictions(predictions, **name)
         models = dict.fromkeys(trained.run.model for trained in members)
         audit = self.data.audit(protocol, models, selection=members[0].run.watched)
+        audit = declare_choices(audit, predictions, self.data.utterances, system="prototype", model=system)
         workspace.save_audit(audit, **name)
         costs = {"parameters": max(trained.parameters for trained in members)}
         costs["ms_per_utterance"] = float(np.mean([trained.ms_per_utterance for trained in members]))

@@ -71,7 +71,9 @@ def listen(encoder: SpeechTransformer, waveform: np.ndarray) -> list:
 
     Clips are heard one by one. A batch of clips of like lengths would save another 6 % of the time at base size. But a
     norm over time hears the padding: it moves the states of a "group" checkpoint by 13 % of their deviation, and then a
-    clip's embedding would depend on its neighbours. Half precision is faster only on processors that have it, and rounds.
+    clip's embedding would depend on its neighbours. Half precision (bfloat16) takes 0.67 s of CPU time for 5 s of sound,
+    and single precision 1.00 s, on a processor that has it (AVX512_BF16); others emulate it. It moves every layer's
+    states by about 1.2 % of their deviation, so embeddings would depend on the machine, and it is not used.
 
     Parameters
     ----------

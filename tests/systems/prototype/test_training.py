@@ -237,6 +237,15 @@ def test_folds_are_made_of_what_a_table_knows(n_speakers, tmp_path):
     ]
 
 
+def test_a_corpus_of_one_recording_a_voice_is_told_what_is_needed(tmp_path):
+    table, store = voice({"anger": 1}, per_clip=4)
+    data = data_of(tmp_path, table, store)
+    with pytest.raises(
+        ValueError, match=r"at least one speaker must have several of each emotion\. Received: too few of"
+    ):
+        autoencoder_runs(data)
+
+
 def test_neighbours_are_counted_among_the_segments_in_use(tmp_path, monkeypatch):
     table, store = voice({"anger": 2}, per_clip=10)
     data = data_of(tmp_path, table.assign(utterance_id="a"), store)

@@ -392,21 +392,21 @@ function wave(signal, rate) {
 // doing --------------------------------------------------------------------------------------------------------
 
 function choose() {
-  const dataset = byId("network").value;
-  byId("about").textContent = FACTS.demos[dataset].about;
-  byId("samples").replaceChildren(...FACTS.demos[dataset].samples.map((emotion) => {
+  const dataset = byId("network").value, { about, samples, voice } = FACTS.demos[dataset];
+  byId("about").textContent = about;
+  byId("samples").replaceChildren(...samples.map((emotion) => {
     const button = make("button", { type: "button", textContent: emotion });
-    button.onclick = () => document.head.append(make("script", { src: path("demo", `${dataset}-${emotion}.js`) }));
+    button.onclick = () => document.head.append(make("script", { src: path("demo", `voice_${voice}-${emotion}.js`) }));
     return button;
   }));
-  if (FACTS.demos[dataset].samples.length) byId("samples").prepend("or a made-up voice: ");
+  if (samples.length) byId("samples").prepend("or a made-up voice: ");
   load(dataset).catch(() => say(`The network of ${dataset} could not be read.`));
 }
 
 function begin() {
   const datasets = Object.keys(FACTS.demos);
   if (!datasets.length) {
-    byId("demo").replaceChildren("No network was trained yet: make 05 trains one, then make site puts it here.");
+    byId("demo").replaceChildren("No network is here: make 05 trains one, and make site puts it on this page.");
     return;
   }
   byId("network").replaceChildren(...datasets.map((value) => make("option", { value, textContent: FACTS.demos[value].title })));
