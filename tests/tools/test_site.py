@@ -81,6 +81,8 @@ def root(tmp_path_factory):
     _write_prototypes(root / "prototypes" / "emodb", SPEAKERS, 3)
     _write_prototypes(root / "prototypes" / "demo", ("51",), 2)
     _add_pictures(root / "prototypes" / "demo", 2)
+    for picture in (root / "prototypes" / "demo").rglob("*.png"):  # as in a clone: they are there as numbers
+        picture.unlink()
     _png(root / "figures" / "emodb" / "01_architecture.png", "Nine < ten <script>alert(2)</script>")
     results = root / "results" / "emodb"
     record = {

@@ -70,8 +70,8 @@ def sustain(signal: np.ndarray, sample_rate: int, *, seconds: float = SUSTAINED_
 def load_prototypes(folder: Path) -> list[dict[str, Any]]:
     """Read the prototypes of one dataset: the rows of `index.csv`, each with paths that exist.
 
-    Rows whose picture is absent, or outside the folder, are left out. Where the speaker's folder has pictures.npz, a
-    row has its picture as numbers too: `_levels`, in steps below 0 dB, and `_rate_hz`.
+    Rows without a picture, or with one outside the folder, are left out. A picture is a file, or numbers in the speaker's
+    pictures.npz, or both; with numbers, a row has `_levels`, in steps below 0 dB, and `_rate_hz`.
 
     folder : prototypes/<dataset>
 
@@ -92,11 +92,11 @@ def load_prototypes(folder: Path) -> list[dict[str, Any]]:
     prototypes = []
     for row, place in zip(json.loads(table.to_json(orient="records")), places, strict=True):
         stem = f"speaker_{row['speaker']}/{row['emotion']}_{row['rank']}"
-        picture = (folder / f"{stem}.png").resolve()
-        if picture.is_relative_to(folder.resolve()) and picture.is_file():
+        picture, stored = (folder / f"{stem}.png").resolve(), pictures.get(row["speaker"])
+        if picture.is_relative_to(folder.resolve()) and (stored or picture.is_file()):
             facts = {k: v for k, v in row.items() if v is not None}
             prototypes.append(facts | {"_stem": stem, "_sound": picture.with_suffix(".wav").is_file()})
-            if stored := pictures.get(row["speaker"]):
+            if stored:
                 levels, rate = stored
                 prototypes[-1] |= {"_levels": _encode(levels[place]), "_rate_hz": rate}
     return prototypes
@@ -263,9 +263,12 @@ def _add_nearest(row, dataset, recordings, copy):
 
 
 def _write_prototype(row, source, copy):
-    """Copy a prototype's picture and sound, and make the sound long enough to be heard."""
+    """Copy a prototype's picture, or draw it, and its sound, which is made long enough to be heard."""
     copy.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(f"{source}.png", f"{copy}.png")
+    if Path(f"{source}.png").is_file():
+        shutil.copyfile(f"{source}.png", f"{copy}.png")
+    else:
+        draw_levels(row["_levels"], Path(f"{copy}.png"))
     if row["_sound"]:
         shutil.copyfile(f"{source}.wav", f"{copy}.wav")
         signal, rate = soundfile.read(f"{copy}.wav", dtype="float32", always_2d=True)

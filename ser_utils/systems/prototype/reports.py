@@ -170,7 +170,7 @@ def write_speaker(folder: Path, index: pd.DataFrame, log_mels: np.ndarray, sound
     """Write a picture and a sound of each prototype of one speaker, named <emotion>_<rank>.
 
     All pictures stand as numbers in pictures.npz, too: `levels` uint8 (n, n_mels, n_frames) in the order of `index`,
-    in steps of `step_db` below 0 dB, at `sample_rate_hz`. The site draws them from there.
+    in steps of `step_db` below 0 dB, at `sample_rate_hz`. The site draws them from there, and only they are in git.
 
     Parameters
     ----------
