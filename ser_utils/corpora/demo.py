@@ -322,7 +322,7 @@ def make_planted_corpus(folder: str | Path, *, seed: int = 0, n_speakers: int = 
     return _write_corpus(folder, "planted", seed, _planted_utterances(seed, n_speakers), n_speakers)
 
 
-def _planted_utterances(seed, n_speakers=len(SPEAKERS)):
+def _planted_utterances(seed, n_speakers):
     emotions = list(EXPRESSIONS)
     for cell, (speaker, sentence) in enumerate(product(list(SPEAKERS)[:n_speakers], SENTENCES)):
         for place, label in enumerate(emotions):

@@ -234,7 +234,7 @@ def test_planted_labels_do_not_follow_the_voice(monkeypatch):
         return brief(speaker, emotion, sentence, seed=seed)
 
     monkeypatch.setattr(demo_corpus, "synthesise_utterance", note)
-    labels = [label for _, _, label, _, _ in demo_corpus._planted_utterances(0)]
+    labels = [label for _, _, label, _, _ in demo_corpus._planted_utterances(0, len(demo_corpus.SPEAKERS))]
     met = pd.crosstab(np.array(labels), np.array(voiced))
     assert met.shape == (7, 7) and met.min(axis=None) == 3 and met.max(axis=None) == 4
 
