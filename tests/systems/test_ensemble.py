@@ -147,7 +147,7 @@ def test_what_leaks_into_a_member_leaks_into_the_ensemble(workspace, table):
 
 def test_members_that_were_picked_by_test_scores_are_told_where_those_clips_are_tested(workspace, table):
     wanted, asked = ["opensmile-a", "opensmile-b"], ("speaker", "leave_one_speaker_out")
-    ensemble.evaluate(workspace, table.assign(corpus="emodb"), "new_speaker", wanted, *asked)
+    ensemble.evaluate_ensemble(workspace, table.assign(corpus="emodb"), "new_speaker", wanted, *asked)
     assert leaks_of(workspace, "new_speaker") == "selection on test; unknown: encoder fitted on test"
 
 

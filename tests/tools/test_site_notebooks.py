@@ -53,6 +53,19 @@ def test_what_ships_of_a_notebook_has_no_sound_and_names_its_pictures(root):
     assert (kept.parent / "../../../figures/emodb/05_scores.png").resolve().exists()
 
 
+def test_a_picture_that_a_loop_named_is_found_by_what_it_shows(root):
+    [executed] = find_notebooks(root)
+    notebook = nbformat.read(executed.path, as_version=4)
+    (root / "figures" / "emodb" / "05_of_a_loop.png").write_bytes(_picture(77))
+    data = [{"image/png": base64.b64encode(_picture(seed)).decode() + "\n"} for seed in (77, 78)]
+    outputs = [nbformat.v4.new_output("display_data", each) for each in data]
+    notebook.cells.append(nbformat.v4.new_code_cell("for name in names: draw(name)", outputs=outputs))
+    nbformat.write(notebook, executed.path)
+    known, unknown = nbformat.read(keep(executed, root), as_version=4).cells[-1].outputs
+    assert known.data == {"text/markdown": "![05_of_a_loop](../../../figures/emodb/05_of_a_loop.png)"}
+    assert list(unknown.data) == ["image/png"]
+
+
 def test_what_ships_of_a_notebook_does_not_say_where_it_was_run(root):
     [executed] = find_notebooks(root)
     notebook = nbformat.read(executed.path, as_version=4)

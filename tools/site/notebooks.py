@@ -87,6 +87,8 @@ def keep(executed: Executed, root: Path) -> Path:
     text = executed.path.read_text("utf-8").replace(f"{root}/", "")
     notebook, drawn = nbformat.reads(text, as_version=4), figures_of(executed.path.stem)
     target = root / "notebooks" / "executed" / executed.dataset / executed.path.name
+    folder = root / "figures" / executed.dataset
+    saved = {base64.b64encode(path.read_bytes()).decode(): path.stem for path in folder.glob("*.png")}
     silent, place = Executed("", executed.profile, executed.path), -1
     notebook.cells = [cell for cell in notebook.cells if not _is_papermills(cell)]
     for place, cell in enumerate(notebook.cells):
@@ -96,13 +98,14 @@ def keep(executed: Executed, root: Path) -> Path:
         shown = [_shown(output, silent, target.parent, "") for output in cell.outputs]
         cell.outputs, cell.execution_count = [output for output in shown if output], None
         pictures = [output for output in cell.outputs if "image/png" in output.get("data", {})]
-        names = [
-            name for name in drawn.get(place, []) if (root / "figures" / executed.dataset / f"{name}.png").exists()
-        ]
-        for number, picture in enumerate(pictures):
-            if len(names) == len(pictures):
-                address = f"../../../figures/{executed.dataset}/{names[number]}.png"
-                picture.data = {"text/markdown": f"![{names[number]}]({address})"}
+        names = [saved.get(picture.data["image/png"].strip()) for picture in pictures]
+        named = [name for name in drawn.get(place, []) if (folder / f"{name}.png").exists()]
+        if not all(names) and len(named) == len(pictures):
+            names = named
+        for picture, name in zip(pictures, names, strict=True):
+            if name:
+                address = f"../../../figures/{executed.dataset}/{name}.png"
+                picture.data = {"text/markdown": f"![{name}]({address})"}
             else:
                 picture.data = {"image/png": _smaller(picture.data["image/png"])}
     notebook.metadata = {"kernelspec": KERNEL["kernelspec"], "profile": executed.profile}
