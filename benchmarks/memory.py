@@ -21,7 +21,7 @@ CHANGES = {
     'profile = "quick"': "profile = {profile!r}",
     'root = ""': "root = {root!r}",
     'speakers = ""': "speakers = {speaker!r}",
-    'chosen = settings("prototype", profile, dataset)': 'chosen = settings("prototype", profile, dataset) | {{"epochs": 1}}',
+    'chosen = settings("prototype", profile, "brief" if brief else dataset)': 'chosen = settings("prototype", profile, "brief" if brief else dataset) | {{"epochs": 1}}',
 }
 
 
