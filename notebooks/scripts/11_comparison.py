@@ -92,8 +92,9 @@ for model in [name + ending for name in new_speakers for ending in ("", "_adapte
 # The system `ensemble` asks several systems at once; its toml file names the members. `new_speaker` knows nothing of a new
 # speaker. `adapted` contains the members that can use a speaker's unlabelled clips; none of the networks can. Each member $m$
 # has a weight $w_m$, and $p(\text{emotion}) \propto \prod_m p_m(\text{emotion})^{w_m}$. The weights of a fold are fitted on the
-# speakers of the other folds, and so is how much they may differ: they stay equal unless different weights are surely better
-# on speakers left out. A leak in a member is also a leak in the ensemble.
+# speakers of the other folds, and so is how much they may differ: they stay nearly equal unless other weights are better by
+# more than one standard error on speakers left out. The members' answers for these speakers come from models that had learned
+# from the tested speakers, so the tested labels have an indirect influence. A leak in a member is also a leak in the ensemble.
 
 # %%
 if is_several:

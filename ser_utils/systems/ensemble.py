@@ -23,7 +23,7 @@ from ser_utils.workspace import Workspace, read_json
 
 FEWEST_MEMBERS = 2
 LEAST = 1e-6  # a probability; no member can rule out an emotion alone
-LARGEST = 3.0  # of the logarithms of weights
+LARGEST = 3.0  # of the logarithm of their scale, and of what sets each apart
 INNER_FOLDS = 5
 SHRINKAGES = (1.0, 10.0, 100.0, 1000.0)  # of weights towards equal ones
 Members = Mapping[str, pd.DataFrame]  # predictions of each member on the same clips, by "system-model"
@@ -63,7 +63,10 @@ def _log_probabilities(members: Members) -> tuple[pd.DataFrame, list[str], np.nd
 
 
 def speakers_of_other_folds(folds: pd.DataFrame, fold: int) -> list[str]:
-    """Clips that may choose something for a fold: those that other folds test, none of them of its own test speakers."""
+    """Clips that may choose something for a fold: those that other folds test, none of them its own.
+
+    Under protocol `speaker`, whose folds test other speakers, they are clips of other speakers.
+    """
     own = set(folds.loc[(folds["fold"] == fold) & (folds["role"] == "test"), "utterance_id"])
     others = folds.loc[(folds["fold"] != fold) & (folds["role"] == "test"), "utterance_id"]
     return sorted(set(others) - own)
@@ -74,7 +77,9 @@ def pool(
 ) -> tuple[pd.DataFrame, pd.DataFrame, dict[int, list[str]]]:
     """Ask all members at once: p(emotion) is proportional to the product of their p(emotion) ** weight.
 
-    Both the weights and how far they may differ from each other are fitted on the clips of other folds' speakers.
+    Both the weights and how far they may differ from each other are fitted on the clips of other folds' speakers, as
+    members answered for them that had learned from this fold's speakers. Its labels have this indirect way in, as in
+    any stacking without a further round of trainings.
 
     Parameters
     ----------
@@ -109,7 +114,7 @@ def pool(
 
 
 def _choose_weights(logs, truth, speakers):
-    """Weights (n_members,): as equal as they may be without a loss on speakers left out that is surely higher.
+    """Weights (n_members,): as equal as they may be within one standard error of the least loss on speakers left out.
 
     Of all shrinkages whose loss is within one standard error, over speakers, of the best one's, the largest is taken.
     Source: Breiman et al. 1984, Classification and Regression Trees (the rule of one standard error).

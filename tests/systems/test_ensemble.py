@@ -67,6 +67,21 @@ def test_members_that_say_nothing_weigh_little_and_equals_weigh_the_same(table, 
     assert (weights.std(axis=1) < 0.4 * weights.mean(axis=1)).all()
 
 
+def test_of_shrinkages_within_one_standard_error_the_largest_is_taken(monkeypatch):
+    losses = {  # of four speakers; beside the first: .05 ± .16, .1 ± .3 and 8.1 ± .1
+        1.0: [10, 10, 10, 10],
+        10.0: [10.1, 9.95, 10.05, 9.95],
+        100.0: [10.2, 9.9, 10.1, 9.9],
+        1000.0: [12, 12, 12, 12.1],
+    }
+    monkeypatch.setattr(ensemble, "_losses_of_speakers", lambda logs, truth, speakers, shrinkage: losses[shrinkage])
+    monkeypatch.setattr(ensemble, "fit_weights", lambda logs, truth, shrinkage: shrinkage)
+    assert ensemble._choose_weights(None, None, np.arange(4)) == 100
+    losses[100.0] = [11, 11, 11, 11.1]
+    assert ensemble._choose_weights(None, None, np.arange(4)) == 10
+    assert ensemble._choose_weights(None, None, np.zeros(4)) == 1000  # one speaker says nothing of others
+
+
 def test_the_slope_of_the_weights_loss_is_right():
     """Fitted weights are a minimum: no small step away from them lowers the literal loss."""
     random = np.random.default_rng(0)

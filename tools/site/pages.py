@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import quote
 
 import jinja2
+import nbformat
 import pandas as pd
 import yaml
 from PIL import Image
@@ -165,7 +166,7 @@ class Pages:
     def block_notebooks(self):
         parts = []
         for dataset in dict.fromkeys(found.dataset for found in self.notebooks):
-            documents = [f"/{found.document}" for found in self.notebooks if found.dataset == dataset]
+            documents = [_named(found) for found in self.notebooks if found.dataset == dataset]
             profiles = sorted({found.profile for found in self.notebooks if found.dataset == dataset})
             note = f"Profile {', '.join(profiles)}."
             parts += [f"## {plain(title_of(dataset))}", note, _toctree(documents)]
@@ -263,6 +264,13 @@ class Pages:
             f"[Binder](https://mybinder.org/v2/gh/{repository}/HEAD?labpath=notebooks) · "
             f"[Codespaces](https://codespaces.new/{repository}) · [the repository](https://github.com/{repository})"
         )
+
+
+def _named(executed):
+    """An executed notebook in a list, with its corpus before its heading: the sidebar shows those of all corpora."""
+    heading = nbformat.read(executed.path, as_version=4).cells[0].source.split("\n")[0].removeprefix("# ")
+    title = re.sub("[<>]", "", f"{title_of(executed.dataset)} {heading}")
+    return f"{title} </{executed.document}>"
 
 
 def _toctree(documents):
