@@ -155,13 +155,13 @@ lab: setup ## open the notebooks in JupyterLab, on this machine only, with a tok
 # --- data, weights, one recording ----------------------------------------------------------------------
 
 data: setup ## download a corpus, or say whom to ask for it: make data DATASET=emodb
-	@$(BIN)/python -m ser_utils.corpora.download $(call quoted,DATASET)
+	@$(BIN)/python -m tools.download $(call quoted,DATASET)
 
 check-data: setup ## list missing, altered and suspicious files of a corpus
-	@$(BIN)/python -m ser_utils.corpora.check $(call quoted,DATASET)
+	@$(BIN)/python -m tools.check_data $(call quoted,DATASET)
 
 weights: setup ## download the speech encoders of notebook 08, or one: make weights MODEL=facebook/hubert-base-ls960
-	@$(BIN)/python -m ser_utils.systems.speech_transformer.pretrained $(if $(WEIGHTS),$(call quoted,WEIGHTS),$(if $(MODEL),$(call quoted,MODEL)))
+	@$(BIN)/python -m tools.weights $(if $(WEIGHTS),$(call quoted,WEIGHTS),$(if $(MODEL),$(call quoted,MODEL)))
 
 # no DATASET asks the model that ships
 predict: setup ## print emotion probabilities: make predict FILE=my.wav; FILES=folder adds recordings of the same voice

@@ -11,10 +11,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ser_utils.corpora import recordings
-from ser_utils.corpora.check import check_corpus, describe, main
 from ser_utils.corpora.loading import CorpusError, inspect_corpus, load_corpus
 from ser_utils.evaluation.splits import make_folds
 from tests.corpora.synthetic import EMOTIONS, people_rows, record, sound, workbook, write_table
+from tools.check_data import check_corpus, describe, main
 
 
 @pytest.fixture(autouse=True)

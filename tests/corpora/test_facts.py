@@ -3,10 +3,10 @@ import textwrap
 import pytest
 
 from ser_utils.corpora import facts, recordings
-from ser_utils.corpora.check import check_corpus, describe
-from ser_utils.corpora.download import DownloadError, download_corpus
 from ser_utils.corpora.loading import CORPORA, load_corpus
 from tests.corpora.synthetic import record
+from tools.check_data import check_corpus, describe
+from tools.download import DownloadError, download_corpus
 
 
 def test_a_made_up_corpus_is_one_file(tmp_path, monkeypatch):

@@ -1,18 +1,11 @@
-"""Published speech encoders: getting their weights safely, and going on without them.
+"""Published speech encoders: opening their weights, and going on without them.
 
-    python -m ser_utils.systems.speech_transformer.pretrained facebook/wav2vec2-base-960h
-
-Weights live in SER_WEIGHTS_DIR (data/weights/), one folder a checkpoint. A folder that the reader already has is
-named by its path instead, or for all notebooks by the environment variable WEIGHTS.
+Weights live in SER_WEIGHTS_DIR (data/weights/), one folder a checkpoint; `make weights` fetches them. A folder that the
+reader already has is named by its path instead, or for all notebooks by the environment variable WEIGHTS.
 """
 
-import argparse
-import json
 import os
 import re
-import urllib.error
-import urllib.parse
-import urllib.request
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,19 +13,15 @@ from typing import Any
 
 import pandas as pd
 
-from ser_utils.corpora.download import DownloadError, download_file
 from ser_utils.names import STAND_INS, path_of
-from ser_utils.profiles import settings
 from ser_utils.systems.speech_transformer.encoder import (
     Architecture,
-    CheckpointError,
     SpeechTransformer,
-    conversion_command,
     load_speech_transformer,
     random_speech_transformer,
     weight_files,
 )
-from ser_utils.workspace import REPOSITORY, content_key, file_digest, read_json, write_json
+from ser_utils.workspace import REPOSITORY, content_key, file_digest, read_json
 
 # Revision and sha256 of each file at it. The hub keeps these three as pickles only; there the sum is the pickle's.
 PINNED = {
@@ -60,11 +49,6 @@ PINNED = {
 NO_MEANING = "Random encoder: carries no meaning."
 FIXTURE = "Encoder of a test: carries no meaning."
 SMALLEST = 128  # hidden size; no trained encoder was published that is narrower, those of tests are
-BOT = "SFconvertbot"  # the hub's own account, which offers safetensors to those who have published pickles
-OFFLINE = (
-    "Offline, copy config.json, preprocessor_config.json and model.safetensors into {place}, or say WEIGHTS=folder "
-    "where they are. Without weights notebook 08 goes on with a tiny random encoder, and says so."
-)
 TINY = {"hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 64}
 TINY |= {"conv_dim": (24,) * 7, "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 4}
 
@@ -228,7 +212,7 @@ def describe_heard(encoders: list[Encoder], corpora: Iterable[str]) -> pd.DataFr
 
 
 def _open(model, folder):
-    digests, published = _verify(model, folder), published_name(folder)
+    digests, published = verify_weights(model, folder), published_name(folder)
     source = read_json(folder / "source.json") if (folder / "source.json").exists() else {}
     encoder = load_speech_transformer(folder)
     name = re.sub(r"[^a-z0-9]+", "_", (published or folder.name).split("/")[-1].lower()).strip("_")
@@ -238,8 +222,8 @@ def _open(model, folder):
     return Encoder(name, encoder, content_key(digests), f"{published or model}{at}", published)
 
 
-def _verify(model, folder):
-    """Digests of the weights; raises PretrainedError where they differ from what was pinned or fetched."""
+def verify_weights(model: str, folder: Path) -> dict[str, str]:
+    """Compute the digests of a checkpoint's weights; raises PretrainedError where they differ from those pinned."""
     digests = {file.name: file_digest(file) for file in weight_files(folder)}
     pinned = read_json(folder / "source.json")["sha256"] if (folder / "source.json").exists() else {}
     if not Path(model).is_dir():
@@ -251,144 +235,3 @@ def _verify(model, folder):
                 f"Delete the folder and say: make weights MODEL={model}"
             )
     return digests
-
-
-def fetch(model: str, *, revision: str | None = None) -> Path:
-    """Download a checkpoint's safetensors weights and configuration, each checked by its sha256.
-
-    Parameters
-    ----------
-    model : owner/name, or a folder that has them already
-    revision : commit, branch or tag; None is the pinned commit, else the latest one. Where that has pickled weights
-        only, the hub's own conversion to safetensors is taken, if there is one.
-
-    Returns
-    -------
-    the folder. A finished one is verified and left as it is. What was fetched is pinned in its source.json.
-
-    Raises
-    ------
-    PretrainedError : where there are only pickled weights, for wrong checksums, gated models and without network
-    """
-    folder = weights_folder(model)
-    if folder.exists():
-        _verify(model, folder)
-        return folder
-    (commit, digests), note = PINNED.get(model, (None, {})), ""
-    if revision not in (None, commit) or not commit:
-        commit, digests = _ask_hub(model, revision or "main")
-    if not _has_safetensors(digests) and not revision:
-        commit, digests, note = _converted(model) or (commit, digests, "")
-    if not _has_safetensors(digests):
-        raise PretrainedError(_only_pickles(model, commit, digests, folder))
-    # not `atomic_path`: what came before a cut is taken up again
-    partial = folder.with_name(f".{folder.name}.part")
-    try:
-        for name, digest in digests.items():
-            url = f"{_hub()}/{model}/resolve/{commit}/{name}"
-            download_file(url, partial / name, checksum=f"sha256:{digest}" if digest else "")
-    except DownloadError as error:
-        raise PretrainedError(f"{error} {OFFLINE.format(place=folder)}") from error
-    fetched = {name: file_digest(partial / name) for name in digests}
-    write_json(partial / "source.json", {"model": model, "revision": commit, "sha256": fetched, "note": note})
-    os.replace(partial, folder)
-    return folder
-
-
-def _has_safetensors(digests):
-    return any(name.endswith(".safetensors") for name in digests)
-
-
-def _only_pickles(model, commit, digests, folder):
-    pickles = "".join(f" ({name}, sha256 {digest})" for name, digest in digests.items() if name.endswith(".bin"))
-    return (
-        f"{model} at {commit} has only pickled weights{pickles}, and unpickling runs whatever code the file "
-        f"holds; only safetensors are read. Convert them once, in an environment of your own: "
-        f"{conversion_command(model, folder, commit)}"
-    )
-
-
-def _converted(model):
-    """Commit, {file: sha256} and a note of the hub's own conversion of pickled weights; None where it offers none."""
-    wanted = {"type": "pull_request", "status": "open", "author": BOT}
-    url = f"{_hub()}/api/models/{model}/discussions?{urllib.parse.urlencode(wanted)}"
-    try:
-        offers = [
-            offer
-            for offer in _read_answer(url).get("discussions", [])
-            if offer.get("isPullRequest") and (offer.get("author") or {}).get("name") == BOT
-        ]
-        for offer in offers:
-            reference = f"refs/pr/{offer['num']}"
-            commit, digests = _ask_hub(model, reference)
-            if _has_safetensors(digests):
-                return commit, digests, f" ({reference}, the hub's own conversion of its pickled weights)"
-    except (PretrainedError, OSError):
-        pass  # whoever cannot ask is told of the pickles
-    return None
-
-
-def _hub():
-    return os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
-
-
-def _read_answer(url):
-    with urllib.request.urlopen(url, timeout=30) as answer:
-        return json.load(answer)
-
-
-def _ask_hub(model, revision):
-    """The commit a revision stands for, and {file: sha256, or None for small files outside the large-file store}."""
-    url = f"{_hub()}/api/models/{model}/revision/{urllib.parse.quote(revision, safe='')}?blobs=true"
-    try:
-        listing = _read_answer(url)
-    except urllib.error.HTTPError as error:
-        raise PretrainedError(f"{url} answers {error.code}: is {model!r} spelled right, and public?") from error
-    except OSError as error:
-        raise PretrainedError(
-            f"{_hub()} cannot be reached ({error}). {OFFLINE.format(place=weights_folder(model))}"
-        ) from error
-    if listing.get("gated"):
-        raise PretrainedError(
-            f"{model} is gated: its owner wants to know who takes it, and this program has no account. Accept the terms "
-            f"at {_hub()}/{model}, download its files there, and say WEIGHTS=folder where they are."
-        )
-    wanted = re.compile(r"config\.json|preprocessor_config\.json|model(-\d+-of-\d+)?\.safetensors(\.index\.json)?")
-    files = {
-        entry["rfilename"]: (entry.get("lfs") or {}).get("sha256")
-        for entry in listing["siblings"]
-        if wanted.fullmatch(entry["rfilename"])
-    }
-    return listing["sha"], files
-
-
-def main(arguments: list[str] | None = None) -> None:
-    command = "python -m ser_utils.systems.speech_transformer.pretrained"
-    parser = argparse.ArgumentParser(prog=command, description=__doc__)
-    about = "owner/name on the hub, or a folder with checkpoints in it; none: those of profile quick"
-    parser.add_argument("models", nargs="*", help=about)
-    parser.add_argument("--revision", help="commit, branch or tag; default: the pinned one")
-    given = parser.parse_args(arguments)
-    failures = []
-    for model in given.models or settings("speech_transformer", "quick")["models"]:
-        try:
-            is_folder = path_of(model).is_dir()
-            for name in map(str, checkpoint_folders(model)) if is_folder else [model]:
-                folder = fetch(name, revision=given.revision)
-                print(f"{_describe(load_encoder(name))} → {folder}")
-        except (PretrainedError, CheckpointError) as error:
-            failures.append(str(error))  # another encoder may be had all the same
-    if failures:
-        raise SystemExit("\n".join(failures))
-
-
-def _describe(encoder):
-    a, size = encoder.model.architecture, encoder.model.count_params() / 1e6
-    return (
-        f"{encoder.source}: {a.model_type}, {a.num_hidden_layers} layers, {a.hidden_size} wide, {size:.0f} M parameters"
-    )
-
-
-if __name__ == "__main__":
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    main()

@@ -1,6 +1,6 @@
 """Fetch corpora that may be fetched; say whom to ask for the others.
 
-python -m ser_utils.corpora.download NAME
+python -m tools.download NAME
 """
 
 import argparse
@@ -23,11 +23,11 @@ from pathlib import Path, PurePosixPath
 
 from tqdm.auto import tqdm
 
-from ser_utils.corpora.check import load_index
 from ser_utils.corpora.facts.grammar import Files
 from ser_utils.corpora.loading import CorpusError, find_corpus, find_folder, inspect_parts
 from ser_utils.corpora.sources import find_recordings
 from ser_utils.workspace import Workspace, file_digest, read_json, write_json
+from tools.check_data import load_index
 
 BLOCK = 1 << 18
 ATTEMPTS = 4
@@ -338,7 +338,7 @@ def _download_files(corpus, source, data_dir, progress):
 
 def main(arguments: list[str] | None = None) -> int:
     """Download what NAME stands for; returns 0 if it is there then, else 1."""
-    parser = argparse.ArgumentParser(prog="python -m ser_utils.corpora.download", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m tools.download", description=__doc__.splitlines()[0])
     parser.add_argument("name", help="a corpus, or several joined by +")
     parser.add_argument("--data-dir", type=Path, help="where it is put (default: SER_DATA_DIR, or data/)")
     options = parser.parse_args(arguments)

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 import soundfile
 
-from ser_utils.corpora import check as corpus_check
-from ser_utils.corpora import download, recordings
-from ser_utils.corpora.download import BadArchive, DownloadError, download_corpus, download_file, extract_zip, main
+from ser_utils.corpora import recordings
 from ser_utils.corpora.facts.grammar import Archive, Files
 from ser_utils.corpora.loading import CORPORA, CorpusError, load_corpus
+from tools import check_data, download
+from tools.download import BadArchive, DownloadError, download_corpus, download_file, extract_zip, main
 
 CONTENT = np.random.default_rng(0).bytes(600_000)
 
@@ -258,16 +258,16 @@ def published(server, tmp_path, monkeypatch):
         (index / f"{name}.csv.gz").write_bytes(
             gzip.compress("\n".join(["utterance_id,bytes,sha256,pcm_sha256", *rows]).encode())
         )
-    monkeypatch.setattr(corpus_check, "INDEX", index)
+    monkeypatch.setattr(check_data, "INDEX", index)
     monkeypatch.setattr(recordings, "REPOSITORY", tmp_path / "repository")
     for name, source in (
         ("emodb", Archive(f"{server.url}/emodb.zip")),
         ("cremad", Files(f"{server.url}/cremad", "AudioWAV")),
     ):
         monkeypatch.setitem(CORPORA, name, replace(CORPORA[name], source=source))
-    corpus_check.load_index.cache_clear()
+    check_data.load_index.cache_clear()
     yield tmp_path / "data"
-    corpus_check.load_index.cache_clear()
+    check_data.load_index.cache_clear()
 
 
 def test_a_corpus_is_downloaded_checked_and_put_in_place(published, server):
