@@ -165,10 +165,10 @@ weights: setup ## download the speech encoders of notebook 08, or one: make weig
 
 # no DATASET asks the model that ships
 predict: setup ## print emotion probabilities: make predict FILE=my.wav; FILES=folder adds recordings of the same voice
-	@$(BIN)/python -m ser_utils.answer $(call quoted,FILE) --files $(call quoted,FILES) $(if $(filter file,$(origin DATASET)),$(subst --dataset 'demo',,$(WHICH)),$(WHICH))
+	@$(BIN)/python -m tools.answer $(call quoted,FILE) --files $(call quoted,FILES) $(if $(filter file,$(origin DATASET)),$(subst --dataset 'demo',,$(WHICH)),$(WHICH))
 
 search: setup ## search hyperparameters of SigWavNet with Ray Tune and ASHA (after make setup-extras)
-	@$(BIN)/python -m ser_utils.systems.sigwavnet.search $(WHICH)
+	@$(BIN)/python -m tools.search $(WHICH)
 
 # --- results -------------------------------------------------------------------------------------------
 

@@ -1,6 +1,5 @@
 """The helper package of the notebooks. A room is a folder; imports run down only:
 
-answer
 predict
 systems
 evaluation explanation

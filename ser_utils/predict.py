@@ -1,26 +1,21 @@
 """A recording of one's own: probabilities of emotions, the part of it they rest on, and what they do not mean."""
 
-import argparse
 import math
-import os
-import sys
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from ser_utils.corpora import CORPORA, emotions_in_order
-from ser_utils.features.audio import HEARD_DB, AudioError, block_power, hear, heard_seconds, load_with_remark
-from ser_utils.names import path_of
+from ser_utils.corpora import emotions_in_order
+from ser_utils.features.audio import HEARD_DB, block_power, hear, heard_seconds
 from ser_utils.profiles import settings
-from ser_utils.workspace import MissingResult, Workspace, WorkspaceError, sealed
+from ser_utils.workspace import MissingResult, Workspace, sealed
 
 MODELS = ("deep_cnn_log_mel", "deep_cnn_mfcc", "cnn_bilstm_log_mel", "cnn_bilstm_mfcc")
 SHORTEST_S = 0.25
 PIECE_S = 10.0  # longer recordings are heard in pieces: memory and time then grow with the length, not its square
 WINDOW_S = 0.25  # of the explanation, where there is one piece
-MOST_WINDOWS = 40  # that a report shows
 FAR_LONGER = 2  # times the longest training clip
 MEANING = (
     "What these numbers do not mean: they do not say what this person feels. The model learned how actors sound "
@@ -286,91 +281,3 @@ def _load_networks(workspace, model, folds):
         network = keras.saving.load_model(path, safe_mode=True, compile=False)
         networks.append(Network(network, mean[0], spread[0]))
     return networks, int(store.table["n_rows"].max())
-
-
-def report(workspace: Workspace, name: str, signal: np.ndarray, sample_rate: int, model: str, remark: str = "") -> str:
-    """Write the prediction as text for a reader.
-
-    Parameters
-    ----------
-    name : of the recording
-    remark : about its file
-    workspace, signal, sample_rate, model : as in `predict_emotion`
-    """
-    prediction = predict_emotion(workspace, signal, sample_rate, model)
-    corpus = CORPORA[workspace.dataset].title if workspace.dataset in CORPORA else workspace.dataset
-    tested, best = prediction.tested, prediction.probabilities.index[0]
-    means = ("fall by so much when a part is silenced", "in each piece, above those of the whole")
-    synthetic = " The demo corpus is synthetic: on a real voice it says nothing at all."
-    return "\n".join(
-        [
-            f"{name}: {len(signal) / sample_rate:.2f} s{f' ({remark})' if remark else ''}",
-            f"{model}, trained on {corpus}, profile {workspace.profile}, seed {workspace.seed}; "
-            f"mean of {prediction.n_networks} network{'s' if prediction.n_networks > 1 else ''}",
-            *filter(None, [prediction.remark]),
-            "",
-            *draw_shares(prediction.probabilities),
-            "",
-            f"What {best} rests on: its log-odds {means[prediction.n_pieces > 1]}",
-            *_draw_windows(prediction.windows),
-            "",
-            f"On {tested['n_speakers']} speakers they had not heard, these networks recognised {tested['uar']:.0%} (UAR; "
-            f"guessing gives {tested['chance']:.0%}).{synthetic if workspace.dataset == 'demo' else ''}",
-            MEANING,
-        ]
-    )
-
-
-def draw_shares(probabilities: pd.Series) -> list[str]:
-    """Draw the probability of each emotion as a bar of text."""
-    return [f"  {emotion:<10}{p:6.1%}  {'█' * round(30 * p)}" for emotion, p in probabilities.items()]
-
-
-def _draw_windows(windows):
-    size = windows["support"].abs()
-    shown = windows.loc[size.nlargest(MOST_WINDOWS).index.sort_values()]
-    lines = []
-    for row in shown.itertuples():
-        bar = ("█" if row.support > 0 else "░") * round(20 * abs(row.support) / max(size.max(), 1e-9))
-        lines.append(f"  {row.start_s:5.2f}–{row.end_s:5.2f} s {row.support:+6.2f}  {bar}")
-    if len(shown) < len(windows):
-        lines.append(f"  (the {len(shown)} of {len(windows)} parts that count most)")
-    return lines
-
-
-def make_parser(name: str, about: str, *, dataset: str) -> argparse.ArgumentParser:
-    """Make a command's parser: a recording, and the run whose model answers; dataset : the default."""
-    parser = argparse.ArgumentParser(prog=f"python -m ser_utils.{name}", description=about)
-    parser.add_argument("file", nargs="?", default="", help="a recording: wav, flac, ogg, mp3 …")
-    parser.add_argument("--dataset", default=dataset, help="what the model was trained on")
-    for option, default in (("profile", "quick"), ("seed", "0"), ("root", "")):
-        parser.add_argument(f"--{option}", default=default)
-    return parser
-
-
-def open_workspace(given: argparse.Namespace, dataset: str) -> Workspace:
-    """Open the workspace that a command's options name; raises ValueError if the seed is no number."""
-    if not given.seed.isdigit():
-        raise ValueError(f"SEED must be an integer of at least 0. Received: SEED={given.seed}")
-    return Workspace(dataset, given.profile, int(given.seed), given.root)
-
-
-def main(arguments: list[str] | None = None) -> None:
-    """Print what the networks say about one file; what goes wrong is one line, and exit status 1."""
-    parser = make_parser("predict", __doc__, dataset="demo")
-    parser.add_argument("--model", default=MODELS[0], help=f"one of {', '.join(MODELS)}")
-    given = parser.parse_args(arguments)
-    try:
-        if not given.file:
-            raise ValueError("which recording? make predict FILE=my.wav DATASET=emodb")
-        workspace = open_workspace(given, given.dataset)
-        path = path_of(given.file)
-        signal, rate, remark = load_with_remark(path)
-        print(report(workspace, path.name, signal, rate, given.model, remark))
-    except (AudioError, WorkspaceError, ValueError) as error:
-        sys.exit(str(error))
-
-
-if __name__ == "__main__":
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    main()

@@ -14,9 +14,11 @@ from ser_utils.profiles import settings
 from ser_utils.workspace import MissingResult, Workspace
 from tests.conftest import REPOSITORY
 from tests.listening import workspace_of_05
+from tools import answer
 
 RATE_HZ = 16_000
 EMOTIONS = ("anger", "sadness")
+NETWORKS = ("--dataset", "demo", "--model", "deep_cnn_log_mel")  # what is asked, in a folder that has none
 
 
 def _voice(f0_hz, seconds=0.8, seed=0):
@@ -100,7 +102,7 @@ def test_silence_around_the_voice_changes_nothing_but_the_times(workspace):
 def test_report_says_what_the_number_does_not_mean(workspace, tmp_path, capsys):
     soundfile.write(tmp_path / "mine.wav", np.tile(_voice(200)[:, None], (1, 2)), 22_050)
     where = ["--dataset", "emodb", "--profile", "smoke", "--root", str(workspace.root)]
-    predict.main([str(tmp_path / "mine.wav"), *where])
+    answer.main([str(tmp_path / "mine.wav"), *where])
     text = capsys.readouterr().out
     assert "mine.wav" in text and "trained on EmoDB" in text and "%" in text
     assert "do not say what this person feels" in text and "guessing gives 50%" in text
@@ -150,7 +152,7 @@ def test_errors_name_the_file_and_the_reason(tmp_path, name, content, words):
     if content is not None:
         (tmp_path / name).write_bytes(content)
     with pytest.raises(SystemExit) as stop:
-        predict.main([str(tmp_path / name), "--root", str(tmp_path)])
+        answer.main([str(tmp_path / name), *NETWORKS, "--root", str(tmp_path)])
     assert name in str(stop.value) and words in str(stop.value)
 
 
@@ -170,7 +172,7 @@ def test_errors_say_what_is_wanted(tmp_path, monkeypatch, given, words):
     soundfile.write("mine.wav", _voice(200), RATE_HZ)
     soundfile.write("short.wav", _voice(200, 0.1), RATE_HZ)
     with pytest.raises(SystemExit, match=words):
-        predict.main([*given, "--root", str(tmp_path)])
+        answer.main([*NETWORKS, *given, "--root", str(tmp_path)])
 
 
 # long recordings, and what is not heard ------------------------------------------------------------------------
@@ -241,7 +243,7 @@ def _click():
 def test_what_cannot_be_heard_is_not_judged(tmp_path, signal, words):
     soundfile.write(tmp_path / "mine.wav", signal, RATE_HZ, subtype="FLOAT")
     with pytest.raises(SystemExit, match=words):
-        predict.main([str(tmp_path / "mine.wav"), "--root", str(tmp_path)])
+        answer.main([str(tmp_path / "mine.wav"), *NETWORKS, "--root", str(tmp_path)])
     with pytest.raises(ValueError, match=words):
         predict.predict_emotion(Workspace("emodb", "smoke", 0, tmp_path), np.asarray(signal, "float32"), RATE_HZ)
 
@@ -249,12 +251,12 @@ def test_what_cannot_be_heard_is_not_judged(tmp_path, signal, words):
 def test_channels_that_cancel_each_other_are_not_judged(tmp_path):
     soundfile.write(tmp_path / "mine.wav", np.stack([_voice(200), -_voice(200)], 1), RATE_HZ)
     with pytest.raises(SystemExit, match="mine.wav.*silent after its 2 channels are averaged"):
-        predict.main([str(tmp_path / "mine.wav"), "--root", str(tmp_path)])
+        answer.main([str(tmp_path / "mine.wav"), *NETWORKS, "--root", str(tmp_path)])
 
 
 def test_a_wrong_header_is_told_and_the_home_folder_is_known(workspace, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("HOME", str(tmp_path))
     soundfile.write(tmp_path / "mine.wav", _voice(200), RATE_HZ)
     (tmp_path / "mine.wav").write_bytes((tmp_path / "mine.wav").read_bytes()[:-8])
-    predict.main(["~/mine.wav", "--dataset", "emodb", "--profile", "smoke", "--root", str(workspace.root)])
+    answer.main(["~/mine.wav", "--dataset", "emodb", "--profile", "smoke", "--root", str(workspace.root)])
     assert "mine.wav: 0.80 s (its header promises 8 byte(s) more than are there)" in capsys.readouterr().out

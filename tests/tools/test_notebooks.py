@@ -347,7 +347,7 @@ def _words(run, of):
 
 def test_make_hands_on_names_with_spaces_and_quotes(tmp_path):
     odd = "it's my data/t $b.csv"
-    assert odd in _words(_make("-n", "predict", FILE=odd), "ser_utils.answer")
+    assert odd in _words(_make("-n", "predict", FILE=odd), "tools.answer")
     assert odd in _words(_make("-n", "check-data", DATASET=odd), "tools.check_data")
     run = _words(_make("-n", "00", DATASET=odd, ROOT=tmp_path, SPEAKERS="a 'b'"), "tools.reproduce")
     assert odd in run and "a 'b'" in run

@@ -3,10 +3,10 @@ import pandas as pd
 import pytest
 import soundfile
 
-from ser_utils import answer
 from ser_utils.features.utterance import RATE_HZ, describe_utterance, utterance_statistics
 from ser_utils.systems import ready
 from ser_utils.workspace import Workspace
+from tools import answer
 
 
 def voice(pitch_hz, seconds=1.0, seed=0):

@@ -6,9 +6,10 @@ import pandas as pd
 import pytest
 
 from ser_utils.profiles import PROFILES, settings
-from ser_utils.systems.sigwavnet.search import SPACE, best_path, main, search_space, searched
+from ser_utils.systems.sigwavnet.search import best_path, searched
 from ser_utils.systems.sigwavnet.training import build_network
 from ser_utils.workspace import Workspace, write_json
+from tools.search import SPACE, main, search_space
 
 
 @pytest.mark.parametrize("system", sorted(SPACE))
@@ -64,6 +65,6 @@ def test_the_command_says_in_a_line_what_is_missing(tmp_path, given, words):
 
 def test_without_ray_it_says_how_to_get_it(tmp_path, monkeypatch):
     Workspace(root=tmp_path).save_table(pd.DataFrame({"utterance_id": ["a"]}), "utterances")
-    monkeypatch.setattr("ser_utils.systems.sigwavnet.search.find_spec", lambda _: None)
+    monkeypatch.setattr("tools.search.find_spec", lambda _: None)
     with pytest.raises(SystemExit, match="make setup-extras"):
         main(["--root", str(tmp_path)])

@@ -1,10 +1,14 @@
-"""An answer at once: the model that ships, asked about one recording, or about several of one speaker.
+"""What emotion a recording shows, and what that does not mean: the report that `make predict` prints.
 
 make predict FILE=my.wav                    one recording of a voice never heard before
 make predict FILE=my.wav FILES=folder       and recordings of the same voice, without labels: the model adapts
 make predict FILES=folder                   every recording of the folder, all of one speaker
+make predict FILE=my.wav DATASET=emodb      the networks of notebook 05, if they were trained here
+
+The model that ships answers at once; networks take longer and also say what part of the recording they rest on.
 """
 
+import argparse
 import os
 import sys
 from dataclasses import dataclass
@@ -14,15 +18,17 @@ import numpy as np
 import pandas as pd
 
 from ser_utils import predict
+from ser_utils.corpora import CORPORA
 from ser_utils.corpora.sources import find_recordings
 from ser_utils.features.audio import AudioError, heard_seconds, load_with_remark
 from ser_utils.features.utterance import RATE_HZ, utterance_statistics
 from ser_utils.names import path_of
 from ser_utils.progress import progress_bar
 from ser_utils.systems.ready import ReadyModel, find_model, load_model
-from ser_utils.workspace import MissingResult, Workspace, WorkspaceError
+from ser_utils.workspace import Workspace, WorkspaceError
 
 DATASET = "ravdess"  # whose model answers where none is named
+MOST_WINDOWS = 40  # that a report shows
 MIXED = (
     "The known recordings should be mixed: the model takes what they have in common for the voice, and if most express one "
     "emotion they help less or do harm."
@@ -99,7 +105,7 @@ def report_clip(model: ReadyModel, clip: HeardClip, known: list[HeardClip]) -> s
     lines = [f"{clip.name}: {clip.seconds:.2f} s{f' ({clip.remark})' if clip.remark else ''}"]
     if n_pieces > 1:
         lines.append(f"It was heard in {n_pieces} pieces; the probabilities are their mean, and hide what changes.")
-    lines += ["", *predict.draw_shares(p), ""]
+    lines += ["", *draw_shares(p), ""]
     reasons = model.reasons(clip.features.mean(axis=0, keepdims=True), _features_of(known, clip), best)
     said = ", ".join(f"{group} {value:+.1f}" for group, value in reasons.items())
     lines += [f"What speaks for {best}, in log-odds: {said}", ""]
@@ -137,8 +143,6 @@ def hear_folder(folder: Path) -> list[HeardClip]:
 
 def answer(workspace: Workspace, file: str, folder: str) -> str:
     """The report on a file, a folder, or a file with the folder's recordings known."""
-    if not file and not folder:
-        raise ValueError("which recording? make predict FILE=my.wav, or FILES=folder for several of one speaker")
     model = load_model(find_model(workspace))
     known = hear_folder(path_of(folder)) if folder else []
     if not file:
@@ -146,22 +150,74 @@ def answer(workspace: Workspace, file: str, folder: str) -> str:
     return report_clip(model, hear_clip(path_of(file)), known)
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Print an answer; what goes wrong is one line, and exit status 1.
+def report_networks(workspace: Workspace, path: Path, model: str) -> str:
+    """Write what the networks of notebook 05 say about a recording as text; model : one of `predict.MODELS`."""
+    signal, sample_rate, remark = load_with_remark(path)
+    prediction = predict.predict_emotion(workspace, signal, sample_rate, model)
+    corpus = CORPORA[workspace.dataset].title if workspace.dataset in CORPORA else workspace.dataset
+    tested, best = prediction.tested, prediction.probabilities.index[0]
+    means = ("fall by so much when a part is silenced", "in each piece, above those of the whole")
+    synthetic = " The demo corpus is synthetic: on a real voice it says nothing at all."
+    return "\n".join(
+        [
+            f"{path.name}: {len(signal) / sample_rate:.2f} s{f' ({remark})' if remark else ''}",
+            f"{model}, trained on {corpus}, profile {workspace.profile}, seed {workspace.seed}; "
+            f"mean of {prediction.n_networks} network{'s' if prediction.n_networks > 1 else ''}",
+            *filter(None, [prediction.remark]),
+            "",
+            *draw_shares(prediction.probabilities),
+            "",
+            f"What {best} rests on: its log-odds {means[prediction.n_pieces > 1]}",
+            *_draw_windows(prediction.windows),
+            "",
+            f"On {tested['n_speakers']} speakers they had not heard, these networks recognised {tested['uar']:.0%} (UAR; "
+            f"guessing gives {tested['chance']:.0%}).{synthetic if workspace.dataset == 'demo' else ''}",
+            predict.MEANING,
+        ]
+    )
 
-    Where a dataset is named whose networks were trained here (notebook 05), these are asked about a single file.
-    """
-    parser = predict.make_parser("answer", __doc__, dataset="")
+
+def draw_shares(probabilities: pd.Series) -> list[str]:
+    """Draw the probability of each emotion as a bar of text."""
+    return [f"  {emotion:<10}{p:6.1%}  {'█' * round(30 * p)}" for emotion, p in probabilities.items()]
+
+
+def _draw_windows(windows):
+    size = windows["support"].abs()
+    shown = windows.loc[size.nlargest(MOST_WINDOWS).index.sort_values()]
+    lines = []
+    for row in shown.itertuples():
+        bar = ("█" if row.support > 0 else "░") * round(20 * abs(row.support) / max(size.max(), 1e-9))
+        lines.append(f"  {row.start_s:5.2f}–{row.end_s:5.2f} s {row.support:+6.2f}  {bar}")
+    if len(shown) < len(windows):
+        lines.append(f"  (the {len(shown)} of {len(windows)} parts that count most)")
+    return lines
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Print an answer; what goes wrong is one line, and exit status 1."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.answer", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("file", nargs="?", default="", help="a recording: wav, flac, ogg, mp3 …")
     parser.add_argument("--files", default="", help="a folder of recordings of one speaker")
+    parser.add_argument("--dataset", default="", help="what the model was trained on")
+    parser.add_argument("--model", default="", help=f"networks of notebook 05: one of {', '.join(predict.MODELS)}")
+    for option, default in (("profile", "quick"), ("seed", "0"), ("root", "")):
+        parser.add_argument(f"--{option}", default=default)
     given = parser.parse_args(arguments)
     try:
-        workspace = predict.open_workspace(given, given.dataset or DATASET)
-        if given.dataset and not given.files and any(workspace.build.glob("predictions/feature_network-*-speaker-*")):
-            options = ["--profile", given.profile, "--seed", given.seed, "--root", given.root]
-            predict.main([given.file, "--dataset", given.dataset, *options])
-            return
-        print(answer(workspace, given.file, given.files))
-    except (AudioError, MissingResult, WorkspaceError, ValueError) as error:
+        if not given.seed.isdigit():
+            raise ValueError(f"SEED must be an integer of at least 0. Received: SEED={given.seed}")
+        if not given.file and not given.files:
+            raise ValueError("which recording? make predict FILE=my.wav, or FILES=folder for several of one speaker")
+        workspace = Workspace(given.dataset or DATASET, given.profile, int(given.seed), given.root)
+        trained_here = workspace.build.glob("predictions/feature_network-*-speaker-*")
+        if given.file and (given.model or (given.dataset and not given.files and any(trained_here))):
+            print(report_networks(workspace, path_of(given.file), given.model or predict.MODELS[0]))
+        else:
+            print(answer(workspace, given.file, given.files))
+    except (AudioError, WorkspaceError, ValueError) as error:
         sys.exit(str(error))
 
 
