@@ -280,7 +280,7 @@ def unpack(folder, archives, root, **facts):
     folder : of `pack`; archives : every zip that `run` wrote; root : of the workspace of profile `paper`
     facts : of the machine, where the archives do not tell
     """
-    from ser_utils.systems.prototype.published import ship_published
+    from tools.published import ship_published
 
     returned = read_archives(archives)
     for corpus in sorted({name.split("/")[0] for name in returned}):
