@@ -13,7 +13,8 @@ from pathlib import Path
 import pandas as pd
 
 from benchmarks.measuring import COLUMNS
-from ser_utils.workspace import REPOSITORY, atomic_path, replace_between
+from ser_utils.workspace import REPOSITORY, atomic_path
+from tools.readme import replace_between
 
 HERE = Path(__file__).parent
 PARTS = {

@@ -267,28 +267,5 @@ def read_kaldi(folder: Path, name: str) -> dict[str, str]:
     return values
 
 
-def files_behind(place: Path) -> list[Path]:
-    """All files that a corpus of the reader's own, or any folder of recordings, is read from.
-
-    Parameters
-    ----------
-    place : a table, or a folder
-
-    Returns
-    -------
-    the table, emotions.csv beside it and the recordings it names; or the files of the folder, and the recordings
-    that its wav.scp names. Without pyarrow a parquet table stands for its whole folder.
-    """
-    if not place.is_dir():
-        beside = place.with_name("emotions.csv")
-        try:
-            paths = (read_table(place).column("path") or {}) if place.exists() else {}
-        except ImportError:
-            return [beside, *files_behind(place.parent)]
-        return [place, beside, *(place.parent / path for path in paths.values() if path)]
-    files = [place / path for path in list_files(place).files]
-    return [*files, *(place / path for path in read_kaldi(place, "wav.scp").values())]
-
-
 if __name__ == "__main__":
     print(json.dumps(_rows_of_parquet(Path(sys.argv[1]))))

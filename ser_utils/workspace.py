@@ -65,21 +65,6 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         shutil.rmtree(holder, ignore_errors=True)
 
 
-def replace_between(marks: tuple[str, str], path: Path, text: str) -> None:
-    """Put text between two marks of a Markdown page, which stay.
-
-    Raises
-    ------
-    SystemExit : if the marks are not there once each
-    """
-    page = path.read_text("utf-8")
-    if any(page.count(mark) != 1 for mark in marks):
-        raise SystemExit(f"{path} needs the marks {' … '.join(marks)} once each, around the table.")
-    head, rest = page.split(marks[0])
-    with atomic_path(path) as temporary:
-        temporary.write_text(f"{head}{marks[0]}\n\n{text}\n\n{marks[1]}{rest.split(marks[1])[1]}", "utf-8")
-
-
 def write_json(path: str | Path, content: Any) -> None:
     """Write `content` as JSON, atomically, keys sorted."""
     text = json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False)

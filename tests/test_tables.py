@@ -5,10 +5,11 @@ import sys
 import pandas as pd
 import pytest
 
-from ser_utils.tables import CorpusError, files_behind, list_files, read_kaldi, read_table
+from ser_utils.tables import CorpusError, list_files, read_kaldi, read_table
 from tests.conftest import REPOSITORY
 from tests.corpora.synthetic import workbook
 from tools import graph
+from tools.graph import files_behind
 
 HEAD = "path,speaker,emotion,sentence\n"
 
@@ -151,9 +152,9 @@ def test_a_parquet_table_is_followed_by_an_interpreter_without_packages(tmp_path
     pd.DataFrame({"path": ["a.wav"]}).to_parquet(tmp_path / "t.parquet")
     code = f"""
 import sys; sys.path.insert(0, {str(REPOSITORY)!r})
-from pathlib import Path; from ser_utils import tables
+from pathlib import Path; from ser_utils import tables; from tools import graph
 tables.ENVIRONMENT = Path({sys.executable if has_environment else "/nowhere"!r})
-print(*sorted(path.name for path in tables.files_behind(Path({str(tmp_path / "t.parquet")!r}))))"""
+print(*sorted(path.name for path in graph.files_behind(Path({str(tmp_path / "t.parquet")!r}))))"""
     answer = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, check=True)
     assert answer.stdout.split() == ["a.wav", "emotions.csv", "t.parquet"]
     (tmp_path / "t.parquet").write_bytes(b"PAR1 damaged")

@@ -1,4 +1,5 @@
-"""Programs around the package: they run notebooks, verify results, build the site."""
+"""Programs around the package, one a command of make: they fetch and check corpora and weights, run notebooks, answer
+about a recording, search settings, verify results, build the site."""
 
 import sys
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ser_utils.names import CORPUS_NAMES, dataset_parts, path_of
-from ser_utils.tables import CorpusError, files_behind
+from ser_utils.tables import CorpusError, list_files, read_kaldi, read_table
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -110,6 +110,29 @@ def listing(place: Path) -> str:
         facts = path.stat() if path.exists() else None
         lines.append(f"{path} {facts.st_size} {facts.st_ctime_ns}" if facts else f"{path} absent")
     return "\n".join(lines)
+
+
+def files_behind(place: Path) -> list[Path]:
+    """All files that a corpus of the reader's own, or any folder of recordings, is read from.
+
+    Parameters
+    ----------
+    place : a table, or a folder
+
+    Returns
+    -------
+    the table, emotions.csv beside it and the recordings it names; or the files of the folder, and the recordings
+    that its wav.scp names. Without pyarrow a parquet table stands for its whole folder.
+    """
+    if not place.is_dir():
+        beside = place.with_name("emotions.csv")
+        try:
+            paths = (read_table(place).column("path") or {}) if place.exists() else {}
+        except ImportError:
+            return [beside, *files_behind(place.parent)]
+        return [place, beside, *(place.parent / path for path in paths.values() if path)]
+    files = [place / path for path in list_files(place).files]
+    return [*files, *(place / path for path in read_kaldi(place, "wav.scp").values())]
 
 
 def named_by_table(path: Path) -> list[Path]:

@@ -10,7 +10,7 @@ from ser_utils.evaluation import metrics
 from ser_utils.evaluation.results import NAME, label_of, load_published, sort_results
 from ser_utils.evaluation.splits import FITTED, PROTOCOLS
 from ser_utils.profiles import systems
-from ser_utils.workspace import REPOSITORY, atomic_path, read_json, replace_between
+from ser_utils.workspace import REPOSITORY, atomic_path, read_json
 
 MARKS = ("<!-- scores -->", "<!-- /scores -->")
 COSTS = {"parameters": ",.0f", "seconds_to_train": ".0f", "ms_per_utterance": ".1f"}
@@ -22,6 +22,21 @@ ABOUT_CHOSEN = (
     f"{CHOSEN}: a setting of this model was chosen by looking at scores of test clips of this corpus, so the score is "
     "probably a little too good"
 )
+
+
+def replace_between(marks: tuple[str, str], path: Path, text: str) -> None:
+    """Put text between two marks of a Markdown page, which stay.
+
+    Raises
+    ------
+    SystemExit : if the marks are not there once each
+    """
+    page = path.read_text("utf-8")
+    if any(page.count(mark) != 1 for mark in marks):
+        raise SystemExit(f"{path} needs the marks {' … '.join(marks)} once each, around the table.")
+    head, rest = page.split(marks[0])
+    with atomic_path(path) as temporary:
+        temporary.write_text(f"{head}{marks[0]}\n\n{text}\n\n{marks[1]}{rest.split(marks[1])[1]}", "utf-8")
 
 
 class Dataset:

@@ -77,18 +77,16 @@ class CorpusReport:
         return f"{n_found} {what}: {n_used} used, {len(left_out)} left out{because if len(counts) else ''}"
 
 
-def load_corpus(
-    name: str, data_dir: str | Path, *, strict: bool | None = None, labels: str | None = None
-) -> pd.DataFrame:
+def load_corpus(name: str, data_dir: str | Path) -> pd.DataFrame:
     """Load the utterance table of a corpus.
 
     Parameters
     ----------
     name : one of CORPORA, "demo", the path of your own (see `own.read_own`), or several joined by "+"
     data_dir : folder in which corpora are looked for
-    strict : refuse a partial corpus; None asks the environment variable STRICT
-    labels : of several corpora, keep the emotions that all have ("shared") or every one ("all"); None asks the
-        environment variable LABELS, and is "shared" without it
+
+    The environment variable STRICT=1 refuses a partial corpus. Of several corpora, LABELS keeps the emotions that all
+    have ("shared", without it) or every one ("all").
 
     Returns
     -------
@@ -99,41 +97,32 @@ def load_corpus(
     ------
     CorpusError : as `inspect_corpus` does
     """
-    return inspect_corpus(name, data_dir, strict=strict, labels=labels).table
+    return inspect_corpus(name, data_dir).table
 
 
-def inspect_corpus(
-    name: str,
-    data_dir: str | Path,
-    *,
-    strict: bool | None = None,
-    labels: str | None = None,
-    cache: Path | None = None,
-    jobs: int | None = None,
-) -> CorpusReport:
+def inspect_corpus(name: str, data_dir: str | Path, *, cache: Path | None = None) -> CorpusReport:
     """Read every file of a corpus, or of several; what has not changed since is not read again.
 
     Parameters
     ----------
-    name, data_dir, strict, labels : as in `load_corpus`
-    cache, jobs : as in `recordings.read_recordings`
+    name, data_dir : as in `load_corpus`, and so is the environment
+    cache : as in `recordings.read_recordings`
 
     Raises
     ------
     CorpusError : if a corpus is unknown or absent, if more than a tenth of it is unusable, if it is partial and
-        `strict`, or if parts of several share a person or a recording
+        STRICT is set, or if parts of several share a person or a recording
     """
-    reports = inspect_parts(name, data_dir, cache=cache, jobs=jobs)
+    reports = inspect_parts(name, data_dir, cache=cache)
     for report in reports:
         _refuse_mostly_unusable(report)
     for report in reports:
-        if (is_strict() if strict is None else strict) and report.announcement:
+        if is_strict() and report.announcement:
             raise CorpusError(
                 f"{report.corpora[0].title} in {report.folders[0]} is partial ({report.announcement}), which "
                 f"STRICT=1 refuses. make check-data DATASET={report.corpora[0].name} lists what is missing."
             )
-    labels = labels or os.environ.get("LABELS") or "shared"
-    report = reports[0] if len(reports) == 1 else _join(reports, labels)
+    report = reports[0] if len(reports) == 1 else _join(reports, os.environ.get("LABELS") or "shared")
     rate = common_rate(report.table)
     notes = list(report.notes)
     if n_others := int((report.table["sample_rate_hz"] != rate).sum()):
@@ -148,13 +137,11 @@ def is_strict() -> bool:
     return os.environ.get("STRICT", "") not in ("", "0")
 
 
-def inspect_parts(
-    name: str, data_dir: str | Path, *, cache: Path | None = None, jobs: int | None = None
-) -> list[CorpusReport]:
+def inspect_parts(name: str, data_dir: str | Path, *, cache: Path | None = None) -> list[CorpusReport]:
     """Inspect each corpus in `name`, however bad it is; raises CorpusError only where one is absent."""
     is_one = is_own(name) and path_of(name).exists()
     names = [name] if is_one else name.split("+")
-    return [_inspect_part(each, Path(data_dir).absolute(), cache, jobs) for each in names]
+    return [_inspect_part(each, Path(data_dir).absolute(), cache) for each in names]
 
 
 def common_rate(table: pd.DataFrame) -> int:
@@ -213,11 +200,11 @@ def find_source(name: str, data_dir: Path) -> Source:
     return Source(corpus, folder, find_recordings(folder))
 
 
-def _inspect_part(name, data_dir, cache, jobs):
+def _inspect_part(name, data_dir, cache):
     source = find_source(name, data_dir)
     corpus, folder, listing = source.corpus, source.folder, source.listing
     facts_of, misnamed = _read_names(corpus, folder, listing.recordings)
-    files = read_recordings(folder, list(facts_of), cache=cache, jobs=jobs)
+    files = read_recordings(folder, list(facts_of), cache=cache)
     table, unusable = _sort_out(corpus, folder, _with_hints(corpus, folder, files), facts_of)
     problems = pd.DataFrame([*listing.left_out, *misnamed, *unusable], columns=LeftOut._fields)
     problems = problems.sort_values("path", ignore_index=True)

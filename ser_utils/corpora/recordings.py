@@ -43,9 +43,7 @@ def printable(path: str) -> str:
     return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
 
 
-def read_recordings(
-    folder: str | Path, paths: list[str], *, cache: str | Path | None = None, jobs: int | None = None
-) -> pd.DataFrame:
+def read_recordings(folder: str | Path, paths: list[str], *, cache: str | Path | None = None) -> pd.DataFrame:
     """Read what each file holds.
 
     A file of unchanged size and change time is not read again, unless it could not be read. That time (ctime) moves
@@ -56,7 +54,6 @@ def read_recordings(
     folder : where `paths` start
     paths : of the files
     cache : parquet file that remembers; None is one per folder under build/
-    jobs : files read at a time; None is one a core
 
     Returns
     -------
@@ -76,7 +73,7 @@ def read_recordings(
     merged = table.merge(known, on=KEYS, how="left", validate="one_to_one")
     new = np.flatnonzero(merged["reason"].isna())
     if len(new):
-        with ThreadPoolExecutor(jobs or os.cpu_count()) as pool:  # reading and hashing leave the GIL
+        with ThreadPoolExecutor(os.cpu_count()) as pool:  # reading and hashing leave the GIL
             facts = list(pool.map(read_recording, [os.path.join(folder, paths[row]) for row in new]))
         fresh = pd.concat([table.iloc[new].reset_index(drop=True), pd.DataFrame(facts)], axis=1)
         _write_cache(cache, pd.concat([fresh, known]).drop_duplicates("path"))

@@ -29,28 +29,9 @@ def _labels(truth, prediction) -> tuple[np.ndarray, np.ndarray]:
     return truth.astype(str), prediction.astype(str)
 
 
-def confusion(truth: Sequence, prediction: Sequence, classes: Sequence[str] | None = None) -> np.ndarray:
-    """Count pairs of truth (rows) and prediction (columns).
-
-    Parameters
-    ----------
-    truth, prediction : labels (n,)
-    classes : order of labels; None takes all that occur, sorted
-
-    Returns
-    -------
-    int64 (n_classes, n_classes)
-
-    Raises
-    ------
-    ValueError : for a label that is not among `classes`
-    """
-    truth, prediction = _labels(truth, prediction)
-    occurring = set(truth) | set(prediction)
-    classes = sorted(occurring) if classes is None else list(classes)
-    if strange := occurring - set(classes):
-        raise ValueError(f"Labels must be among {classes}. Received: {sorted(strange)}")
-    return confusion_matrix(truth, prediction, labels=classes)
+def confusion(truth: Sequence, prediction: Sequence) -> np.ndarray:
+    """Count pairs of truth (rows) and prediction (columns): int64 (n_classes, n_classes), all that occur, sorted."""
+    return confusion_matrix(*_labels(truth, prediction))
 
 
 def unweighted_average_recall(truth: Sequence, prediction: Sequence) -> float:
@@ -326,8 +307,8 @@ def holm(p_values: Sequence[float]) -> np.ndarray:
     return adjusted
 
 
-def reliability(predictions: pd.DataFrame, *, bins: int = 10) -> pd.DataFrame:
-    """Tell how sure the system was and how often it was right, by bins of its highest probability.
+def reliability(predictions: pd.DataFrame) -> pd.DataFrame:
+    """Tell how sure the system was and how often it was right, by tenths of its highest probability.
 
     Parameters
     ----------
@@ -335,18 +316,18 @@ def reliability(predictions: pd.DataFrame, *, bins: int = 10) -> pd.DataFrame:
 
     Returns
     -------
-    table `confidence, accuracy, n`, one row per bin that is not empty
+    table `confidence, accuracy, n`, one row per tenth that is not empty
 
     Source: Guo et al. 2017, On Calibration of Modern Neural Networks.
     """
     sure = predictions.filter(regex="^p_").max(axis=1).to_numpy(float)
     right = (predictions["emotion"] == predictions["prediction"]).to_numpy(float)
-    place = np.minimum((sure * bins).astype(int), bins - 1)
+    place = np.minimum((sure * 10).astype(int), 9)
     table = pd.DataFrame({"confidence": sure, "accuracy": right, "n": 1}).groupby(place)
     return table.agg({"confidence": "mean", "accuracy": "mean", "n": "sum"}).reset_index(drop=True)
 
 
 def expected_calibration_error(predictions: pd.DataFrame) -> float:
-    """Mean gap between confidence and accuracy over the bins of `reliability`, weighted by their size."""
+    """Mean gap between confidence and accuracy over the tenths of `reliability`, weighted by their size."""
     table = reliability(predictions)
     return float(np.average((table["confidence"] - table["accuracy"]).abs(), weights=table["n"]))

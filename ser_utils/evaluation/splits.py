@@ -240,8 +240,8 @@ def _segment_folds(table, system: System, seed):
     return segments[["utterance_id", "start_ms"]].assign(fold=0, role=role)
 
 
-def segment_rows(table: pd.DataFrame, *, segment_ms: float = SEGMENT_MS, hop_ms: float = HOP_MS) -> pd.DataFrame:
-    """Repeat each utterance's row once per segment; an incomplete tail is dropped.
+def segment_rows(table: pd.DataFrame) -> pd.DataFrame:
+    """Repeat each utterance's row once per segment of the prototype paper; an incomplete tail is dropped.
 
     Parameters
     ----------
@@ -252,11 +252,11 @@ def segment_rows(table: pd.DataFrame, *, segment_ms: float = SEGMENT_MS, hop_ms:
     the table's columns and start_ms (ms)
     """
     # a microsecond of slack: durations are samples / rate in floating point
-    count = np.floor((table["duration_s"].to_numpy() * 1000 - segment_ms) / hop_ms + 1e-6).astype(int) + 1
+    count = np.floor((table["duration_s"].to_numpy() * 1000 - SEGMENT_MS) / HOP_MS + 1e-6).astype(int) + 1
     count = np.maximum(count, 0)
     rows = table.loc[table.index.repeat(count)].reset_index(drop=True)
     first = np.repeat(np.cumsum(count) - count, count)
-    return rows.assign(start_ms=(np.arange(len(rows)) - first) * float(hop_ms))
+    return rows.assign(start_ms=(np.arange(len(rows)) - first) * HOP_MS)
 
 
 def _number(name, pattern, accepted):
@@ -370,9 +370,7 @@ def _emobox_groups(speakers, notes):
 
 def _balanced_groups(speakers, name, seed, notes):
     """k groups of speakers, dealt like cards, gender by gender: they differ by at most one of each."""
-    k = 5
-    if name != "k_speakers":
-        k = _number(name, r"(\d+)_speakers", "leave_one_speaker_out, emobox, <k>_speakers")
+    k = _number(name, r"(\d+)_speakers", "leave_one_speaker_out, emobox, <k>_speakers")
     if k > len(speakers):
         notes.append(f"{k} groups asked for, {len(speakers)} speakers: one speaker a group")
         k = len(speakers)

@@ -96,11 +96,12 @@ def test_a_folder_that_cannot_be_read_is_announced(tmp_path):
     assert "1 folders cannot be read" in inspect_corpus(str(tmp_path / "own"), tmp_path).announcement
 
 
-def test_a_file_that_no_row_names_is_told_and_does_no_harm(tmp_path):
+def test_a_file_that_no_row_names_is_told_and_does_no_harm(tmp_path, monkeypatch):
+    monkeypatch.setenv("STRICT", "1")
     path = write_table(tmp_path / "t.csv", people_rows())
     record(tmp_path / "wav" / "more.wav")
     (tmp_path / "wav" / "more.m4a").touch()
-    report = inspect_corpus(path, tmp_path, strict=True)
+    report = inspect_corpus(path, tmp_path)
     assert sums(report) == {"files found": (18, 16, 2), "rows": (16, 16, 0)}
     assert set(report.problems["reason"]) == {"no row of the table names it"}
 
@@ -124,11 +125,12 @@ def test_rows_whose_files_are_absent_count_against_complete(tmp_path, n_absent, 
         load_corpus(path, tmp_path)
 
 
-def test_what_the_reader_leaves_out_does_not_make_a_corpus_partial(tmp_path):
+def test_what_the_reader_leaves_out_does_not_make_a_corpus_partial(tmp_path, monkeypatch):
+    monkeypatch.setenv("STRICT", "1")
     rows = [*people_rows(), ["x.wav", "anna", "laughter"]]
     path = write_table(tmp_path / "t.csv", rows)
     (tmp_path / "emotions.csv").write_text("word,emotion\nlaughter,\n")
-    report = inspect_corpus(path, tmp_path, strict=True)
+    report = inspect_corpus(path, tmp_path)
     assert report.announcement == "" and sums(report)["rows"] == (17, 16, 1)
 
 

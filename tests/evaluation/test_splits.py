@@ -51,7 +51,7 @@ EVERY_WAY = [
     ("sentence", "3_fold", "prototype"),
     ("speaker", None, None),
     ("speaker", "3_speakers", None),
-    ("speaker", "k_speakers", "vae"),
+    ("speaker", "5_speakers", "vae"),
     *[("paper", None, system) for system in systems()],
 ]
 
@@ -66,7 +66,7 @@ def test_contract_and_determinism(protocol, folds, system):
     assert not made.duplicated(["utterance_id", "start_ms", "fold"]).any()
     shuffled = table.sample(frac=1, random_state=1)
     pd.testing.assert_frame_equal(make_folds(shuffled, protocol, folds=folds, system=system), made)
-    if protocol == "paper" or folds == "k_speakers" or folds is None and protocol != "speaker":
+    if protocol == "paper" or folds == "5_speakers" or folds is None and protocol != "speaker":
         assert not make_folds(table, protocol, folds=folds, system=system, seed=1).equals(made)
 
 

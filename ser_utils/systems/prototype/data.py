@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ser_utils.corpora import CORPORA
 from ser_utils.evaluation.splits import audit_leakage, make_all_folds
 from ser_utils.features.store import FeatureStore, load_store
 from ser_utils.figures.style import in_order
@@ -200,6 +199,5 @@ def teachers_of(shown: list[str], everybody: list[str]) -> tuple[dict[str, list[
 
 def n_prototypes_per_class(table: pd.DataFrame, elsewhere: int) -> int:
     """Count the prototypes of a class: the phonemes of the language where the paper names them, else `elsewhere`."""
-    corpora = set(table["corpus"])
-    corpus = CORPORA.get(next(iter(corpora))) if len(corpora) == 1 else None
+    corpus = of_segments.published_corpus(table)
     return (corpus and corpus.n_phonemes) or elsewhere

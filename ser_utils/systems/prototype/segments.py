@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from ser_utils.corpora.facts import CORPORA
+from ser_utils.corpora.facts import CORPORA, Corpus
 from ser_utils.evaluation.splits import HOP_MS
 from ser_utils.features.store import FeatureStore
 
@@ -156,8 +156,7 @@ def choose_speakers(table: pd.DataFrame, wanted: str = "", *, most: int | None =
     asked = wanted.replace(",", " ").split()
     if unknown := [speaker for speaker in asked if speaker not in present]:
         raise ValueError(f"No speaker {', '.join(unknown)} here. There are: {', '.join(present)}.")
-    corpora = set(table["corpus"])
-    corpus = CORPORA.get(next(iter(corpora))) if len(corpora) == 1 else None
+    corpus = published_corpus(table)
     published = corpus.shown_speakers if corpus else ()
     if asked or set(published) & set(present):
         return asked or [speaker for speaker in published if speaker in present]
@@ -166,6 +165,12 @@ def choose_speakers(table: pd.DataFrame, wanted: str = "", *, most: int | None =
     turn = table.drop_duplicates("speaker").sort_values("speaker")
     turn = turn.assign(turn=turn.groupby("gender").cumcount()).sort_values(["turn", "gender"])
     return sorted(turn["speaker"].head(most))
+
+
+def published_corpus(table: pd.DataFrame) -> Corpus | None:
+    """Find the published corpus that all utterances of a table are of; None for several, or the reader's own."""
+    names = table["corpus"].unique()
+    return CORPORA.get(names[0]) if len(names) == 1 else None
 
 
 def groups_of(table: pd.DataFrame) -> dict[str, list[str]]:
