@@ -16,10 +16,10 @@ from ser_utils.names import path_of
 from ser_utils.profiles import settings
 from ser_utils.systems.speech_transformer.encoder import CheckpointError, conversion_command
 from ser_utils.systems.speech_transformer.pretrained import (
-    PINNED,
     PretrainedError,
     checkpoint_folders,
     load_encoder,
+    pinned,
     verify_weights,
     weights_folder,
 )
@@ -54,7 +54,7 @@ def fetch(model: str, *, revision: str | None = None) -> Path:
     if folder.exists():
         verify_weights(model, folder)
         return folder
-    (commit, digests), note = PINNED.get(model, (None, {})), ""
+    (commit, digests), note = pinned(model), ""
     if revision not in (None, commit) or not commit:
         commit, digests = _ask_hub(model, revision or "main")
     if not _has_safetensors(digests) and not revision:

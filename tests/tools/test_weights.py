@@ -5,10 +5,9 @@ import shutil
 import numpy as np
 import pytest
 
-from ser_utils.systems.speech_transformer import pretrained
 from ser_utils.systems.speech_transformer.pretrained import PretrainedError, load_encoder
 from tests.systems.speech_transformer.hub import CONVERTED, MAIN, Hub, digest, say_preprocessing, split_into_parts
-from tools import download
+from tools import download, weights
 from tools.weights import fetch, main
 
 COMMIT = MAIN
@@ -66,7 +65,7 @@ def test_altered_weights_are_told_before_they_are_used(hub, weights_dir):
 
 def test_a_download_that_is_not_the_pinned_file_leaves_nothing(hub, weights_dir, monkeypatch):
     pin = {"config.json": digest(hub / "config.json"), "model.safetensors": "0" * 64}
-    monkeypatch.setitem(pretrained.PINNED, "someone/tiny-wav2vec2", (COMMIT, pin))
+    monkeypatch.setattr(weights, "pinned", lambda _: (COMMIT, pin))
     with pytest.raises(PretrainedError, match="wrong checksum"):
         fetch("someone/tiny-wav2vec2")
     assert not (weights_dir / "someone--tiny-wav2vec2").exists()

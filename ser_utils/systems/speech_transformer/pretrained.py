@@ -23,29 +23,6 @@ from ser_utils.systems.speech_transformer.encoder import (
 )
 from ser_utils.workspace import REPOSITORY, content_key, file_digest, read_json
 
-# Revision and sha256 of each file at it. The hub keeps these three as pickles only; there the sum is the pickle's.
-PINNED = {
-    "facebook/wav2vec2-base-960h": (
-        "22aad52d435eb6dbaf354bdad9b0da84ce7d6156",
-        {
-            "config.json": "d3ec255c063d9f95057b553b19c20135b259875834a4fe9deb218a6be25b4cf3",
-            "preprocessor_config.json": "b225d617c025463b9e157e06afea8b90dc7078fc70b013c533328423e0486b4a",
-            "model.safetensors": "8aa76ab2243c81747a1f832954586bc566090c83a0ac167df6f31f0fa917d74a",
-        },
-    ),
-    "facebook/hubert-base-ls960": (
-        "dba3bb02fda4248b6e082697eee756de8fe8aa8a",
-        {"pytorch_model.bin": "062249fffb353eab67547a2fbc129f7c31a2f459faf641b19e8fb007cc5c48ad"},
-    ),
-    "facebook/wav2vec2-base": (
-        "0b5b8e868dd84f03fd87d01f9c4ff0f080fecfe8",
-        {"pytorch_model.bin": "3249fe98bfc62fcbc26067f724716a6ec49d12c4728a2af1df659013905dff21"},
-    ),
-    "facebook/wav2vec2-xls-r-300m": (
-        "1a640f32ac3e39899438a2931f9924c02f080a54",
-        {"pytorch_model.bin": "d5e490574712ad0a6736923b9ed11d4cd51c78609c36205f704fc4e87b11d2e0"},
-    ),
-}
 NO_MEANING = "Random encoder: carries no meaning."
 FIXTURE = "Encoder of a test: carries no meaning."
 SMALLEST = 128  # hidden size; no trained encoder was published that is narrower, those of tests are
@@ -168,6 +145,20 @@ def load_encoder(model: str, *, seed: int = 0) -> Encoder:
     )
 
 
+def pinned(model: str) -> tuple[str, dict[str, str]]:
+    """Look up which revision of a published checkpoint is taken, and the sha256 of its files at it.
+
+    The hub keeps some checkpoints as pickles only; there the sum is the pickle's.
+
+    Returns
+    -------
+    commit, {file: sha256}; "" and none of a checkpoint that is not pinned
+    """
+    table = pd.read_csv(Path(__file__).with_name("pinned.csv"))
+    rows = table[table["model"] == model]
+    return "".join(rows["revision"].unique()), dict(zip(rows["file"], rows["sha256"], strict=True))
+
+
 def load_heard() -> pd.DataFrame:
     """What published encoders were trained on.
 
@@ -225,13 +216,13 @@ def _open(model, folder):
 def verify_weights(model: str, folder: Path) -> dict[str, str]:
     """Compute the digests of a checkpoint's weights; raises PretrainedError where they differ from those pinned."""
     digests = {file.name: file_digest(file) for file in weight_files(folder)}
-    pinned = read_json(folder / "source.json")["sha256"] if (folder / "source.json").exists() else {}
+    wanted = read_json(folder / "source.json")["sha256"] if (folder / "source.json").exists() else {}
     if not Path(model).is_dir():
-        pinned = pinned or PINNED.get(model, ("", {}))[1]
+        wanted = wanted or pinned(model)[1]
     for name, digest in digests.items():
-        if pinned.get(name, digest) != digest:
+        if wanted.get(name, digest) != digest:
             raise PretrainedError(
-                f"{folder / name} is not the pinned file: sha256 {digest}, wanted {pinned[name]}. "
+                f"{folder / name} is not the pinned file: sha256 {digest}, wanted {wanted[name]}. "
                 f"Delete the folder and say: make weights MODEL={model}"
             )
     return digests
