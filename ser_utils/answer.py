@@ -110,25 +110,26 @@ def describe_model(model: ReadyModel, n_known: int) -> list[str]:
 
 def describe_ensemble(ensemble: ReadyEnsemble, table: pd.DataFrame, n_known: int) -> list[str]:
     """Tell who answers, who does not, and what both reach on new speakers; n_known : clips of the speaker."""
-    corpora = [CORPORA[name] for name in table["corpus"].unique() if name in CORPORA]
-    titles = " + ".join(corpus.title for corpus in corpora) or "your own recordings"
-    n_speakers = len(table[["corpus", "speaker"]].drop_duplicates())
-    n_members, absent = len(ensemble.weights), sum(map(len, ensemble.missing.values()))
-    tested, whole = ensemble.tested, ensemble.whole
+    titles = [CORPORA[name].title if name in CORPORA else name for name in table["corpus"].unique()]
+    n_members, n_all = len(ensemble.weights), len(ensemble.weights) + len(ensemble.missing)
+    guessing, whole = 1 / len(ensemble.emotions), f"; all {n_all} together recognised {ensemble.whole:.0%}"
     lines = [
-        f"This is the ensemble {ensemble.model} of notebook 11, fitted to {len(table):,} recordings of {n_speakers} speakers of "
-        f"{titles}. {n_members} of its {n_members + absent} members answer.",
-        *(f"Not asked: {', '.join(names)}: {why}." for why, names in ensemble.missing.items()),
-        f"On {tested['n_speakers']} speakers they had not learned from, these members recognised {tested['uar']:.0%} (UAR; "
-        f"guessing gives {1 / len(ensemble.emotions):.0%}); all {n_members + absent} together recognised {whole['uar']:.0%}.",
+        f"This is the ensemble {ensemble.model} of notebook 11, fitted to {len(table):,} recordings of {' + '.join(titles)}. "
+        f"{n_members} of its {n_all} members answer.",
+        *(
+            f"Not asked: {', '.join(names)}: {why}."
+            for why, names in ensemble.missing.groupby(ensemble.missing).groups.items()
+        ),
+        f"On speakers they had not learned from, these members recognised {ensemble.tested:.0%} (UAR; guessing gives "
+        f"{guessing:.0%}){whole if n_members < n_all else ''}.",
     ]
     if ensemble.model == "adapted":
-        per_speaker = tested["n_utterances"] / tested["n_speakers"]
-        lines.append(f"There, about {per_speaker:.0f} recordings of each were known. Here {n_known} are known. {MIXED}")
-    elif n_known > 1:
-        lines.append(
-            f"{n_known} recordings of the speaker are too few to adapt to: at least {FEWEST_KNOWN} are needed."
+        known = (
+            f"There, all recordings of each speaker were known, about {ensemble.n_known:.0f}. Here {n_known} are known."
         )
+        lines.append(f"{known} With fewer known recordings, it recognises less. {MIXED}")
+    elif n_known > 1:
+        lines.append(f"{n_known} recordings of a speaker are too few to adapt to: at least {FEWEST_KNOWN} are needed.")
     return [*lines, CAUTION]
 
 
@@ -198,12 +199,10 @@ def answer_by_ensemble(workspace: Workspace, file: str, folder: str) -> str:
     cache = workspace.folder("features") / "recordings"
     table = inspect_corpus(workspace.dataset, workspace.data_dir, cache=cache).table
     hear = functools.partial(hear_clip, describe=extract, rate_hz=table.attrs["sample_rate_hz"])
-    clips = [hear(path_of(file))] if file else []
-    for clip in hear_folder(path_of(folder), hear) if folder else []:
-        if not any(
-            np.array_equal(clip.features, other.features) for other in clips[:1]
-        ):  # the folder may hold the file
-            clips.append(clip)
+    asked = [hear(path_of(file))] if file else []
+    known = hear_folder(path_of(folder), hear) if folder else []
+    # the folder may hold the file
+    clips = asked + [clip for clip in known if not any(np.array_equal(clip.features, x.features) for x in asked)]
     ensemble = fit_ready_ensemble(workspace, table, "adapted" if len(clips) >= FEWEST_KNOWN else "new_speaker")
     about = describe_ensemble(ensemble, table, len(clips))
     pieces = np.cumsum([len(clip.features) for clip in clips])[:-1]

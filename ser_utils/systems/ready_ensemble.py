@@ -33,8 +33,9 @@ class ReadyEnsemble:
     weights : of the members, by name
     columns : {kind of features: its columns} in what `extract` returns
     emotions : in the order of the probabilities
-    missing : {why members are not asked: their names}
-    tested, whole : scores of these members, and of all, on speakers they had not learned from (see `score_predictions`)
+    missing : why a member is not asked, by name
+    tested, whole : UAR of these members, and of all, on speakers they had not learned from
+    n_known : clips of each of these speakers, mean
     """
 
     model: str
@@ -42,9 +43,10 @@ class ReadyEnsemble:
     weights: pd.Series
     columns: dict[str, slice]
     emotions: list[str]
-    missing: dict[str, list[str]]
-    tested: dict[str, Any]
-    whole: dict[str, Any]
+    missing: pd.Series
+    tested: float
+    whole: float
+    n_known: float
 
     def shares(self, features: np.ndarray) -> np.ndarray:
         """What each member adds to the logarithm of each emotion's probability.
@@ -59,12 +61,12 @@ class ReadyEnsemble:
         """
         if self.model == "adapted":
             features = rank_by_speaker(features, ["the speaker"] * len(features))
-        return np.stack([weight * self._logarithms(member, features) for member, weight in self.weights.items()])
-
-    def _logarithms(self, member, features):
-        kind, classifier = _kind(member), self.classifiers[member]
-        p = pd.DataFrame(classifier.predict_proba(features[:, self.columns[kind]]), columns=classifier.classes_)
-        return np.log(np.maximum(p.reindex(columns=self.emotions, fill_value=0), ensemble.LEAST))
+        shares = []
+        for member, classifier in self.classifiers.items():
+            p = classifier.predict_proba(features[:, self.columns[_kind(member)]])
+            p = pd.DataFrame(p, columns=classifier.classes_).reindex(columns=self.emotions, fill_value=0)
+            shares.append(self.weights[member] * np.log(np.maximum(p, ensemble.LEAST)))
+        return np.stack(shares)
 
 
 def _kind(member) -> str:
@@ -86,7 +88,7 @@ def extract(signal: np.ndarray, sample_rate: int) -> np.ndarray:
     """
     vectors = []
     for extractor, rate in (baselines.EXTRACTORS[kind] for kind in kinds_of_features()):
-        heard = resample(signal, sample_rate, rate) if rate not in (None, sample_rate) else signal
+        heard = signal if rate in (None, sample_rate) else resample(signal, sample_rate, rate)
         vectors.append(extractor(heard, rate or sample_rate))
     return np.nan_to_num(np.concatenate(vectors, axis=1))
 
@@ -105,51 +107,41 @@ def fit_ready_ensemble(workspace: Workspace, table: pd.DataFrame, model: str) ->
     MissingResult : if the answers of fewer than `ensemble.FEWEST_MEMBERS` such members are in the results
     """
     members, missing, whole = _stored(workspace, model)
-    if len(members) < ensemble.FEWEST_MEMBERS:
-        raise MissingResult(
-            f"The ensemble of {workspace.dataset} has too few members that can be asked: {', '.join(members) or 'none'}. "
-            f"{workspace.command('11')} stores the answers that it needs."
-        )
-    folds = next(iter(members.values()))[["utterance_id", "fold"]].assign(role="test")
-    features = {
-        kind: baselines.load_features(workspace.folder("features"), table, kind) for kind in kinds_of_features()
-    }
-    ends = np.cumsum([x.shape[1] for x in features.values()])
-    columns = {kind: slice(end - x.shape[1], end) for (kind, x), end in zip(features.items(), ends, strict=True)}
-    if model == "adapted":
-        speakers = table["corpus"] + "/" + table["speaker"]
-        features = {kind: rank_by_speaker(x, speakers) for kind, x in features.items()}
-    label = table["emotion"].to_numpy()
-    return ReadyEnsemble(
-        model,
-        {name: baselines.build_classifier(name.split("-")[1]).fit(features[_kind(name)], label) for name in members},
-        ensemble.weigh(members),
-        columns,
-        [name.removeprefix("p_") for name in whole if name.startswith("p_")],
-        missing,
-        score_predictions(ensemble.pool(members, folds)[0]),
-        score_predictions(whole),
+    classifiers, columns, end, speakers = {}, {}, 0, table["corpus"] + "/" + table["speaker"]
+    for kind in kinds_of_features():
+        x = baselines.load_features(workspace.folder("features"), table, kind)
+        columns[kind], end = slice(end, end + x.shape[1]), end + x.shape[1]
+        x = rank_by_speaker(x, speakers) if model == "adapted" else x
+        for name in filter(lambda name: _kind(name) == kind, members):
+            classifiers[name] = baselines.build_classifier(name.split("-")[1]).fit(x, table["emotion"])
+    emotions = [name.removeprefix("p_") for name in whole if name.startswith("p_")]
+    pooled, _, _ = ensemble.pool(members, whole.assign(role="test"))
+    uar, n_known = (
+        [score_predictions(answers)["uar"] for answers in (pooled, whole)],
+        whole["speaker"].value_counts().mean(),
     )
+    return ReadyEnsemble(model, classifiers, ensemble.weigh(members), columns, emotions, missing, *uar, n_known)
 
 
 def _stored(workspace, model):
-    """Answers of the members that can be fitted here, why others cannot, and the answers of the whole ensemble."""
+    """Stored answers of the members that can be fitted here, why others cannot, and the answers of the whole ensemble."""
     folder = workspace.root / "results" / workspace.name / "decisions" / "predictions"
-    paths = sorted(folder.glob(f"ensemble-{model}-speaker-*.parquet"))
-    if not paths:
-        raise MissingResult(
-            f"No answers of an ensemble of {workspace.dataset} are in {folder}: {workspace.command('11')} stores them."
-        )
-    members, missing = {}, {}
-    for name in settings("ensemble", workspace.profile)[model]:
-        path = folder / paths[0].name.replace(f"ensemble-{model}", name)
-        system = name.split("-")[0]
-        if system not in ("baseline", "opensmile"):
-            missing.setdefault(NETWORK, []).append(name)
-        elif _kind(name) not in kinds_of_features():
-            missing.setdefault(NOT_INSTALLED, []).append(name)
-        elif not path.exists():
-            missing.setdefault(NOT_STORED, []).append(name)
-        else:
-            members[name] = pd.read_parquet(path)
-    return members, missing, pd.read_parquet(paths[0])
+    names = settings("ensemble", workspace.profile)[model]
+    for path in sorted(folder.glob(f"ensemble-{model}-speaker-*.parquet")):
+        paths = {name: path.with_name(path.name.replace(f"ensemble-{model}", name)) for name in names}
+        missing = pd.Series({name: _why_missing(name, paths[name]) for name in names})
+        members = {name: pd.read_parquet(paths[name]) for name in missing.index[missing == ""]}
+        if len(members) >= ensemble.FEWEST_MEMBERS:
+            return members, missing[missing != ""], pd.read_parquet(path)
+    raise MissingResult(
+        f"The ensemble {model} of {workspace.dataset} needs the stored answers of at least {ensemble.FEWEST_MEMBERS} members "
+        f"that are no networks. {workspace.command('11')} stores them in {folder}."
+    )
+
+
+def _why_missing(name, path) -> str:
+    if not name.startswith(("baseline", "opensmile")):
+        return NETWORK
+    if _kind(name) not in kinds_of_features():
+        return NOT_INSTALLED
+    return "" if path.exists() else NOT_STORED
