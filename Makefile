@@ -66,6 +66,7 @@ help: ## list all commands and options
 	@echo "  ROOT      folder to which everything is written; default: this one"
 	@echo "  ENGINE    local (the default), or ray for a cluster (after make setup-extras)"
 	@echo "  SPEAKERS  speakers with a model of their own (notebooks 01 and 02)"
+	@echo "  MODEL     ensemble (make predict), or a speech encoder's name (make weights)"
 	@echo "  DENOISE=1 reduces noise before features are computed (notebook 00)"
 	@echo "  STRICT=1  stops if files of a corpus are missing"
 	@echo "  LABELS=all keeps every emotion of joined corpora, not only the shared ones"
@@ -165,7 +166,7 @@ weights: setup ## download the speech encoders of notebook 08, or one: make weig
 
 # no DATASET asks the model that ships
 predict: setup ## print emotion probabilities: make predict FILE=my.wav; FILES=folder adds recordings of the same voice
-	@$(BIN)/python -m tools.answer $(call quoted,FILE) --files $(call quoted,FILES) $(if $(filter file,$(origin DATASET)),$(subst --dataset 'demo',,$(WHICH)),$(WHICH))
+	@$(BIN)/python -m tools.answer $(call quoted,FILE) --files $(call quoted,FILES) --model $(call quoted,MODEL) $(if $(filter file,$(origin DATASET)),$(subst --dataset 'demo',,$(WHICH)),$(WHICH))
 
 search: setup ## search hyperparameters of SigWavNet with Ray Tune and ASHA (after make setup-extras)
 	@$(BIN)/python -m tools.search $(WHICH)

@@ -162,7 +162,7 @@ def test_errors_name_the_file_and_the_reason(tmp_path, name, content, words):
         ([""], "FILE=my.wav"),
         (["mine.wav"], "make 05 DATASET=demo PROFILE=quick SEED=0"),
         (["mine.wav", "--profile", "long"], "profile must be one of smoke, quick, paper"),
-        (["mine.wav", "--model", "oracle"], "model must be one of deep_cnn_log_mel"),
+        (["mine.wav", "--model", "oracle"], "MODEL must be ensemble, or networks of notebook 05 .deep_cnn_log_mel"),
         (["mine.wav", "--seed", "x"], "SEED must be an integer"),
         (["short.wav"], "too short"),
     ],

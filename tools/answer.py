@@ -4,31 +4,41 @@ make predict FILE=my.wav                    one recording of a voice never heard
 make predict FILE=my.wav FILES=folder       and recordings of the same voice, without labels: the model adapts
 make predict FILES=folder                   every recording of the folder, all of one speaker
 make predict FILE=my.wav DATASET=emodb      the networks of notebook 05, if they were trained here
+make predict FILE=my.wav MODEL=ensemble     the ensemble of notebook 11; it needs the corpus
 
 The model that ships answers at once; networks take longer and also say what part of the recording they rest on.
 """
 
 import argparse
+import functools
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from scipy.special import softmax
 
 from ser_utils import predict
 from ser_utils.corpora import CORPORA
+from ser_utils.corpora.loading import inspect_corpus
 from ser_utils.corpora.sources import find_recordings
 from ser_utils.features.audio import AudioError, heard_seconds, load_with_remark
 from ser_utils.features.utterance import RATE_HZ, utterance_statistics
 from ser_utils.names import path_of
 from ser_utils.progress import progress_bar
 from ser_utils.systems.ready import ReadyModel, find_model, load_model
+from ser_utils.systems.ready_ensemble import ReadyEnsemble, extract, fit_ready_ensemble
+from ser_utils.tables import CorpusError
 from ser_utils.workspace import Workspace, WorkspaceError
 
 DATASET = "ravdess"  # whose model answers where none is named
+ENSEMBLE = "ensemble"
 MOST_WINDOWS = 40  # that a report shows
+FEWEST_KNOWN = 10  # recordings of a speaker, from which the adapted ensemble answers; see notebooks/choices.md
+CAUTION = "In another language, or with other microphones, it does worse."
 MIXED = (
     "The known recordings should be mixed: the model takes what they have in common for the voice, and if most express one "
     "emotion they help less or do harm."
@@ -53,8 +63,13 @@ class HeardClip:
     remark: str = ""
 
 
-def hear_clip(path: Path) -> HeardClip:
+def hear_clip(path: Path, describe: Callable = utterance_statistics, rate_hz: int = RATE_HZ) -> HeardClip:
     """Load a recording and describe it.
+
+    Parameters
+    ----------
+    describe : function (signal, sample_rate) -> (1, n_features)
+    rate_hz : at which it wants the signal
 
     Raises
     ------
@@ -62,13 +77,13 @@ def hear_clip(path: Path) -> HeardClip:
     """
     samples, rate, remark = load_with_remark(path)
     try:
-        signal = predict.hear_enough(samples, rate, RATE_HZ)
+        signal = predict.hear_enough(samples, rate, rate_hz)
     except ValueError as error:
         raise ValueError(f"{path.name}: {error}") from error
-    n_pieces = int(np.ceil(len(signal) / (predict.PIECE_S * RATE_HZ)))
-    pieces = [piece for piece in np.array_split(signal, n_pieces) if heard_seconds(piece, RATE_HZ) > 0]
-    features = np.concatenate([utterance_statistics(piece, RATE_HZ) for piece in pieces])
-    return HeardClip(path.name, len(signal) / RATE_HZ, features, remark)
+    n_pieces = int(np.ceil(len(signal) / (predict.PIECE_S * rate_hz)))
+    pieces = [piece for piece in np.array_split(signal, n_pieces) if heard_seconds(piece, rate_hz) > 0]
+    features = np.concatenate([describe(piece, rate_hz) for piece in pieces])
+    return HeardClip(path.name, len(signal) / rate_hz, features, remark)
 
 
 def probabilities_of(model: ReadyModel, clip: HeardClip, known: list[HeardClip]) -> pd.Series:
@@ -95,33 +110,63 @@ def describe_model(model: ReadyModel, n_known: int) -> list[str]:
     if n_known:
         known = f"With {int(reached['n_known'])} unlabelled recordings of each, it recognised {reached['uar']:.0%}."
         lines.append(f"{known} Here {n_known} are known. {MIXED}")
-    return [*lines, "In another language, or with other microphones, it does worse."]
+    return [*lines, CAUTION]
 
 
-def report_clip(model: ReadyModel, clip: HeardClip, known: list[HeardClip]) -> str:
-    """Write the answer about one recording as text."""
-    p, n_pieces = probabilities_of(model, clip, known), len(clip.features)
-    best = p.index[0]
+def describe_ensemble(ensemble: ReadyEnsemble, table: pd.DataFrame, n_known: int) -> list[str]:
+    """Tell who answers, who does not, and what both reach on new speakers; n_known : clips of the speaker."""
+    titles = [CORPORA[name].title if name in CORPORA else name for name in table["corpus"].unique()]
+    n_members, n_all = len(ensemble.weights), len(ensemble.weights) + len(ensemble.missing)
+    guessing, whole = 1 / len(ensemble.emotions), f"; all {n_all} together recognised {ensemble.whole:.0%}"
+    lines = [
+        f"This is the ensemble {ensemble.model} of notebook 11, fitted to {len(table):,} recordings of {' + '.join(titles)}. "
+        f"{n_members} of its {n_all} members answer.",
+        *(
+            f"Not asked: {', '.join(names)}: {why}."
+            for why, names in ensemble.missing.groupby(ensemble.missing).groups.items()
+        ),
+        f"On speakers they had not learned from, these members recognised {ensemble.tested:.0%} (UAR; guessing gives "
+        f"{guessing:.0%}){whole if n_members < n_all else ''}.",
+    ]
+    if ensemble.model == "adapted":
+        known = (
+            f"There, all recordings of each speaker were known, about {ensemble.n_known:.0f}. Here {n_known} are known."
+        )
+        lines.append(f"{known} With fewer known recordings, it recognises less. {MIXED}")
+    elif n_known > 1:
+        lines.append(f"{n_known} recordings of a speaker are too few to adapt to: at least {FEWEST_KNOWN} are needed.")
+    return [*lines, CAUTION]
+
+
+def report_clip(clip: HeardClip, p: pd.Series, reasons: pd.Series, about: list[str]) -> str:
+    """Write the answer about one recording as text.
+
+    Parameters
+    ----------
+    p : probabilities of emotions, most probable first
+    reasons : what speaks for the first emotion, in log-odds
+    about : lines about the model
+    """
     lines = [f"{clip.name}: {clip.seconds:.2f} s{f' ({clip.remark})' if clip.remark else ''}"]
-    if n_pieces > 1:
-        lines.append(f"It was heard in {n_pieces} pieces; the probabilities are their mean, and hide what changes.")
-    lines += ["", *draw_shares(p), ""]
-    reasons = model.reasons(clip.features.mean(axis=0, keepdims=True), _features_of(known, clip), best)
-    said = ", ".join(f"{group} {value:+.1f}" for group, value in reasons.items())
-    lines += [f"What speaks for {best}, in log-odds: {said}", ""]
-    return "\n".join([*lines, *describe_model(model, len(known)), predict.MEANING])
+    if len(clip.features) > 1:
+        lines.append(
+            f"It was heard in {len(clip.features)} pieces; the probabilities are their mean, and hide what changes."
+        )
+    said = ", ".join(f"{name} {value:+.1f}" for name, value in reasons.items())
+    lines += ["", *draw_shares(p), "", f"What speaks for {p.index[0]}, in log-odds: {said}", ""]
+    return "\n".join([*lines, *about, predict.MEANING])
 
 
-def report_folder(model: ReadyModel, clips: list[HeardClip]) -> str:
-    """Write the answers about all recordings of one speaker, each a line; the model adapts to all of them."""
+def report_folder(clips: list[HeardClip], answers: list[pd.Series], about: list[str]) -> str:
+    """Write the answers about all recordings of one speaker, each a line; answers, about : as in `report_clip`."""
     lines, width = [], max(len(clip.name) for clip in clips)
-    for clip in clips:
-        first, second = list(probabilities_of(model, clip, clips).items())[:2]
+    for clip, p in zip(clips, answers, strict=True):
+        first, second = list(p.items())[:2]
         lines.append(f"  {clip.name:<{width}}  {first[0]:<10}{first[1]:6.1%}   then {second[0]:<10}{second[1]:6.1%}")
-    return "\n".join([*lines, "", *describe_model(model, len(clips)), predict.MEANING])
+    return "\n".join([*lines, "", *about, predict.MEANING])
 
 
-def hear_folder(folder: Path) -> list[HeardClip]:
+def hear_folder(folder: Path, hear: Callable[[Path], HeardClip] = hear_clip) -> list[HeardClip]:
     """Hear every recording of a folder; those that cannot be heard are named and left out.
 
     Raises
@@ -133,7 +178,7 @@ def hear_folder(folder: Path) -> list[HeardClip]:
     clips = []
     for path in progress_bar(find_recordings(folder).recordings, desc="recordings", unit="file"):
         try:
-            clips.append(hear_clip(folder / path))
+            clips.append(hear(folder / path))
         except (AudioError, ValueError) as error:
             print(f"left out: {error}", file=sys.stderr)
     if not clips:
@@ -142,12 +187,40 @@ def hear_folder(folder: Path) -> list[HeardClip]:
 
 
 def answer(workspace: Workspace, file: str, folder: str) -> str:
-    """The report on a file, a folder, or a file with the folder's recordings known."""
+    """The report of the model that ships, on a file, a folder, or a file with the folder's recordings known."""
     model = load_model(find_model(workspace))
     known = hear_folder(path_of(folder)) if folder else []
+    about = describe_model(model, len(known))
     if not file:
-        return report_folder(model, known)
-    return report_clip(model, hear_clip(path_of(file)), known)
+        return report_folder(known, [probabilities_of(model, clip, known) for clip in known], about)
+    clip = hear_clip(path_of(file))
+    p = probabilities_of(model, clip, known)
+    reasons = model.reasons(clip.features.mean(axis=0, keepdims=True), _features_of(known, clip), p.index[0])
+    return report_clip(clip, p, reasons, about)
+
+
+def answer_by_ensemble(workspace: Workspace, file: str, folder: str) -> str:
+    """The report of the ensemble, as in `answer`; it is adapted where FEWEST_KNOWN recordings of the speaker are there."""
+    cache = workspace.folder("features") / "recordings"
+    table = inspect_corpus(workspace.dataset, workspace.data_dir, cache=cache).table
+    hear = functools.partial(hear_clip, describe=extract, rate_hz=table.attrs["sample_rate_hz"])
+    asked = [hear(path_of(file))] if file else []
+    known = hear_folder(path_of(folder), hear) if folder else []
+    # the folder may hold the file
+    clips = asked + [clip for clip in known if not any(np.array_equal(clip.features, x.features) for x in asked)]
+    ensemble = fit_ready_ensemble(workspace, table, "adapted" if len(clips) >= FEWEST_KNOWN else "new_speaker")
+    about = describe_ensemble(ensemble, table, len(clips))
+    pieces = np.cumsum([len(clip.features) for clip in clips])[:-1]
+    shares = np.split(ensemble.shares(np.concatenate([clip.features for clip in clips])), pieces, axis=1)
+    answers = [
+        pd.Series(softmax(share.sum(axis=0), axis=1).mean(axis=0), ensemble.emotions).sort_values(ascending=False)
+        for share in shares
+    ]
+    if not file:
+        return report_folder(clips, answers, about)
+    said = pd.DataFrame(shares[0].mean(axis=1), ensemble.weights.index, ensemble.emotions)
+    reasons = (said[answers[0].index[0]] - said.mean(axis=1)).sort_values(ascending=False)
+    return report_clip(clips[0], answers[0], reasons, about)
 
 
 def report_networks(workspace: Workspace, path: Path, model: str) -> str:
@@ -195,30 +268,44 @@ def _draw_windows(windows):
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Print an answer; what goes wrong is one line, and exit status 1."""
+    """Print an answer; what goes wrong is one line, and exit status 1.
+
+    Where a dataset is named whose networks were trained here (notebook 05), these are asked about a single file.
+    """
     parser = argparse.ArgumentParser(
         prog="python -m tools.answer", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("file", nargs="?", default="", help="a recording: wav, flac, ogg, mp3 …")
     parser.add_argument("--files", default="", help="a folder of recordings of one speaker")
     parser.add_argument("--dataset", default="", help="what the model was trained on")
-    parser.add_argument("--model", default="", help=f"networks of notebook 05: one of {', '.join(predict.MODELS)}")
+    models = ", ".join((ENSEMBLE, *predict.MODELS))
+    parser.add_argument("--model", default="", help=f"one of {models}; nothing for the model that ships")
     for option, default in (("profile", "quick"), ("seed", "0"), ("root", "")):
         parser.add_argument(f"--{option}", default=default)
     given = parser.parse_args(arguments)
     try:
-        if not given.seed.isdigit():
-            raise ValueError(f"SEED must be an integer of at least 0. Received: SEED={given.seed}")
-        if not given.file and not given.files:
-            raise ValueError("which recording? make predict FILE=my.wav, or FILES=folder for several of one speaker")
-        workspace = Workspace(given.dataset or DATASET, given.profile, int(given.seed), given.root)
-        trained_here = workspace.build.glob("predictions/feature_network-*-speaker-*")
-        if given.file and (given.model or (given.dataset and not given.files and any(trained_here))):
-            print(report_networks(workspace, path_of(given.file), given.model or predict.MODELS[0]))
-        else:
-            print(answer(workspace, given.file, given.files))
-    except (AudioError, WorkspaceError, ValueError) as error:
+        print(_answer_as_given(given))
+    except (AudioError, CorpusError, WorkspaceError, ValueError) as error:
         sys.exit(str(error))
+
+
+def _answer_as_given(given):
+    if not given.seed.isdigit():
+        raise ValueError(f"SEED must be an integer of at least 0. Received: SEED={given.seed}")
+    if not given.file and not given.files:
+        raise ValueError("which recording? make predict FILE=my.wav, or FILES=folder for several of one speaker")
+    if given.model not in ("", ENSEMBLE, *predict.MODELS):
+        networks = ", ".join(predict.MODELS)
+        raise ValueError(
+            f"MODEL must be {ENSEMBLE}, or networks of notebook 05 ({networks}), or not given. Received: MODEL={given.model}"
+        )
+    workspace = Workspace(given.dataset or DATASET, given.profile, int(given.seed), given.root)
+    if given.model == ENSEMBLE:
+        return answer_by_ensemble(workspace, given.file, given.files)
+    trained_here = workspace.build.glob("predictions/feature_network-*-speaker-*")
+    if given.file and (given.model or (given.dataset and not given.files and any(trained_here))):
+        return report_networks(workspace, path_of(given.file), given.model or predict.MODELS[0])
+    return answer(workspace, given.file, given.files)
 
 
 if __name__ == "__main__":

@@ -106,13 +106,13 @@ of_prototypes = pd.DataFrame({name: prototypes.judge(one) for name, one in opene
 of_prototypes.round(3)
 
 # %% [markdown]
-# `median_move` is in distances between prototypes. If it is near 0, prototypes *are* training segments, and projection
-# costs nothing. `effective_number` is how many independent things they say together.
+# `median_move` is a share of the median distance between prototypes. If it is near 0, prototypes *are* training segments, and
+# projection costs nothing. `effective_number` tells how many independent prototypes would say as much as all of them.
 #
 # ## How many are needed?
 #
-# Prototypes are removed one after another: the strongest of every emotion first, the weakest first, and in twenty random
-# orders (band: 90 %).
+# We remove prototypes one after another: in one run the strongest of every emotion first, in another the weakest first, and
+# in twenty more runs in random order. The band holds 90 % of the random runs.
 
 # %%
 curves = {name: prototypes.removals(model, seed=seed) for name, model in opened.items()}
@@ -129,8 +129,8 @@ of_prototypes = of_prototypes.join(pd.DataFrame(areas).T)
 #
 # ## Does another training find the same ones?
 #
-# The same segments and the same encoder, another seed of the classifier. The prototypes of both are paired by how alike their
-# similarities to the training segments are.
+# We train the classifier again with another seed, on the same segments and with the same encoder. The prototypes of both
+# trainings are paired one to one, so that their similarities to the training segments correlate as much as possible.
 
 # %%
 agreed = prototypes.found_again(workspace, shown, first, seed=seed)
@@ -140,17 +140,18 @@ write_csv(workspace.results / "10_prototypes.csv", of_prototypes.reset_index(nam
 pd.Series(agreed).round(2)
 
 # %% [markdown]
-# Read `correlation` against `by_chance`: there the coordinates of the prototypes were dealt anew among them, and they were
-# paired in the same way (mean of five draws). `same_decision` says whether the two classifiers agree on segments. They may
-# agree with different prototypes; then the reasons they give differ.
+# Compare `correlation` with `by_chance`, which was computed in the same way after the coordinates were shuffled among the
+# prototypes (mean of five draws). `same_decision` is the share of segments on which the two classifiers agree. They may agree
+# although their prototypes differ. Then they give different reasons for the same answer.
 #
 # # Maps
 #
 # ## Where the answer is known
 #
-# In the **planted corpus** synthetic voices speak with emotions that have nothing to do with the label. All that decides the
-# label is a patch of noise, 180 ms long, in a band that belongs to the class. Two decoys, as loud and as long, lie in
-# bands that belong to no class. An explanation of a network trained on it has to point at the cue and not at the decoys.
+# In the **planted corpus**, synthetic voices speak with emotions, but the label does not depend on them. Only one thing decides
+# the label: a patch of noise, the *cue*, 180 ms long, in a frequency band that belongs to the class. Two decoys are as loud and
+# as long, but lie in bands that belong to no class. A good explanation of a network trained on this corpus points at the cue and
+# not at the decoys.
 
 # %%
 planted, region_of, predictions = explained.planted_network(workspace, chosen)
@@ -158,7 +159,8 @@ uar = unweighted_average_recall(predictions["emotion"], predictions["prediction"
 print(f"UAR on held-out clips {uar:.2f}, chance {1 / 7:.2f}")
 
 # %% [markdown]
-# An explanation of a network that has not learned its task says nothing. With a UAR near 1 there is a truth to find.
+# An explanation of a network that has not learned its task says nothing. A UAR near 1 means that the network uses the cue, so we
+# know what an explanation has to find.
 
 # %%
 planted_maps, _ = attribution.all_maps([planted], seed=seed)
@@ -170,8 +172,9 @@ style.save_figure(workspace, figure, "10_planted_maps", caption)
 plt.show()
 
 # %% [markdown]
-# `localisation` is the chance that a point inside the cue gets more than a point outside (0.5 for a random map).
-# `cue_over_decoys` asks the harder question: does the cue get more than the two decoys, which are as loud (1/2 by chance)?
+# `localisation` is the probability that a point inside the cue has a higher value than a point outside (0.5 for a random map).
+# `cue_over_decoys` asks a harder question: does the cue have higher values than the two decoys, which are as loud (1/2 by
+# chance)?
 
 # %%
 found = faithfulness.summarise_cues(faithfulness.found_cues([planted], planted_maps, region_of), **bootstrap)
@@ -182,13 +185,14 @@ plt.show()
 found.sort_values("localisation", ascending=False).round(3)
 
 # %% [markdown]
-# Loudness points at the cue *and* at the decoys: `cue_over_decoys` tells it from methods that read the network. To find
-# the cue means to localise it better than loudness does on the same recordings (`localisation_less_energy`, 95 %).
+# Loudness points at the cue *and* at the decoys, so `cue_over_decoys` separates it from methods that read the network. A method
+# finds the cue if it localises the cue better than loudness does on the same recordings (`localisation_less_energy`, with its
+# 95 % interval).
 #
 # ## The same checks for every network
 #
-# From here on the planted network and those of 02, 05, 07 and 08 are asked the same questions, on the recordings and maps of
-# notebook 09. Profile `smoke` leaves two of them out (`left_out`).
+# From here on, the planted network and the networks of 02, 05, 07 and 08 go through the same checks, on the recordings and maps
+# of notebook 09. Profile `smoke` leaves out two of these networks (`left_out`).
 
 # %%
 networks = explained.open_networks(workspace, utterances, chosen)
@@ -199,10 +203,10 @@ networks, maps = zip(*[pair for pair in pairs if pair[0].name not in chosen["lef
 # %% [markdown]
 # ## Does the map see the network?
 #
-# Weights are shuffled among themselves, layer after layer from the output down (cascading), or in one layer alone
-# (independent). A map that stays as it was explains the input, not the network (Adebayo et al. 2018). So does a map turned
-# upside down: the verdict takes the size of the correlation. It reads the maps with all layers shuffled; single layers are
-# seen on fewer recordings.
+# We shuffle the weights within each layer, either layer after layer from the output down (cascading), or in one layer alone
+# (independent). A map that stays the same explains the input, not the network (Adebayo et al. 2018). So does a map whose signs
+# are only reversed, so the verdict uses the absolute value of the correlation. The verdict rests on the maps with all layers
+# shuffled; single layers are tested on fewer recordings.
 
 # %%
 likeness = pd.concat(
@@ -223,9 +227,9 @@ for value, title in (("spearman", "rank correlation"), ("ssim", "SSIM")):
 # %% [markdown]
 # ## Labels at random
 #
-# The same networks trained anew on labels dealt at random. They can learn recordings by heart, not the task, so their maps
-# should differ. Training goes on until nine tenths are learned; a network that did not get there checks nothing. The
-# waveform network and the prototypes are not trained so: for them the check is not shown.
+# We train the same networks again on random labels. They can memorise the recordings but not learn the task, so their maps
+# should differ. Training goes on until nine tenths of the recordings are memorised. If a network does not get there, the check
+# is not made. The waveform network and the prototypes are not trained in this way, so the check is not shown for them.
 
 # %%
 mixed, learned = [], {}
@@ -255,9 +259,9 @@ shuffled.astype({"spearman": float}).pivot_table(index="method", columns="model"
 # %% [markdown]
 # ## Does it stay where the prediction stays?
 #
-# Noise of a tenth of the input's spread is added, halved until the prediction is what it was. A map that changes all the
-# same says more about the noise than about the network. It should stay more alike than the maps of two different recordings
-# are (`null`).
+# We add noise with a tenth of the input's standard deviation, and halve it until the prediction is unchanged. If the map still
+# changes, it says more about the noise than about the network. The maps with and without noise should be more alike than the maps
+# of two different recordings (`null`).
 
 # %%
 stable = pd.concat(
@@ -272,11 +276,12 @@ stable.groupby(["method", "model"], sort=False)[["stability", "null"]].mean().un
 # %% [markdown]
 # ## Does the network rely on what the map says?
 #
-# Points are taken away, the most important first (deletion), or put in (insertion). The faster the score falls, or rises,
-# the more faithful the map. What stands in their place matters: **absence** is also where occlusion and integrated
-# gradients start from, which may favour them; **other speech** at the same level is not. A method has to beat chance with
-# both. **Comprehensiveness** is the fall when a fifth is gone, **sufficiency** what is missing when only that fifth is
-# there, **sparseness** the Gini index of the map.
+# We remove points of the input, the most important first (deletion), or insert them in the same order (insertion). The faster
+# the score falls or rises, the more faithful is the map. It matters what replaces a removed point. We use two fills: **absence**,
+# from which occlusion and integrated gradients also start, so it may favour them, and **other speech** at the same level, which
+# favours no method. A method has to beat chance with both fills. **Comprehensiveness** is how much the score falls if the most
+# important fifth is removed. **Sufficiency** is how much it falls if only this fifth is left. **Sparseness** is the Gini index of
+# the map.
 
 # %%
 removed = faithfulness.removals_of(networks, maps)
@@ -297,7 +302,7 @@ by_fill = removed.groupby(["model", "method", "fill"], sort=False)[
 by_fill.mean().unstack("fill").round(2)
 
 # %% [markdown]
-# Areas under the curves, in log-odds and, with `_p`, as the probability that RISE uses.
+# The table shows the areas under the curves in log-odds. Columns with `_p` use the probability instead, as RISE does.
 
 # %%
 shown = [
@@ -313,14 +318,15 @@ shown = [
 summary[shown].round(2)
 
 # %% [markdown]
-# `…_less_random` is the area less that of a random order on the same recording, of the less favourable fill, with its 95 %
-# interval over recordings: for deletion it should lie below 0, for insertion above. `…_less_energy` compares with plain loudness.
+# `…_less_random` is the area minus the area of a random order on the same recording, with a 95 % interval over recordings. It is
+# shown for the fill that is less favourable. For deletion it should be below 0, for insertion above 0. `…_less_energy` is the same
+# comparison with plain loudness.
 #
 # ## Do they sum up?
 #
-# Integrated gradients should sum to the change of the score from absence to the recording. This is how far they are from
-# it after 50 equal steps. It describes how exactly they were computed and is no part of the verdict, since no other method
-# claims it.
+# Integrated gradients should sum to the change of the score from absence to the recording. The table shows how far they are from
+# it after 50 equal steps, which tells how exactly they were computed. It is not part of the verdict, because no other method
+# makes this claim.
 
 # %%
 gaps = faithfulness.gaps_at_fixed_steps([network for network in networks if not network.is_slow])
@@ -329,11 +335,11 @@ gaps = faithfulness.gaps_at_fixed_steps([network for network in networks if not 
 # %% [markdown]
 # # A verdict per method
 #
-# The rules come before the verdicts, and they are the same for every method on every network. **Trust** wants every check
-# passed. A method is **not to be trusted** on a network if it ignores the weights, or if the score falls no faster than at
-# random. If one of these two was not shown, the verdict is **not shown**; otherwise it is **with care**. A check that was
-# not made, or rests on fewer than five recordings, counts as not shown: leaving one out never helps. Checks marked
-# `planted` are shown by the planted corpus, for every network.
+# The rules were fixed before the verdicts, and they are the same for every method on every network. The verdict **trust** needs
+# every check to be passed. A method is **not to be trusted** on a network if it ignores the weights, or if the score falls no
+# faster than in random order. If one of these two checks was not shown, the verdict is **not shown**. In all other cases it is
+# **with care**. A check that was not made, or that rests on fewer than five recordings, counts as not shown, so leaving a check
+# out never helps. Checks marked `planted` were made on the planted corpus, and count for every network.
 
 # %%
 faithfulness.RULES
@@ -386,8 +392,8 @@ print(
 )
 
 # %% [markdown]
-# `energy` and `random` know nothing of the network. By definition they do not follow its weights, which rules them out. What
-# else they pass shows what a check is worth by itself:
+# `energy` and `random` know nothing of the network. They cannot follow its weights, so they can never be trusted. The other checks
+# that they pass show how little such a check says by itself:
 
 # %%
 for method in attribution.BASELINES:

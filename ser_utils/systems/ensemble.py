@@ -113,6 +113,14 @@ def pool(
     return pooled, pd.DataFrame(weights, index=list(members)).T.rename_axis("fold"), told
 
 
+def weigh(members: Members) -> pd.Series:
+    """Fit the weights of members on all clips they answered for: those for a voice that no fold has, by member."""
+    first, columns, logs = _log_probabilities(members)
+    truth = ("p_" + first["emotion"]).map(columns.index).to_numpy()
+    with threadpool_limits(1):
+        return pd.Series(_choose_weights(logs, truth, first["speaker"].to_numpy()), list(members))
+
+
 def _choose_weights(logs, truth, speakers):
     """Weights (n_members,): as equal as they may be within one standard error of the least loss on speakers left out.
 

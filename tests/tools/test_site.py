@@ -26,7 +26,9 @@ from ser_utils.workspace import Workspace, WorkspaceError, write_json
 from tests.conftest import REPOSITORY
 from tests.tools.browsing import launched, opened, until
 from tools import site
+from tools.site.pages import Pages
 from tools.site.prototypes import (
+    _write_prototype,
     describe_utterance,
     find_recordings,
     load_prototypes,
@@ -437,6 +439,28 @@ def test_the_first_page_has_the_most_typical_voiced_sound_of_each_emotion():
         ("sadness", 2, "09"),
     ]
     assert typical_sounds([]) == []
+
+
+@pytest.mark.parametrize("has_axes", [True, False])
+def test_the_first_page_shows_a_picture_without_axes_and_draws_none_twice(tmp_path, has_axes):
+    row = {"speaker": "09", "emotion": "anger", "rank": 1, "f0_hz": 200, "_stem": "speaker_09/anger_1"}
+    row |= {"_sound": True, "_levels": base64.b64encode(_levels(1)).decode()}
+    folder, copy = tmp_path / "prototypes" / "emodb" / "speaker_09", tmp_path / "site" / "prototypes" / "emodb"
+    copy.mkdir(parents=True)
+    soundfile.write(copy.parent / "tone.wav", _tone(200), RATE_HZ)
+    folder.mkdir(parents=True)
+    shutil.copyfile(copy.parent / "tone.wav", folder / "anger_1.wav")
+    if has_axes:
+        _png(folder / "anger_1.png")
+    _write_prototype(row, folder / "anger_1", copy / row["_stem"])
+    pages = Pages(tmp_path, tmp_path / "sources", tmp_path / "site", [], {"emodb": [row]}, False)
+    pages.block_hear()
+    [fragment] = (tmp_path / "sources" / "fragments").iterdir()
+    shown = re.search(r'<img src="([^"]+)"', fragment.read_text())[1]
+    assert shown.endswith(".plain.png") == has_axes
+    assert len(list(copy.rglob("*.png"))) == 1 + has_axes
+    with Image.open(tmp_path / "site" / shown) as picture:
+        assert picture.size == (140, 2 * MEL.n_mels)
 
 
 @pytest.mark.browser

@@ -207,11 +207,13 @@ class Pages:
         return self.html("hear.html")
 
     def _sound(self, dataset, folder, row):
-        picture = self.files / "prototypes" / dataset / f"{row['_stem']}.plain.png"
-        draw_levels(row["_levels"], picture)
+        ending, has_axes = "png", (self.root / "prototypes" / dataset / f"{row['_stem']}.png").is_file()
+        if has_axes:  # else the explorer's picture was drawn without
+            ending = "plain.png"
+            draw_levels(row["_levels"], self.files / "prototypes" / dataset / f"{row['_stem']}.{ending}")
         stem = f"{folder}/{quote(row['_stem'])}"
         about = {"emotion": row["emotion"], "colour": EMOTION_COLOUR.get(row["emotion"], "gray")}
-        return about | {"source": f"{stem}.sustained.wav", "picture": f"{stem}.plain.png"}
+        return about | {"source": f"{stem}.sustained.wav", "picture": f"{stem}.{ending}"}
 
     def block_shown(self):
         """What there is to look at, in numbers."""
