@@ -58,7 +58,9 @@ def test_paper_trains_cnn_n_gru_as_published():
 
 
 def test_classes_are_weighed_as_published_but_in_smoke():
-    weighed = {system: [settings(system, p)["class_weights"] for p in PROFILES] for system in ("sigwavnet", "cnn_n_gru")}
+    weighed = {
+        system: [settings(system, p)["class_weights"] for p in PROFILES] for system in ("sigwavnet", "cnn_n_gru")
+    }
     assert PROFILES == ("smoke", "quick", "paper")
     assert weighed == {"sigwavnet": [False, True, True], "cnn_n_gru": [False, False, False]}
 
