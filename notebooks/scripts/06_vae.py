@@ -22,6 +22,7 @@
 
 import functools
 import time
+from dataclasses import replace
 
 import librosa
 import matplotlib.pyplot as plt
@@ -30,7 +31,6 @@ import pandas as pd
 import tensorflow as tf
 from IPython.display import Audio, display
 from sklearn.neighbors import NearestNeighbors
-from sklearn.svm import SVC
 from threadpoolctl import threadpool_limits
 
 from ser_utils.evaluation.metrics import compare_paired, unweighted_average_recall
@@ -363,23 +363,22 @@ else:
 # ## How much KL?
 #
 # The weight $\beta$ limits how much the latent can say about a clip. The table compares values of $\beta$ on the same fold and
-# seed. Its UAR is that of the latent alone, on validation clips.
+# seed. Its UAR is that of the classifier above on the latent alone: fitted on training clips, asked about validation clips.
 
 # %%
-train, watched = fold.places("train"), fold.places("validation")
-by_beta = {}
+watched, by_beta = fold.places("validation"), {}
+inside = fold.fold[fold.fold["role"] != "test"].replace({"role": {"validation": "test"}})
 for beta in sorted({chosen["beta"], *chosen["betas"]}):
     other, changed = fold, chosen | {"beta": beta}
     if beta != chosen["beta"]:
         label = f"{shown}-0-beta_{beta}"
         other = training.train_vae(workspace, statistics, table, fold.fold, changed, label)
-    means, emotion = other.outputs["mean"], table["emotion"]
-    prediction = SVC().fit(means[train], emotion.iloc[train]).predict(means[watched])
+    answers = training.classify([replace(other, fold=inside)], "latent")["predictions"]
     by_beta[beta] = {
-        "active units": active_units(means).sum(),
+        "active units": active_units(other.outputs["mean"]).sum(),
         "KL (nats)": other.kl.sum(),
         "error / variance": ((other.outputs["reconstruction"] - other.x)[watched] ** 2).mean(),
-        "UAR of the latent": unweighted_average_recall(emotion.iloc[watched], prediction),
+        "UAR of the latent": unweighted_average_recall(answers["emotion"], answers["prediction"]),
     }
 pd.DataFrame(by_beta).T.rename_axis("β").round(3)
 

@@ -86,7 +86,8 @@ pd.concat({system: study.describe_folds(folds[system], utterances) for system in
 # %% [markdown]
 # ## Training
 #
-# The loss of SigWavNet is the focal loss $-w_y (1 - p_y)^2 \log p_y$ of each clip, where $w_y$ is the weight of its class. The
+# The loss of SigWavNet is the focal loss $-w_y (1 - p_y)^2 \log p_y$ of each clip, where $w_y$ is the weight of its class.
+# Profile `smoke` leaves these weights out, because every split has its own, and each is another network to compile. The
 # reference applies the focal term to the mean cross-entropy of the batch, so that easy clips hide hard ones. Here, each fold
 # trains a new network. The reference goes on training one network through all folds, and carries the GRU's state from batch to
 # batch.

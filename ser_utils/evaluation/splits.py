@@ -465,7 +465,9 @@ def make_all_folds(
     return possible, impossible
 
 
-def audit_leakage(folds: pd.DataFrame, table: pd.DataFrame, *, fit: dict[str, Any] | None = None) -> pd.DataFrame:
+def audit_leakage(
+    folds: pd.DataFrame, table: pd.DataFrame, *, fit: dict[str, Any] | None = None, system: str = "", model: str = ""
+) -> pd.DataFrame:
     """Count what the test part of each fold shares with what was fitted, tuned or chosen on.
 
     Parameters
@@ -479,6 +481,7 @@ def audit_leakage(folds: pd.DataFrame, table: pd.DataFrame, *, fit: dict[str, An
         forms, the clips that a model was given without their labels to get used to a speaker; missing means none.
         `pretraining`: the corpora that weights from elsewhere were trained on, or {fold: corpora}; None where nobody
         says. A system that has no such weights leaves it out.
+    system, model : whose audit it is, so that choices of people count too (`declare_choices`); "" for a bare split
 
     Returns
     -------
@@ -512,7 +515,10 @@ def audit_leakage(folds: pd.DataFrame, table: pd.DataFrame, *, fit: dict[str, An
         count[HEARD] = int(test.map(about["corpus"]).isin(list(corpora or ())).sum())
         unchecked = untold | ({HEARD} if corpora is None else set())
         audit += [(fold, kind, count[kind], kind in allowed, kind not in unchecked) for kind in LEAKS]
-    return pd.DataFrame(audit, columns=["fold", "kind", "count", "allowed", "checked"])
+    audit = pd.DataFrame(audit, columns=["fold", "kind", "count", "allowed", "checked"])
+    if not system:
+        return audit
+    return declare_choices(audit, folds[folds["role"] == "test"], table, system=system, model=model)
 
 
 def _shared(rows, about, segment_ms):
@@ -565,17 +571,17 @@ def _test_rows_given(rows, given, fold):
 
 
 def declare_choices(
-    audit: pd.DataFrame, predictions: pd.DataFrame, table: pd.DataFrame, *, system: str, model: str
+    audit: pd.DataFrame, tested: pd.DataFrame, table: pd.DataFrame, *, system: str, model: str
 ) -> pd.DataFrame:
     """Add to an audit what no training code can record: settings that people chose by looking at scores of test clips.
 
     A system's toml names the models and the corpora of these clips (`chosen_on_test`). Where they are tested, all of them
-    count as leaked.
+    count as leaked. `audit_leakage` calls this; an audit made before a choice was known of can be given it later.
 
     Parameters
     ----------
     audit : as `audit_leakage` returns it
-    predictions : of the same folds; `utterance_id, fold` are used
+    tested : what was tested in the same folds; `utterance_id, fold` are used
     table : utterance table; `utterance_id, corpus` are used
 
     Returns
@@ -583,8 +589,8 @@ def declare_choices(
     the audit, with the counts of "selection on test" raised; a second time changes nothing
     """
     corpus_of = dict(zip(_column(table, "utterance_id"), _column(table, "corpus"), strict=True))
-    corpus = predictions["utterance_id"].astype(str).map(corpus_of)
-    looked_at = corpus.isin(systems()[system].looked_at(model)).groupby(predictions["fold"]).sum()
+    corpus = tested["utterance_id"].astype(str).map(corpus_of)
+    looked_at = corpus.isin(systems()[system].looked_at(model)).groupby(tested["fold"]).sum()
     count = audit["fold"].map(looked_at).where(audit["kind"] == FITTED["selection"], 0).fillna(0)
     return audit.assign(count=np.maximum(audit["count"], count).astype(audit["count"].dtype))
 

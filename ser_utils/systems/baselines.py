@@ -27,7 +27,7 @@ from sklearn.svm import SVC
 
 from ser_utils.corpora import emotions_in_order
 from ser_utils.evaluation.metrics import unweighted_average_recall
-from ser_utils.evaluation.splits import audit_leakage, declare_choices, make_folds
+from ser_utils.evaluation.splits import audit_leakage, make_folds
 from ser_utils.features.audio import load_audio
 from ser_utils.features.store import build_store
 from ser_utils.features.utterance import RATE_HZ, utterance_statistics
@@ -321,8 +321,7 @@ def evaluate(workspace: Workspace, table: pd.DataFrame, model: str, protocol: st
     predictions, costs = cross_validate(features, table, split, model=model)
     costs["ms_per_utterance"] += ms_to_extract(table, features_of(model))
     workspace.save_folds(split, system=system, protocol=protocol, folds=name["folds"])
-    audit = audit_leakage(split, table, fit=learned_from)
-    workspace.save_audit(declare_choices(audit, predictions, table, system=system, model=model), **name)
+    workspace.save_audit(audit_leakage(split, table, fit=learned_from, system=system, model=model), **name)
     workspace.save_costs(costs, **name)
     predictions.attrs["made_from"] = key
     workspace.save_predictions(predictions, **name)

@@ -17,7 +17,7 @@ from sklearn.utils.class_weight import compute_sample_weight
 from threadpoolctl import threadpool_limits
 
 from ser_utils.evaluation.results import COSTS, Name, load_predictions, result_names
-from ser_utils.evaluation.splits import audit_leakage, declare_choices, make_folds
+from ser_utils.evaluation.splits import audit_leakage, make_folds
 from ser_utils.names import result_name
 from ser_utils.workspace import Workspace, read_json
 
@@ -220,8 +220,8 @@ def evaluate_ensemble(
     split = make_folds(table, protocol, system="ensemble", folds=folds, seed=workspace.seed)
     pooled, weights, told = pool(members, split)
     names = [Name(*label.split("-"), protocol, folds) for label in members]
-    own = audit_leakage(split, table, fit={"scaler": [], "encoder": [], "augmentation": [], "selection": told})
-    own = declare_choices(own, pooled, table, system="ensemble", model=model)
+    fitted = {"scaler": [], "encoder": [], "augmentation": [], "selection": told}
+    own = audit_leakage(split, table, fit=fitted, system="ensemble", model=model)
     name = {"system": "ensemble", "model": model, "protocol": protocol, "folds": folds}
     workspace.save_folds(split, system="ensemble", protocol=protocol, folds=folds)
     workspace.save_audit(_join_audits(workspace, own, names), **name)

@@ -5,7 +5,7 @@ from typing import Any
 import pandas as pd
 
 from ser_utils.evaluation.metrics import score_predictions
-from ser_utils.evaluation.splits import FITTED, audit_leakage, declare_choices, leaks_beyond, make_all_folds
+from ser_utils.evaluation.splits import FITTED, audit_leakage, leaks_beyond, make_all_folds
 from ser_utils.training.folds import FoldTask, run_folds, save_result, tasks_of
 from ser_utils.workspace import Workspace
 
@@ -123,11 +123,10 @@ def save_audited(
 ) -> dict[str, Any]:
     """The result with its audit, saved for the comparison.
 
-    The audit is of what the training code recorded, and of what people chose by looking at scores (`declare_choices`).
+    The audit is of what the training code recorded, and of what people chose by looking at scores.
     """
     name = {key: folds.attrs[key] for key in ("system", "protocol", "folds")}
-    audit = audit_leakage(folds, table, fit=result["learned_from"])
-    audit = declare_choices(audit, result["predictions"], table, system=name["system"], model=model)
+    audit = audit_leakage(folds, table, fit=result["learned_from"], system=name["system"], model=model)
     if save:
         save_result(workspace, result, audit, model=model, **name)
     return result | {"audit": audit}

@@ -343,8 +343,10 @@ def test_what_people_chose_by_looking_at_test_scores_is_declared_where_those_cli
     split = make_folds(table, "speaker", folds="3_speakers")
     tested = split[split["role"] == "test"]
     clean = audit_leakage(split, table, fit=NOTHING)
-    declare = functools.partial(splits.declare_choices, predictions=tested, table=table)
+    declare = functools.partial(splits.declare_choices, tested=tested, table=table)
     declared = declare(clean, system="feature_network", model="all_four")
+    whose = {"system": "feature_network", "model": "all_four"}
+    pd.testing.assert_frame_equal(audit_leakage(split, table, fit=NOTHING, **whose), declared)
     assert leaks_beyond(declared, "speaker") == "selection on test"
     count = declared[declared["kind"] == "selection on test"].set_index("fold")["count"]
     by_hand = tested[tested["utterance_id"].str.startswith("e")].groupby("fold").size()

@@ -24,10 +24,29 @@ def network(golden):
     inputs = keras.Input((10, 10))
     y = keras.layers.Reshape((10, 10, 1))(inputs)
     y = keras.layers.Conv2D(4, 3, padding="same", activation="relu", use_bias=False, name="last")(y)
-    y = keras.layers.Dense(3, "softmax", use_bias=False)(keras.layers.Flatten()(y))
+    y = keras.layers.Dense(3, "softmax", use_bias=False, name="dense")(keras.layers.Flatten()(y))
     model = keras.Model(inputs, y)
     model.set_weights([golden["kernel"], golden["dense"]])
     return model
+
+
+class OnlyThese(attribution.Subject):
+    """Asked for the maps of which Captum made golden values."""
+
+    def methods(self, x, label, *, seed=0):
+        named = super().methods(x, label, seed=seed)
+        return {name: named[name] for name in ("gradient", "integrated_gradients", "occlusion")}
+
+
+@pytest.fixture(scope="module")
+def explained(network, golden):
+    subject = OnlyThese(network, 0.0, (4, 4), (2, 2))
+    return attribution.Explained("golden", subject, [attribution.Clip("clip", golden["x"][None], CLASS)])
+
+
+@pytest.fixture(scope="module")
+def maps(golden):
+    return [{name: golden[name][None] for name in ("gradient", "integrated_gradients", "occlusion")}]
 
 
 @pytest.mark.parametrize(
@@ -55,6 +74,40 @@ def test_deletion_is_the_pixel_flipping_of_quantus(golden, network):
     np.testing.assert_allclose(scores[1:], golden["deletion"], atol=1e-5)
     assert scores[0] == pytest.approx(float(ops.convert_to_numpy(probability(x))[0])), "ours begins with the whole clip"
     assert shares[1] == pytest.approx(0.05), "5 of 100 points at a time"
+
+
+def test_insertion_is_the_pixel_flipping_of_quantus_read_from_its_end(golden, network):
+    """Putting the most important points in is taking the least important out, backwards (Petsiuk et al. 2018)."""
+    x, given = golden["x"][None], golden["integrated_gradients"][None]
+    _, scores = faithfulness.removal_curve(lambda x: network(x)[:, CLASS], x, given, fill=0.0, steps=20, keep=True)
+    np.testing.assert_allclose(scores[:-1], golden["flipping_of_the_least"].ravel()[::-1], atol=1e-5)
+    assert scores[-1] == pytest.approx(float(ops.convert_to_numpy(network(x))[0, CLASS])), (
+        "ours ends with the whole clip"
+    )
+
+
+def test_stability_is_the_average_sensitivity_of_quantus_with_ranks_for_a_distance(golden, explained, maps):
+    """Quantus adds the noise, asks Captum again and compares the maps by Spearman's correlation of their sizes."""
+    measured = faithfulness.stability(explained, maps).set_index("method")["stability"]
+    for method, value in measured.items():
+        assert value == pytest.approx(float(golden[f"stability_{method}"]), abs=2e-4), method
+
+
+def test_shuffled_weights_are_the_randomisation_test_of_quantus(golden, explained, maps):
+    """Quantus randomises torch's layers and compares the maps; its layers are shuffled here as ours are.
+
+    A layer's own way of starting anew, which Quantus uses, is another distribution of weights.
+    """
+    model = explained.subject.model
+    weights = {
+        "independent_kernel": faithfulness.randomised(model, layers=["last"]),
+        "independent_dense": faithfulness.randomised(model, layers=["dense"]),
+        "bottom_up_dense": faithfulness.randomised(model),
+    }
+    table = faithfulness.sanity(explained.subject, weights, explained.clips, maps)
+    assert len(table) == 9
+    for row in table.itertuples():
+        assert row.likeness == pytest.approx(abs(float(golden[f"{row.name}_{row.method}"])), abs=2e-4), row
 
 
 def test_measures_of_maps_are_those_of_quantus(golden):

@@ -165,6 +165,16 @@ def test_opensmile_reproduces_what_was_measured(name, model, uar, data_dir, tmp_
     assert score_predictions(found)["uar"] == pytest.approx(uar, abs=0.01)
 
 
+@pytest.mark.parametrize("model", ["mfcc", "compare", "egemaps_adapted", "voice_lda", "compare_lda_adapted", "probe"])
+def test_every_classifiers_answer_is_its_highest_probability(model):
+    random = np.random.default_rng(0)
+    label = np.array(["anger", "calm", "disgust", "fear", "sadness"])[random.integers(5, size=600)]
+    x = random.normal(size=(600, 160)) + 2 * np.eye(5, 160)[np.unique(label, return_inverse=True)[1]]
+    classifier = baselines.build_classifier(model).fit(x[:300], label[:300])
+    p = baselines.probabilities(classifier, x[300:])
+    np.testing.assert_array_equal(classifier.classes_[p.argmax(axis=1)], classifier.predict(x[300:]))
+
+
 @pytest.mark.parametrize("n_classes", [2, 4])
 def test_an_svcs_answer_is_its_highest_probability_and_it_is_as_sure_as_it_is_right(n_classes):
     random = np.random.default_rng(0)

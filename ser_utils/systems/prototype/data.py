@@ -137,8 +137,11 @@ class PrototypeData:
         learned, watched = (self.segments.iloc[rows] for rows in self.coder_rows(run))
         return of_segments.overlap_share(watched, learned, within_ms=within_ms)
 
-    def audit(self, protocol: str, models: Iterable[str], **fit: str) -> pd.DataFrame:
-        """Audit what the test part of some models shares with what was fitted on; `fit` as `audit_leakage` has it."""
+    def audit(self, protocol: str, models: Iterable[str], *, answers_as: str = "", **fit: str) -> pd.DataFrame:
+        """Audit what the test part of some models shares with what was fitted on.
+
+        answers_as : the name under which they are scored together; fit : as `audit_leakage` has it
+        """
         runs = [Run(protocol, model) for model in models]
         teachers = [speaker for run in filter(None, map(self.shared_run, runs)) for speaker in self.people[run.model]]
         tested, heard = (
@@ -147,7 +150,8 @@ class PrototypeData:
         )
         folds = self.folds[protocol]
         fit = {"encoder": heard or "train", "scaler": "train"} | fit
-        return audit_leakage(folds[folds["utterance_id"].isin(tested)], self.utterances, fit=fit)
+        tested_folds = folds[folds["utterance_id"].isin(tested)]
+        return audit_leakage(tested_folds, self.utterances, fit=fit, system="prototype", model=answers_as)
 
 
 def open_data(

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from ser_utils.evaluation import metrics
-from ser_utils.evaluation.splits import SEGMENT_MS, declare_choices, leaks_beyond
+from ser_utils.evaluation.splits import SEGMENT_MS, leaks_beyond
 from ser_utils.systems.prototype.autoencoder import reconstruction_errors
 from ser_utils.systems.prototype.classifier import mean_prototype_score, twin_share
 from ser_utils.systems.prototype.data import PrototypeData, Run
@@ -130,8 +130,7 @@ class PrototypeRuns:
         predictions = pd.concat([trained.predictions for trained in members], ignore_index=True)
         workspace.save_predictions(predictions, **name)
         models = dict.fromkeys(trained.run.model for trained in members)
-        audit = self.data.audit(protocol, models, selection=members[0].run.watched)
-        audit = declare_choices(audit, predictions, self.data.utterances, system="prototype", model=system)
+        audit = self.data.audit(protocol, models, answers_as=system, selection=members[0].run.watched)
         workspace.save_audit(audit, **name)
         costs = {"parameters": max(trained.parameters for trained in members)}
         costs["ms_per_utterance"] = float(np.mean([trained.ms_per_utterance for trained in members]))

@@ -34,6 +34,71 @@ def test_the_output_agrees_with_the_reference(n, called):
     np.testing.assert_allclose(np.asarray(model(golden["waveform"])), golden["log_probabilities"], atol=1e-4)
 
 
+PUBLISHED_LAYOUT = {3: "2|2|", 5: "1|1|2|4|", 11: "1|11|22|444|88", 18: "1|1111|2222|4444|8888"}  # a bar: pool by 4
+
+
+def literal(arrays, waveform, n):
+    """The published forward pass of one clip in NumPy, from PyTorch's weights; x is (channels, time)."""
+
+    def leaky(x):
+        return np.where(x > 0, x, 0.01 * x)
+
+    x, number = waveform[None].astype("float64"), 0
+    for mark in PUBLISHED_LAYOUT[n]:
+        if mark == "|":
+            x = x[:, : x.shape[1] // 4 * 4].reshape(len(x), -1, 4).max(axis=2)
+            continue
+        number += 1
+        kernel, stride = arrays[f"conv{number}.weight"], 4 if number == 1 else 1
+        padded = x if number == 1 else np.pad(x, ((0, 0), (1, 1)))
+        windows = np.lib.stride_tricks.sliding_window_view(padded, kernel.shape[2], axis=1)[:, ::stride]
+        x = np.einsum("itk,oik->ot", windows, kernel) + arrays[f"conv{number}.bias"][:, None]
+        mean, variance, scale, shift = (
+            arrays[f"bn{number}.{name}"][:, None] for name in ("running_mean", "running_var", "weight", "bias")
+        )
+        x = leaky((x - mean) / np.sqrt(variance + 1e-5) * scale + shift)
+    x = arrays["fc1.weight"] @ leaky(x.mean(axis=1)) + arrays["fc1.bias"]
+    given = arrays["gru1.weight_ih_l0"] @ x + arrays["gru1.bias_ih_l0"]  # one step from a state of zero
+    reset, update, new = np.split(given, 3)
+    reset_h, update_h, new_h = np.split(arrays["gru1.bias_hh_l0"], 3)
+    reset, update = (1 / (1 + np.exp(-gate)) for gate in (reset + reset_h, update + update_h))
+    logits = arrays["fc2.weight"] @ leaky((1 - update) * np.tanh(new + reset * new_h)) + arrays["fc2.bias"]
+    return logits - np.log(np.exp(logits).sum())
+
+
+@pytest.mark.parametrize("n", [3, 18])
+def test_the_literal_network_is_the_reference(n):
+    golden = dict(np.load(GOLDEN_DIR / f"cnn_n_gru_{n}.npz"))
+    arrays = {k[2:]: v for k, v in golden.items() if k.startswith("w:")}
+    said = [literal(arrays, clip, n) for clip in golden["waveform"]]
+    np.testing.assert_allclose(said, golden["log_probabilities"], atol=1e-4)
+
+
+@pytest.mark.parametrize("n", [5, 11])
+def test_the_output_agrees_with_a_literal_network(n):
+    """n = 5 has no golden file, and in that of n = 11 the reference runs the third convolution through the first norm."""
+    model, rng = CnnGru(8, n=n, gru_units=6), np.random.default_rng(n)
+    model.build()
+    c, width, arrays = n, 1, {}
+    multiples = PUBLISHED_LAYOUT[n].replace("|", "")
+    for i, multiple in enumerate(multiples, 1):
+        shape = (c * int(multiple), width, 160 if i == 1 else 3)
+        width, fan_in = shape[0], shape[1] * shape[2]
+        arrays[f"conv{i}.weight"], arrays[f"conv{i}.bias"] = rng.normal(0, fan_in**-0.5, shape), rng.normal(size=width)
+        for name in ("weight", "bias", "running_mean"):
+            arrays[f"bn{i}.{name}"] = rng.normal(size=width)
+        arrays[f"bn{i}.running_var"] = rng.uniform(0.5, 2, width)
+    for layer, (out, inside) in {"fc1": (width // 2, width), "fc2": (8, 6)}.items():
+        arrays[f"{layer}.weight"], arrays[f"{layer}.bias"] = rng.normal(0, 0.3, (out, inside)), rng.normal(size=out)
+    for way, inside in (("ih", width // 2), ("hh", 6)):
+        arrays[f"gru1.weight_{way}_l0"] = rng.normal(0, 0.3, (18, inside))
+        arrays[f"gru1.bias_{way}_l0"] = rng.normal(size=18)
+    arrays = {name: values.astype("float32") for name, values in arrays.items()}
+    load_reference_weights(model, arrays)
+    clips = noise(2, model.minimum_samples + 300, seed=n)
+    np.testing.assert_allclose(np.asarray(model(clips)), [literal(arrays, clip, n) for clip in clips], atol=1e-4)
+
+
 def test_reference_weights_of_another_size_are_refused():
     golden = dict(np.load(GOLDEN_DIR / "cnn_n_gru_3.npz"))
     arrays = {k[2:]: v for k, v in golden.items() if k.startswith("w:")}

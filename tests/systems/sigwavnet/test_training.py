@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from ser_utils.features.store import build_store
-from ser_utils.profiles import settings
+from ser_utils.profiles import PROFILES, settings
 from ser_utils.systems.sigwavnet import recipe
 from ser_utils.systems.sigwavnet.training import WaveformTask, build_network
 from ser_utils.training.fit import best_epoch
@@ -55,6 +55,14 @@ def test_paper_trains_cnn_n_gru_as_published():
         "monitor": "val_loss",
     }
     assert published.items() <= settings("cnn_n_gru", "paper").items()
+
+
+def test_classes_are_weighed_as_published_but_in_smoke():
+    weighed = {
+        system: [settings(system, p)["class_weights"] for p in PROFILES] for system in ("sigwavnet", "cnn_n_gru")
+    }
+    assert PROFILES == ("smoke", "quick", "paper")
+    assert weighed == {"sigwavnet": [False, True, True], "cnn_n_gru": [False, False, False]}
 
 
 @pytest.mark.parametrize(
