@@ -1,6 +1,7 @@
 """README's tables and results/README.md, written from results/: no number in them is typed."""
 
 from fnmatch import fnmatch
+from functools import cached_property
 from pathlib import Path
 
 import pandas as pd
@@ -57,7 +58,7 @@ class Dataset:
         words = dict.fromkeys([*NAME, "speaker"], str)
         return pd.read_csv(path, dtype=words) if path.exists() else pd.DataFrame()
 
-    @property
+    @cached_property
     def whole(self) -> pd.DataFrame:
         """Scores of whole utterances, in the order of tables."""
         return sort_results(self.scores[self.scores["level"] == "utterance"])

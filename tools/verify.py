@@ -420,13 +420,14 @@ def outdated_figures(workspace: Workspace) -> list[str]:
     """List the pictures of a dataset that the code as it is, or the run that provenance.json names, did not draw."""
     figures = workspace.root / "figures" / workspace.name
     made = read_json(workspace.root / "results" / workspace.name / "provenance.json")["notebooks"]
-    outdated = []
-    for path in sorted(figures.glob("*.png")):
+    outdated, pictures = [], sorted(figures.glob("*.png"))
+    code_of = {number: style.drawing_code(number) for number in {path.stem[:2] for path in pictures}}
+    for path in pictures:
         code, data = style.origin_of(path)
         drawn = made.get(path.stem[:2], {}).get("figures", {})
         if not code:
             outdated.append(f"{path.name} does not tell what drew it")
-        elif code != style.drawing_code(path.stem):
+        elif code != code_of[path.stem[:2]]:
             outdated.append(f"{path.name} was drawn by other code")
         elif data != drawn.get(path.stem):
             outdated.append(f"{path.name} shows other data than the run in provenance.json")

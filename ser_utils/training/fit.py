@@ -86,6 +86,7 @@ def fit_or_load(
         model = keras.saving.load_model(path, safe_mode=True)
         return Fitted(model, pd.DataFrame(facts["history"]), facts["seconds"], path, facts.get("learned_from", {}))
     model = built_once(f"{reuse} {seed}", build, seed) if reuse else _seeded(build, seed)
+    _make_state(model, train)
     start = time.perf_counter()
     history = _train(model, train, epochs, title, callbacks, **options)
     return _keep(model, path, key, history, time.perf_counter() - start, made_by(), learned_from or {})
@@ -163,6 +164,18 @@ def _train(
     fitting = {"validation_data": validation, "epochs": epochs, "callbacks": callbacks, "verbose": 0}
     log = model.fit(**arrays, **fitting, **options)
     return {name: [float(value) for value in values] for name, values in log.history.items()}
+
+
+def _make_state(model, train):
+    """Let optimizer and metrics make their variables now: TensorFlow traces a first step that makes any twice."""
+    if keras.backend.backend() != "tensorflow":
+        return
+    if not model.optimizer.built:
+        model.optimizer.build(model.trainable_variables)
+    targets = (train[0] if isinstance(train, keras.utils.PyDataset) else train)[1]
+    example = keras.ops.convert_to_tensor(targets[:1])
+    model.compute_metrics(None, example, example)
+    model.reset_metrics()
 
 
 def _seeded(build, seed):

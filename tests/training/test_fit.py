@@ -78,3 +78,22 @@ def test_a_compiled_model_is_traced_once_whatever_the_length_of_clips():
         answer = training.compiled(model)([clips, np.full(n_clips, n_frames, "int32")])
         np.testing.assert_allclose(answer, clips.sum(axis=(1, 2)) / n_frames, rtol=1e-4, atol=1e-5)
     assert model.traced == 1
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="only TensorFlow traces")
+@pytest.mark.parametrize("reuse", ["", "k"])
+def test_a_step_of_training_is_traced_once_also_with_metrics_named_by_words(tmp_path, data, reuse):
+    traced = []
+
+    class Counted(keras.Sequential):
+        def train_step(self, data):
+            traced.append(self.name)
+            return super().train_step(data)
+
+    def counted():
+        model = Counted([keras.Input((3,)), keras.layers.Dense(1)])
+        model.compile("adam", "mse", metrics=["mae"], jit_compile=False)
+        return model
+
+    fitted = training.fit_or_load(tmp_path / "m.keras", counted, data[0], key="k", seed=1, epochs=2, reuse=reuse)
+    assert len(traced) == 1 and {"loss", "mae"} <= set(fitted.history)
