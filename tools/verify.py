@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow
+from pyarrow import parquet
 
 from ser_utils.evaluation.results import (
     NAME,
@@ -92,13 +94,25 @@ def keep_decisions(workspace: Workspace, utterances: pd.DataFrame) -> None:
                 folder.mkdir(parents=True)
                 for name in result_names(space):
                     for path in space.build.glob(f"{kind}/{result_name(*name)}.*"):
-                        shutil.copyfile(path, folder / path.name)
+                        _copy_small(path, folder / path.name)
         several = "corpus" in utterances and utterances["corpus"].nunique() > 1
         about = ["utterance_id", *(["corpus"] if several else []), "speaker", "gender", "emotion"]
         who = utterances[about].reset_index(drop=True)
         who.attrs = {}  # a loader's notes are not a fact about who speaks
         who.to_parquet(temporary / "utterances.parquet", index=False)
         write_checksums(temporary, "*.parquet", "*/*.*", "seed_*/*/*")
+
+
+def _copy_small(path, copy):
+    """Copy a file of decisions; of a table the values are the same, in a third fewer bytes."""
+    if path.suffix != ".parquet":
+        shutil.copyfile(path, copy)
+        return
+    table = parquet.read_table(path)
+    numbers = [field.name for field in table.schema if pyarrow.types.is_floating(field.type)]
+    encodings = dict.fromkeys(numbers, "BYTE_STREAM_SPLIT")  # the first bytes of all numbers, then the second ones, …
+    others = [name for name in table.column_names if name not in numbers]
+    parquet.write_table(table, copy, compression="zstd", use_dictionary=others, column_encoding=encodings)
 
 
 def restore_decisions(dataset: str, folder: Path, root: str | Path = "") -> Workspace:

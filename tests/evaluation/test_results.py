@@ -297,6 +297,19 @@ def test_seeds_join_as_repeated_runs(workspace):
     assert seeds["uar_low"].item() < scores.loc["both", "uar_low"]  # it holds the seeds, too
 
 
+def test_decisions_that_ship_hold_the_same_values_in_fewer_bytes(workspace, utterances):
+    ship(workspace, utterances)
+    made, kept = workspace.build / "predictions", workspace.results / "decisions" / "predictions"
+    tables = sorted(made.glob("*.parquet"))
+    assert tables and [path.name for path in tables] == sorted(path.name for path in kept.iterdir())
+    for path in tables:
+        one, other = pd.read_parquet(path), pd.read_parquet(kept / path.name)
+        pd.testing.assert_frame_equal(other, one, check_exact=True)
+        assert other.attrs == one.attrs
+    sizes = [sum((folder / path.name).stat().st_size for path in tables) for folder in (kept, made)]
+    assert sizes[0] < sizes[1]
+
+
 def test_scores_are_made_again_from_the_decisions_that_ship(workspace, utterances):
     ship(workspace, utterances)
     shutil.rmtree(workspace.build)
