@@ -441,6 +441,21 @@ def test_the_first_page_has_the_most_typical_voiced_sound_of_each_emotion():
     assert typical_sounds([]) == []
 
 
+@pytest.mark.parametrize(
+    ("there", "shown"), [("demo emodb ravdess", "ravdess"), ("demo emodb", "emodb"), ("demo", "demo"), ("", None)]
+)
+def test_a_page_shows_the_figure_of_the_dataset_that_it_names_or_of_another(tmp_path, there, shown):
+    for dataset in there.split():
+        _png(tmp_path / "figures" / dataset / "11_fall.png")
+    (tmp_path / "sources").mkdir()
+    pages = Pages(tmp_path, tmp_path / "sources", tmp_path / "site", [], {}, False)
+    filled = pages.filled("before\n{{ figure ravdess/11_fall }}\nafter")
+    if shown:
+        assert f"figures/{shown}/11_fall.png" in (tmp_path / "sources" / "fragments" / "001.html").read_text("utf-8")
+    else:
+        assert filled == "before\n\nafter"
+
+
 @pytest.mark.parametrize("has_axes", [True, False])
 def test_the_first_page_shows_a_picture_without_axes_and_draws_none_twice(tmp_path, has_axes):
     row = {"speaker": "09", "emotion": "anger", "rank": 1, "f0_hz": 200, "_stem": "speaker_09/anger_1"}
@@ -453,6 +468,7 @@ def test_the_first_page_shows_a_picture_without_axes_and_draws_none_twice(tmp_pa
     if has_axes:
         _png(folder / "anger_1.png")
     _write_prototype(row, folder / "anger_1", copy / row["_stem"])
+    (tmp_path / "sources").mkdir()
     pages = Pages(tmp_path, tmp_path / "sources", tmp_path / "site", [], {"emodb": [row]}, False)
     pages.block_hear()
     [fragment] = (tmp_path / "sources" / "fragments").iterdir()

@@ -21,7 +21,7 @@ from ser_utils.workspace import REPOSITORY, WorkspaceError, atomic_path
 from tools.notebooks import NOTEBOOKS
 from tools.readme import listing_place
 from tools.site.demo import export_demo, find_networks, page_facts
-from tools.site.notebooks import find_notebooks, write_notebook
+from tools.site.notebooks import OF_NO_INTEREST, find_notebooks, write_notebook
 from tools.site.pages import SOURCES, Pages
 from tools.site.prototypes import write_prototypes
 
@@ -80,7 +80,7 @@ def run_sphinx(sources: Path, target: Path) -> list[str]:
         told = subprocess.run(command, stderr=subprocess.PIPE, text=True, encoding="utf-8", errors="replace")
     if told.returncode:
         raise WorkspaceError(f"Sphinx gave up: {told.stderr.strip()}")
-    return [line for line in told.stderr.splitlines() if line.strip()]
+    return [line for line in told.stderr.splitlines() if line.strip() and not OF_NO_INTEREST.search(line)]
 
 
 def forbid(target: Path) -> None:

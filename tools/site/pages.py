@@ -24,7 +24,7 @@ from tools.site.prototypes import draw_levels, typical_sounds
 from tools.site.provenance import anchor_of, describe_run, find_drawing, load_scores, state_of
 
 SOURCES = Path(__file__).parent
-LINES = re.compile(r"^\{\{ (\w+)((?: \w+)*) \}\}$", re.MULTILINE)  # {{ block argument … }} on a line of its own
+LINES = re.compile(r"^\{\{ (\w+)((?: [\w/]+)*) \}\}$", re.MULTILINE)  # {{ block argument … }} on a line of its own
 SMALL = (900, 1400)  # pixels of the pictures in pages, which lead to the whole ones
 SCORE_COLUMNS = ["dataset", "system", "model", "protocol", "folds", "level", "n_speakers", "n_utterances"]
 EMPTY = 200  # bytes: a package that says a sentence and holds nothing
@@ -136,10 +136,15 @@ class Pages:
         return "\n\n".join(parts) or "No figures yet: `make reproduce` makes them."
 
     def block_figure(self, *names):
-        """Figures of these names, from the first dataset that has them, recorded speech before synthetic."""
-        folders = sorted(self.root.glob("figures/*"), key=lambda path: listing_place(path.name))
-        paths = [next((f / f"{n}.png" for f in folders if (f / f"{n}.png").exists()), None) for n in names]
-        figures = [self.figure(path) for path in paths if path]
+        """Figures of these names, from the first dataset that has them, recorded speech before synthetic.
+
+        A name may begin with the dataset that is asked first: "ravdess/11_fall".
+        """
+        figures = []
+        for wanted, _, name in (name.rpartition("/") for name in names):
+            paths = self.root.glob(f"figures/*/{name}.png")
+            rank = {path: (path.parent.name != wanted, listing_place(path.parent.name)) for path in paths}
+            figures += [self.figure(path) for path in sorted(rank, key=rank.get)[:1]]
         return self.html("figures.html", figures=figures) if figures else ""
 
     # scores
