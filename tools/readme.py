@@ -10,7 +10,8 @@ from ser_utils.corpora.loading import CORPORA
 from ser_utils.evaluation import metrics
 from ser_utils.evaluation.results import NAME, label_of, load_published, sort_results
 from ser_utils.evaluation.splits import FITTED, PROTOCOLS
-from ser_utils.profiles import systems
+from ser_utils.profiles import settings, systems
+from ser_utils.systems.sigwavnet import accelerator
 from ser_utils.workspace import REPOSITORY, atomic_path, read_json
 
 MARKS = ("<!-- scores -->", "<!-- /scores -->")
@@ -51,6 +52,7 @@ class Dataset:
         self.one_voice, self.beaten = self._table(folder, "11_one_voice"), self._table(folder, "11_beaten")
         self.published, self.adapted = self._table(folder, "11_published"), self._table(folder, "11_adapted")
         self.across, self.steps = self._table(folder, "11_across"), self._table(folder, "11_steps")
+        self.sizes = self._table(folder, accelerator.TABLE)
 
     @staticmethod
     def _table(folder, name):
@@ -307,7 +309,7 @@ def conclusions(datasets: list[Dataset]) -> str:
     """What the tables say, in words."""
     lines = []
     for data in datasets:
-        lines += [_against_baseline(data), _falls(data)]
+        lines += [_against_baseline(data), _below_loudness(data), _falls(data)]
     return "\n".join(f"- {line}" for line in [*filter(None, lines), _beside_published(datasets)] if line)
 
 
@@ -327,6 +329,24 @@ def _against_baseline(data) -> str:
         f"{data.title}, new speakers, against the MFCC baseline: of {len(table)} models, {' and '.join(said)}. Differences "
         f"are in points of UAR, with p < {ALPHA} after Holm's correction."
     )
+
+
+def _below_loudness(data) -> str:
+    """Which models do worse on new speakers than what knows only how loud a recording is."""
+    rows = data.whole[data.whole["protocol"] == "speaker"]
+    loudness = rows.loc[(rows["system"] == "baseline") & (rows["model"] == "loudness"), "uar"].max()
+    shown = [tuple(model) for model in shown_models(rows)]
+    below = [
+        f"{row.system} {row.model} {100 * row.uar:.1f}"
+        for row in rows[rows["uar"] < loudness].itertuples()
+        if (row.system, row.model) in shown and row.system != "baseline"
+    ]
+    if len(data.sizes):
+        sizes = data.sizes[(data.sizes["protocol"] == "speaker") & (data.sizes["uar"] < data.sizes["loudness"])]
+        below += [f"{row.system} at its published size n = {row.n} {100 * row.uar:.1f}" for row in sizes.itertuples()]
+    if not below:
+        return ""
+    return f"{data.title}, new speakers: below the baseline that knows only loudness ({100 * loudness:.1f}): {', '.join(below)}."
 
 
 def _count_of(n) -> str:
@@ -457,6 +477,13 @@ def _of_results(datasets, note) -> str:
         text += [f"## {data.title}", about, dataset_table(data)]
         if len(data.published):
             text += ["Compared with published scores:", _published_table(data.published)]
+        if len(data.sizes):
+            text += [
+                "At the published size and by the published recipe, trained on an accelerator: *draws* are independent draws of "
+                "the published split, *folds* those of new speakers. Accuracy is the mean ± standard deviation over them, UAR "
+                "that of all their test clips together. Where fewer than 60 epochs are listed, the time was over.",
+                _sizes_table(data),
+            ]
     if steps := steps_table(datasets):
         text += [
             "## What each step brought",
@@ -481,6 +508,31 @@ def _published_table(table) -> str:
         about = f"| {row['system']} | {row['model']} | {row['protocol']} | {METRIC[row['metric']]} | {scores} |"
         lines.append(f"{about} {' | '.join(pairs)} | {'yes' if str(row['agree']) == 'True' else 'no'} |")
     return "\n".join(lines) if len(lines) > 2 else "No model with a published score was run here."
+
+
+def _sizes_table(data) -> str:
+    """Networks at their published sizes beside the published accuracy and the baselines, in Markdown."""
+    names = ["system", "n", "split", "draws or folds", "epochs", "parameters", "published accuracy", "accuracy", "UAR"]
+    lines = [f"| {' | '.join([*names, *accelerator.BESIDE])} |"]
+    lines.append("|---|---:|---|" + "---:|" * (len(names) + len(accelerator.BESIDE) - 3))
+    published = load_published().query("dataset == @data.name and protocol == 'paper' and metric == 'accuracy'")
+    published = published.set_index("system")["value"].astype(float)
+    for row in data.sizes.to_dict("records"):
+        stands = row["protocol"] == "paper" and row["n"] == settings(row["system"], "paper")["n"]
+        there = f"{100 * published[row['system']]:.1f}" if stands and row["system"] in published else "–"
+        cells = [
+            row["system"],
+            row["n"],
+            f"`{row['protocol']}`",
+            row["trainings"],
+            row["epochs"],
+            f"{row['parameters']:,}",
+        ]
+        cells += [there, f"{100 * row['accuracy_mean']:.1f} ± {100 * row['accuracy_sd']:.1f}"]
+        cells += [f"{100 * row['uar']:.1f} ({100 * row['uar_low']:.0f}–{100 * row['uar_high']:.0f})"]
+        cells += [f"{100 * row[name]:.1f}" for name in accelerator.BESIDE]
+        lines.append(f"| {' | '.join(map(str, cells))} |")
+    return "\n".join(lines)
 
 
 def _count(value) -> str:

@@ -799,6 +799,32 @@ def test_conclusions_are_said_in_words(as_published, workspace, utterances):
     assert "None of our runs follows exactly the published protocol" in said
 
 
+def test_readme_names_every_network_that_stays_below_loudness_alone():
+    text = (REPOSITORY / "README.md").read_text("utf-8")
+    for corpus in ("emodb", "ravdess"):
+        scores = readme.read_scores(REPOSITORY / "results" / corpus / "scores.csv")
+        rows = scores[(scores["protocol"] == "speaker") & (scores["level"] == "utterance")]
+        loudness = rows.loc[rows["model"] == "loudness", "uar"].item()
+        sizes = pd.read_csv(REPOSITORY / "results" / corpus / "07_published_sizes.csv").query("protocol == 'speaker'")
+        wanted = {f"cnn_n_gru at its published size n = {row.n}" for row in sizes.itertuples() if row.uar < loudness}
+        for row in rows[rows["uar"] < loudness].itertuples():
+            if row.system != "baseline" and results.stands_for_its_system(row.system, row.model):
+                wanted.add(f"{row.system} {row.model}")
+        line = text.partition(f"{readme.title_of(corpus)}, new speakers: below the baseline that knows only loudness")[
+            2
+        ]
+        line = line.partition("\n")[0]
+        assert {model for model in wanted if model in line} == wanted and line.count(",") == max(0, len(wanted) - 1)
+
+
+def test_networks_at_their_published_size_stand_beside_the_published_score():
+    page = (REPOSITORY / "results" / "README.md").read_text("utf-8").split("## RAVDESS\n")[1].split("\n## ")[0]
+    row = pd.read_csv(REPOSITORY / "results" / "ravdess" / "07_published_sizes.csv").set_index(["n", "protocol"])
+    accuracy = 100 * row.loc[(18, "paper"), "accuracy_mean"]
+    (line,) = [line for line in page.splitlines() if line.startswith("| cnn_n_gru | 18 | `paper` |")]
+    assert f"| 86.6 | {accuracy:.1f} ± " in line and "| 335,484 |" in line
+
+
 def test_the_claim_of_readme_follows_from_the_falls_that_ship():
     assert "three of them lose more than a quarter of their score" in (REPOSITORY / "README.md").read_text()
     fall = pd.read_csv(REPOSITORY / "results" / "ravdess" / "11_fall.csv")

@@ -97,7 +97,8 @@ def test_published_masks_are_as_wide_and_as_loud_as_the_sources(mask, axis, wide
 
 
 def test_published_noise_is_next_to_nothing():
-    assert np.abs(change.published_noise(log_mel(), rng()) - log_mel()).max() < 0.1
+    noise = change.published_noise(log_mel(), rng()) - log_mel()
+    assert noise.std() == pytest.approx(0.01, rel=0.05) and np.abs(noise).max() < 0.1
 
 
 def test_published_pitch_shift_is_the_sources_on_the_power_of_each_band():
@@ -119,6 +120,35 @@ def test_a_published_copy_is_changed_with_probability_six_tenths_in_the_sources_
     changed = np.mean([(copy != log_mel()).any() for copy in mixed])
     assert changed == pytest.approx(0.6, abs=0.08)
     assert list(change.PUBLISHED_CHANGES) == ["noise", "pitch shift", "frequency mask", "time mask"]
+
+
+def literal_copy(log_mel, draw):
+    """One copy as the source's loop makes it, on (n_mels, n_frames); its `randint` includes both ends."""
+
+    def randint(low, high):
+        return int(draw.integers(low, high + 1))
+
+    mel = log_mel.T.astype("float64")
+    if draw.random() < 0.6:
+        mel = mel + draw.normal(0, 0.01, log_mel.shape).T
+    if draw.random() < 0.6:
+        power = librosa.db_to_power(mel.astype("float32"))
+        mel = librosa.power_to_db(librosa.effects.pitch_shift(power, sr=44_100, n_steps=draw.uniform(-4, 4)))
+    for axis, widest in ((0, 30), (1, 50)):
+        if draw.random() < 0.6:
+            width = randint(0, randint(10, widest))
+            first = randint(0, mel.shape[axis] - width)
+            mel = mel.copy()
+            mel[(slice(None),) * axis + (slice(first, first + width),)] = 0
+    return mel.T
+
+
+@pytest.mark.filterwarnings("ignore:n_fft")
+def test_a_published_copy_is_the_sources_loop():
+    for seed in range(12):
+        np.testing.assert_allclose(
+            change.published_clip(log_mel(), seed=seed), literal_copy(log_mel(), rng(seed)), atol=1e-3
+        )
 
 
 def test_the_same_seed_gives_the_same_copy_and_another_another(tone):

@@ -2,10 +2,13 @@ from functools import partial
 
 import keras
 import librosa
+import noisereduce
 import numpy as np
 import pandas as pd
 import pytest
 
+from ser_utils.evaluation.splits import make_folds
+from ser_utils.features.frames import clip_frames
 from ser_utils.features.store import build_store, load_store
 from ser_utils.profiles import settings
 from ser_utils.systems.spectrogram_cnn import (
@@ -143,6 +146,36 @@ def test_a_padded_clip_gives_what_the_source_gives_at_the_clips_own_length(n_poo
         row[: len(clip)] = clip
     expected = [literal_clip_cnn(model, clip, n_pools) for clip in clips]
     np.testing.assert_allclose(run(model, padded, np.array([13, 10])), expected, atol=1e-6)
+
+
+def test_a_clip_is_prepared_as_the_source_prepares_it():
+    """Its first second is taken for noise, its peak is normalised (which decibels below the maximum do not see)."""
+    rate, draw, chosen = 44_100, np.random.default_rng(0), settings("spectrogram_cnn", "paper")
+    signal = draw.normal(0, 0.01, 2 * rate)
+    signal[rate:] += 0.2 * np.sin(2 * np.pi * 300 * np.arange(rate) / rate)
+    signal = signal.astype("float32")
+    cleaned = noisereduce.reduce_noise(y=signal, sr=rate, y_noise=signal[:rate], stationary=True)
+    cleaned = cleaned / np.abs(cleaned).max()
+    mel = librosa.feature.melspectrogram(y=cleaned, sr=rate, n_mels=128, n_fft=2048, hop_length=512, fmax=8000)
+    expected = librosa.power_to_db(mel, ref=np.max).T
+    grid = {name: chosen[name] for name in ("n_mels", "n_fft", "hop_length", "denoise")}
+    np.testing.assert_allclose(clip_frames(signal, rate, kind="log_mel", **grid), expected, atol=0.02)
+    assert chosen["sample_rate_hz"] == 0, "at the recording's own rate"
+
+
+def test_the_published_split_is_483_and_121_clips_stratified_by_emotion_and_another_draw_a_seed():
+    emotions = np.repeat(["anger", "disgust", "fear", "happiness", "sadness"], [121, 122, 120, 119, 122])
+    names = [f"{i:03d}" for i in range(604)]
+    table = pd.DataFrame({"utterance_id": names, "speaker": [str(i % 6) for i in range(604)], "emotion": emotions})
+    table = table.assign(corpus="aesdd", sentence="", pcm_sha256=names)
+    tested = set()
+    for seed in range(5):
+        split = make_folds(table, "paper", system="spectrogram_cnn", seed=seed)
+        assert split["role"].value_counts().to_dict() == {"train": 483, "test": 121}
+        test = table[table["utterance_id"].isin(split.loc[split["role"] == "test", "utterance_id"])]
+        assert test["emotion"].value_counts().between(23, 25).all()
+        tested.add(tuple(test["utterance_id"]))
+    assert len(tested) == 5
 
 
 SETTINGS = {

@@ -1,15 +1,22 @@
 """What an accelerator brings back becomes files in results/ that are held by checksums and made again."""
 
+import io
 import json
+import os
+import subprocess
+import sys
+import zipfile
 from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from ser_utils.systems.sigwavnet.accelerator import TABLE, read_histories, summarise_published_sizes
-from ser_utils.workspace import read_json
-from tools.elsewhere import _save, main
+from ser_utils.features.audio import save_audio
+from ser_utils.profiles import settings
+from ser_utils.systems.sigwavnet.accelerator import TABLE, read_decisions, read_histories, summarise_published_sizes
+from ser_utils.workspace import REPOSITORY, read_json
+from tools.elsewhere import _save, main, write_clips
 from tools.verify import altered_files
 
 SPEAKERS, CLASSES = ("03", "08", "09", "10"), ("anger", "neutral")
@@ -103,6 +110,60 @@ def test_the_table_has_accuracy_over_draws_pooled_recall_and_the_baselines(unpac
     assert of_speaker["accuracy_mean"] == of_speaker["uar"] == 0.25
     assert (of_speaker["loudness"], of_speaker["mfcc"]) == (0.6, 0.8)
     assert pd.isna(of_paper["loudness"])  # not run under that protocol
+
+
+def test_decisions_are_read_by_size_and_protocol_the_largest_network_first(unpacked):
+    decided = read_decisions(unpacked / "accelerator")
+    assert list(decided) == [(18, "paper"), (3, "paper"), (18, "speaker"), (3, "speaker")]
+    assert len(decided[18, "paper"]) == 8 and len(decided[3, "speaker"]) == 24
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("system", ["cnn_n_gru", "sigwavnet"])
+def test_the_accelerators_script_trains_a_network_on_a_cpu_and_its_answers_come_back(tmp_path, system):
+    """Packed as `pack` writes it, trained for one epoch of two planned, on JAX, as whoever has a GPU runs it."""
+    pack, back, results = tmp_path / "pack", tmp_path / "back", tmp_path / "results" / "emodb"
+    (results / "decisions").mkdir(parents=True)
+    pack.mkdir()
+    rate, rng, paths = 4000, np.random.default_rng(0), []
+    for number, emotion in enumerate(UTTERANCES["emotion"]):
+        tone = np.sin(np.arange(1800 + 30 * number) * (0.9 if emotion == "anger" else 0.2))
+        paths.append(save_audio(tmp_path / f"{number}.wav", 0.5 * tone + rng.normal(0, 0.05, len(tone)), rate))
+    write_clips(pack, "emodb", UTTERANCES.assign(path=paths), rate)
+    chosen = settings(system, "smoke") | {"epochs": 2, "channels": 2, "gru_units": 3}
+    rows = {"train": list(range(12)), "validation": list(range(12, 18)), "test": list(range(18, 24))}
+    unit = unit_of(3, 1)[0] | {
+        "name": "tried",
+        "system": system,
+        "model": "n_3",
+        "settings": chosen | {"n": 3},
+        "kept": [0],
+    }
+    unit["trainings"] = [{"protocol": "paper", "seed": 0, "fold": 0, "rate": 1.0, "rows": rows}]
+    (pack / "units.json").write_text(json.dumps([unit]))
+    UTTERANCES.to_parquet(results / "decisions" / "utterances.parquet")
+    command = [
+        sys.executable,
+        "-m",
+        "tools.elsewhere",
+        "run",
+        str(pack),
+        str(back),
+        "--names",
+        "tried",
+        "--epochs",
+        "1",
+    ]
+    run = subprocess.run(
+        command, cwd=REPOSITORY, env=os.environ | {"KERAS_BACKEND": "jax"}, capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stderr
+    with zipfile.ZipFile(back / "results.zip") as archive, archive.open("tried.npz") as file:
+        arrays = dict(np.load(io.BytesIO(file.read()), allow_pickle=False))
+    assert arrays["0/probabilities"].shape == (6, 2) and len(arrays["0/history/val_loss"]) == 1
+    np.testing.assert_allclose(arrays["0/probabilities"].sum(axis=1), 1, atol=1e-5)
+    with zipfile.ZipFile(back / "weights_01.zip") as archive:
+        assert any(name.startswith("tried/0/") for name in archive.namelist())
 
 
 def test_every_file_has_a_checksum_and_a_changed_decision_changes_the_table(unpacked):

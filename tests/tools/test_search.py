@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 from ser_utils.profiles import PROFILES, settings
+from ser_utils.systems.sigwavnet import figures
 from ser_utils.systems.sigwavnet.search import best_path, searched
 from ser_utils.systems.sigwavnet.training import build_network
 from ser_utils.workspace import Workspace, write_json
@@ -68,3 +69,28 @@ def test_without_ray_it_says_how_to_get_it(tmp_path, monkeypatch):
     monkeypatch.setattr("tools.search.find_spec", lambda _: None)
     with pytest.raises(SystemExit, match="make setup-extras"):
         main(["--root", str(tmp_path)])
+
+
+def test_a_search_is_drawn_with_a_line_a_trial_and_an_axis_a_setting():
+    rng, n = np.random.default_rng(0), 12
+    trials = pd.DataFrame(
+        {
+            "levels": rng.integers(4, 8, n),
+            "constraint": rng.choice(["CQF", "PerLayer", "PerFilter"], n),
+            "learnable_kernels": rng.random(n) < 0.5,
+            "learning_rate": 10.0 ** np.linspace(-4, -1, n),
+            "weight_decay": 1e-5,
+            "val_uar": np.linspace(0.5, 0.1, n),
+            "epochs": 9,
+        }
+    )
+    axes = figures.search_trials(trials).axes[0]
+    names = [label.get_text() for label in axes.get_xticklabels()]
+    assert names == ["levels", "constraint", "learnable_kernels", "learning_rate", "weight_decay", "val_uar"]
+    curves = [line for line in axes.lines if len(line.get_ydata()) == len(names)]
+    assert len(curves) == n and all(0 <= line.get_ydata().min() and line.get_ydata().max() <= 1 for line in curves)
+    best = max(curves, key=lambda line: line.get_ydata()[-1])
+    assert best.get_linewidth() > 2 and best.get_ydata()[3] == 0, "the lowest rate is at the foot of a logarithmic axis"
+    heights = sorted(line.get_ydata()[3] for line in curves)
+    np.testing.assert_allclose(np.diff(heights), 1 / 11)
+    assert {"CQF", "PerLayer", "0.0001", "0.1", "True"} <= {text.get_text() for text in axes.texts}

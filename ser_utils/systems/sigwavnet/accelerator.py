@@ -21,6 +21,15 @@ def read_histories(folder: Path) -> pd.DataFrame:
     return pd.read_csv(folder / "histories.csv")
 
 
+def read_decisions(folder: Path) -> dict[tuple[int, str], pd.DataFrame]:
+    """Read the answers for every test clip: (n, protocol) -> predictions, the largest network first."""
+    trained = read_json(folder / "provenance.json")["models"]
+    paths = {path: path.stem.split("-") for path in folder.glob("*.parquet")}
+    keys = {path: (trained[model]["settings"]["n"], protocol) for path, (_, model, protocol, _) in paths.items()}
+    ordered = sorted(keys, key=lambda path: (keys[path][1], -keys[path][0]))
+    return {keys[path]: pd.read_parquet(path) for path in ordered}
+
+
 def summarise_published_sizes(folder: Path, scores: pd.DataFrame) -> pd.DataFrame:
     """Score what ships from an accelerator, the largest network first.
 

@@ -159,6 +159,46 @@ def band_attention(
     return figure
 
 
+def search_trials(trials: pd.DataFrame) -> Figure:
+    """Draw the trials of a search in parallel coordinates: a line a trial, an axis a setting, coloured by `val_uar`.
+
+    Parameters
+    ----------
+    trials : as `make search` gives them; rates and decays are on a logarithmic axis
+    """
+    names = [name for name in trials if name not in ("epochs", "val_uar")] + ["val_uar"]
+    places = {name: _axis_of(trials[name]) for name in names}
+    heights = np.stack([place for place, _ in places.values()], axis=1)
+    figure, axes = plt.subplots(figsize=(1.15 * len(names), 3.6))
+    low, high = trials["val_uar"].min(), trials["val_uar"].max()
+    colour_of = plt.cm.ScalarMappable(plt.Normalize(low, max(high, low + 1e-6)), "viridis_r")  # the best are dark
+    for line, uar in sorted(zip(heights, trials["val_uar"], strict=True), key=lambda pair: pair[1]):
+        axes.plot(line, color=colour_of.to_rgba(uar), linewidth=2.5 if uar == high else 0.9)
+    for x, (_, labels) in enumerate(places.values()):
+        axes.axvline(x, color="0.6", linewidth=0.8)
+        for height, label in labels.items():
+            box = {"facecolor": "white", "alpha": 0.8, "linewidth": 0, "pad": 1}
+            axes.annotate(label, (x, height), (3, 0), textcoords="offset points", fontsize=7, va="center", bbox=box)
+    axes.set_xticks(range(len(names)), names, rotation=30, ha="right")
+    axes.set_yticks([])
+    axes.grid(False)
+    figure.colorbar(colour_of, ax=axes, label="best UAR on validation")
+    return figure
+
+
+def _axis_of(values):
+    """Heights in [0, 1] of the values of one setting, and what stands at which height."""
+    if values.dtype == object or values.dtype == bool or not pd.api.types.is_numeric_dtype(values):
+        kinds = sorted(set(values.astype(str)))
+        height = dict(zip(kinds, np.linspace(0, 1, len(kinds)) if len(kinds) > 1 else [0.5], strict=True))
+        return values.astype(str).map(height).to_numpy(), {place: kind for kind, place in height.items()}
+    numbers = values.to_numpy(float)
+    scaled = np.log10(numbers) if numbers.min() > 0 and numbers.max() > 50 * numbers.min() else numbers
+    span = np.ptp(scaled)
+    heights = (scaled - scaled.min()) / span if span else np.full(len(scaled), 0.5)
+    return heights, {heights.min(): f"{numbers.min():.3g}", heights.max(): f"{numbers.max():.3g}"}
+
+
 def _stretch(values, n):
     return np.interp(np.linspace(0, 1, n), np.linspace(0, 1, len(values)), values)
 
