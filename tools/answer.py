@@ -30,9 +30,9 @@ from ser_utils.features.utterance import RATE_HZ, utterance_statistics
 from ser_utils.names import path_of
 from ser_utils.progress import progress_bar
 from ser_utils.systems.ready import ReadyModel, find_model, load_model
-from ser_utils.systems.ready_ensemble import ReadyEnsemble, extract, fit_ready_ensemble
 from ser_utils.tables import CorpusError
 from ser_utils.workspace import Workspace, WorkspaceError
+from tools.ready_ensemble import ReadyEnsemble, extract, fit_ready_ensemble
 
 DATASET = "ravdess"  # whose model answers where none is named
 ENSEMBLE = "ensemble"

@@ -5,10 +5,10 @@ import soundfile
 
 from ser_utils.corpora.loading import load_corpus
 from ser_utils.evaluation.metrics import score_predictions
-from ser_utils.systems import baselines, ensemble, ready_ensemble
+from ser_utils.systems import baselines, ensemble
 from ser_utils.systems.adaptation import rank_by_speaker
 from ser_utils.workspace import MissingResult, Workspace
-from tools import answer
+from tools import answer, ready_ensemble
 
 RATE_HZ = 16_000
 EMOTIONS = ("calm", "fear")
