@@ -195,10 +195,9 @@ found.sort_values("localisation", ascending=False).round(3)
 # of notebook 09. Profile `smoke` leaves out two of these networks (`left_out`).
 
 # %%
-networks = explained.open_networks(workspace, utterances, chosen)
+networks = explained.open_networks(workspace, utterances, chosen, without=chosen["left_out"])
 maps = attribution.load_maps(workspace.folder("explanations"), networks)
-pairs = [(planted, planted_maps[0]), *zip(networks, maps, strict=True)]
-networks, maps = zip(*[pair for pair in pairs if pair[0].name not in chosen["left_out"]], strict=True)
+networks, maps = [planted, *networks], [planted_maps[0], *maps]
 
 # %% [markdown]
 # ## Does the map see the network?
