@@ -192,7 +192,7 @@ found.sort_values("localisation", ascending=False).round(3)
 # ## The same checks for every network
 #
 # From here on, the planted network and the networks of 02, 05, 07 and 08 go through the same checks, on the recordings and maps
-# of notebook 09. Profile `smoke` leaves out two of these networks (`left_out`).
+# of notebook 09. Profile `smoke` leaves out those of 05 (`left_out`).
 
 # %%
 networks = explained.open_networks(workspace, utterances, chosen, without=chosen["left_out"])
