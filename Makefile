@@ -43,7 +43,7 @@ BUILD := $(if $(ROOT),$(call quoted,ROOT)/)build
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 NUMBERS := $(sort $(foreach path,$(wildcard notebooks/[0-9][0-9]_*.ipynb),$(firstword $(subst _, ,$(notdir $(path))))))
-.PHONY: $(NUMBERS) help setup setup-dev setup-extras lock demo reproduce notebooks data check-data weights verify rescore tables lab site executed serve archive validate test test-slow test-all test-jax lint bench search predict advisories clean
+.PHONY: $(NUMBERS) help setup setup-dev setup-extras lock demo reproduce notebooks data check-data weights verify rescore tables lab site executed serve archive validate test test-slow test-together test-all test-jax lint bench search predict advisories clean
 
 help: ## list all commands and options
 	@echo "Start here:"
@@ -211,8 +211,10 @@ test: setup-dev ## run the tests, with notebooks in profile smoke and recordings
 test-slow: setup-dev ## run the slow tests: interrupted and competing runs, measurements, long trainings
 	@$(PYTEST) -m slow
 
-test-all: setup-dev test-jax ## run all tests, also the slow ones and those on the JAX backend
+test-together: setup-dev ## run the tests and the slow tests as one run, which is shorter than one after the other
 	@$(PYTEST)
+
+test-all: test-jax test-together ## run all tests, also the slow ones and those on the JAX backend
 
 MODEL_TESTS = tests/systems tests/explanation/test_attribution.py tests/training/test_fit.py tests/tools/test_side_by_side.py
 

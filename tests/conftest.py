@@ -25,6 +25,10 @@ def data_dir():
 
 
 def pytest_collection_modifyitems(items):
-    """What takes longest comes first, so that all workers end together; a file is one worker's."""
-    longest = ("test_notebooks.py", "test_interrupted_runs.py", "test_benchmarks.py")
+    """What takes longest comes first, so that all workers end together; a file is one worker's.
+
+    What interrupts programs or measures them waits until the notebooks, which have processes of their own, are done.
+    """
+    longest = "notebooks training site embeddings faults interrupted_runs benchmarks results".split()
+    longest = [f"test_{name}.py" for name in longest]
     items.sort(key=lambda item: (*longest, item.path.name).index(item.path.name))

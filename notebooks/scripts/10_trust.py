@@ -192,13 +192,12 @@ found.sort_values("localisation", ascending=False).round(3)
 # ## The same checks for every network
 #
 # From here on, the planted network and the networks of 02, 05, 07 and 08 go through the same checks, on the recordings and maps
-# of notebook 09. Profile `smoke` leaves out two of these networks (`left_out`).
+# of notebook 09. Profile `smoke` leaves out those of 05 (`left_out`).
 
 # %%
-networks = explained.open_networks(workspace, utterances, chosen)
+networks = explained.open_networks(workspace, utterances, chosen, without=chosen["left_out"])
 maps = attribution.load_maps(workspace.folder("explanations"), networks)
-pairs = [(planted, planted_maps[0]), *zip(networks, maps, strict=True)]
-networks, maps = zip(*[pair for pair in pairs if pair[0].name not in chosen["left_out"]], strict=True)
+networks, maps = [planted, *networks], [planted_maps[0], *maps]
 
 # %% [markdown]
 # ## Does the map see the network?

@@ -8,6 +8,7 @@ Keras below 3, xplique TensorFlow up to 2.20, innvestigate TensorFlow below 2.15
 """
 
 import functools
+import re
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -278,13 +279,18 @@ def all_maps(networks: Sequence[Explained], *, seed: int = 0) -> tuple[list[list
 
 def save_maps(folder: Path, networks: Sequence[Explained], maps: Sequence[Sequence[Maps]]) -> None:
     """Write the maps of each network to `folder` as an npz file, with the names of its clips."""
-    for place, (network, of_network) in enumerate(zip(networks, maps, strict=True)):
+    for network, of_network in zip(networks, maps, strict=True):
         arrays = {f"{i} {method}": m for i, clip in enumerate(of_network) for method, m in clip.items()}
         names = np.array([clip.utterance for clip in network.clips])
-        path = folder / f"{place}.npz"
+        path = folder / _file_of(network)
         with atomic_path(path) as temporary:
             np.savez_compressed(temporary, names=names, labels=[clip.label for clip in network.clips], **arrays)
         seal(path, model=network.name, fold=int(network.fold))
+
+
+def _file_of(network):
+    """The name of the file of a network's maps: "cnn_log_mel-0.npz"."""
+    return f"{re.sub(r'[^a-z0-9]+', '_', network.name.lower())}-{network.fold}.npz"
 
 
 def load_maps(folder: Path, networks: Sequence[Explained]) -> list[list[Maps]]:
@@ -295,8 +301,8 @@ def load_maps(folder: Path, networks: Sequence[Explained]) -> list[list[Maps]]:
     MissingResult : if a file is absent, damaged, or of other clips
     """
     maps = []
-    for place, network in enumerate(networks):
-        path = folder / f"{place}.npz"
+    for network in networks:
+        path = folder / _file_of(network)
         if (sealed(path) or {}).get("model") != network.name:
             raise MissingResult(f"{path} is absent or damaged: run notebook 09 first.")
         with np.load(path, allow_pickle=False) as file:

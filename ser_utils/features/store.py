@@ -14,6 +14,7 @@ from ser_utils.progress import progress_bar
 from ser_utils.workspace import atomic_path, read_json, seal, sealed, write_json
 
 BATCH = 16  # utterances a worker takes at a time
+WORTH_A_WORKER = 4  # batches; a worker's start, which imports all that it needs, costs seconds
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ def build_store(
     key : names the extraction and its settings
     sample_rate_hz : Hz to resample to; None leaves the recordings as they are
     denoise : whether to reduce noise first
-    jobs : processes; None is SER_JOBS or all cores
+    jobs : processes; None is SER_JOBS or all cores, and fewer where there are few recordings
     title : of the progress bar, and of errors
 
     Raises
@@ -177,7 +178,7 @@ def _write_header(target, n_rows, first):
 
 
 def _workers(jobs, n_batches):
-    jobs = jobs or int(os.environ.get("SER_JOBS") or os.cpu_count())
+    jobs = jobs or min(int(os.environ.get("SER_JOBS") or os.cpu_count()), max(1, n_batches // WORTH_A_WORKER))
     return joblib.Parallel(n_jobs=min(jobs, n_batches), return_as="generator", pre_dispatch="2*n_jobs")
 
 

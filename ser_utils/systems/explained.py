@@ -1,7 +1,7 @@
 """Networks of earlier notebooks, opened to be explained: what notebooks 09 and 10 ask the same questions."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -64,17 +64,22 @@ PLANTED_OPTIONS = {
 }
 
 
-def open_networks(workspace: Workspace, utterances: pd.DataFrame, chosen: dict[str, Any]) -> list[Explained]:
+def open_networks(
+    workspace: Workspace, utterances: pd.DataFrame, chosen: dict[str, Any], without: Sequence[str] = ()
+) -> list[Explained]:
     """Open the networks of 02, 05, 07 and, where published weights are there, 08, with held-out clips they get right.
 
+    Parameters
+    ----------
     chosen : settings of `explanation`
+    without : names of networks of 05 that are left out
 
     Raises
     ------
     MissingResult : if one of these notebooks did not run
     """
     return [
-        *feature_networks(workspace, utterances, chosen),
+        *feature_networks(workspace, utterances, chosen, without),
         *heads(workspace, utterances, chosen),
         waveform_network(workspace, utterances, chosen),
         explained_prototypes(open_prototypes(workspace, utterances, 0)["all"], chosen),
@@ -101,14 +106,17 @@ def _explained(name, subject, material, most, **about):
     return Explained(name, subject, clips, material=material, **about)
 
 
-def feature_networks(workspace: Workspace, utterances: pd.DataFrame, chosen: dict[str, Any]) -> list[Explained]:
-    """The log-mel and MFCC networks of 05, on speakers they never heard."""
+def feature_networks(
+    workspace: Workspace, utterances: pd.DataFrame, chosen: dict[str, Any], without: Sequence[str] = ()
+) -> list[Explained]:
+    """The log-mel and MFCC networks of 05, on speakers they never heard; without : as in `open_networks`."""
     workspace.load_table("feature_network_scores", made_by="05")
     roles = _roles(make_folds(utterances, "speaker", system="feature_network", seed=workspace.seed), chosen["folds"])
     folder, emotion_of = workspace.folder("features", "feature_network"), _emotion_of(utterances)
     frames = {kind: _of_store(load_store(folder / kind)) for kind in ("log_mel", "mfcc")}
     networks, most = [], -(-chosen["real_clips"] // len(roles))
-    for name, (network, kind, about) in FEATURE_NETWORKS.items():
+    for name in [name for name in FEATURE_NETWORKS if name not in without]:
+        network, kind, about = FEATURE_NETWORKS[name]
         for fold, role_of in roles.items():
             path = workspace.folder("models") / f"feature_network-{network}_{kind}-speaker-{fold}.keras"
             material = held_out(frames[kind], emotion_of, role_of)

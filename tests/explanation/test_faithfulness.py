@@ -13,7 +13,7 @@ from ser_utils.explanation import faithfulness
 from ser_utils.explanation import figures as explanations
 from ser_utils.systems.feature_network import deep_cnn
 from ser_utils.systems.sigwavnet.wavelet import SigWavNet
-from ser_utils.training.fit import set_seed
+from ser_utils.training.fit import compile_for_lengths, set_seed
 from ser_utils.workspace import MissingResult
 from tests.explanation.conftest import linear
 
@@ -39,7 +39,7 @@ def planted():
     y = keras.layers.Reshape((-1, 72))(y)
     y = keras.layers.GlobalMaxPooling1D()(y)
     model = keras.Model([inputs, lengths], keras.layers.Dense(3, "softmax", name="classes")(y))
-    model.compile(keras.optimizers.Adam(0.01), "categorical_crossentropy", jit_compile=False)
+    compile_for_lengths(model, keras.optimizers.Adam(0.01), "categorical_crossentropy")
     n = np.full(60, 24, "int32")
     model.fit([np.stack(clips), n], np.eye(3)[labels], epochs=40, batch_size=20, verbose=0)
     subject = explain.FrameSubject(model, 0.0, (4, 2), (2, 1), layer="last")
@@ -226,7 +226,7 @@ def test_maps_are_saved_and_opened_for_the_same_clips_alone(explained, tmp_path)
     others = dataclasses.replace(network, clips=network.clips[1:])
     with pytest.raises(MissingResult, match="other clips of planted: run notebook 09 again"):
         explain.load_maps(tmp_path, [others])
-    (tmp_path / "0.npz").write_bytes(b"half")
+    (tmp_path / "planted-0.npz").write_bytes(b"half")
     with pytest.raises(MissingResult, match="absent or damaged: run notebook 09 first"):
         explain.load_maps(tmp_path, [network])
 

@@ -24,7 +24,7 @@ from ser_utils.systems.spectrogram_cnn import (
     resample_clip,
     without_softmax,
 )
-from ser_utils.training.fit import set_seed
+from ser_utils.training.fit import compile_for_lengths, set_seed
 from ser_utils.training.folds import (
     ClipBatches,
     FoldData,
@@ -229,12 +229,8 @@ def test_a_tiny_batch_can_be_learned_by_heart(resized):
     clips, targets = clips_of((12, 12, 12, 12, 10, 10), 8), np.eye(3, dtype="float32")[[0, 1, 2, 0, 1, 2]]
     model = image_cnn(3, 8, n_frames=16, dropout=0) if resized else clip_cnn(3, 8, dropout=0)
     model = without_softmax(model)  # from probabilities the resized net would stick on JAX
-    model.compile(
-        keras.optimizers.Adam(0.02),
-        keras.losses.CategoricalCrossentropy(from_logits=True),
-        metrics=[UnweightedAverageRecall(3)],
-        jit_compile="auto",
-    )
+    loss = keras.losses.CategoricalCrossentropy(from_logits=True)
+    compile_for_lengths(model, keras.optimizers.Adam(0.02), loss, metrics=[UnweightedAverageRecall(3)])
     batches = ClipBatches(clips, targets, batch_size=6, shuffle=True, resized_frames=resized)
     history = model.fit(batches, epochs=60, verbose=0).history
     assert history["uar"][-1] == 1 and history["loss"][-1] < 0.3

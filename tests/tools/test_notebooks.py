@@ -113,7 +113,8 @@ def listened(smoke, tmp_path_factory):
     weights = {"HF_ENDPOINT": hub.url, "NO_PROXY": "127.0.0.1", "SER_WEIGHTS_DIR": str(place / "weights")}
     fetched = _make("weights", MODEL="someone/tiny-wavlm", environment=weights)
     hub.close()  # from here on there is no internet
-    run = _make("09", ROOT=root, PROFILE="smoke", WEIGHTS=place / "weights", environment=weights)
+    # in one process: two would each import TensorFlow and trace the heads
+    run = _make("09", ROOT=root, PROFILE="smoke", JOBS=1, WEIGHTS=place / "weights", environment=weights)
     return root, fetched, run
 
 

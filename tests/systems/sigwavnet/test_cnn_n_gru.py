@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from ser_utils.systems.sigwavnet.cnn_n_gru import CnnGru, load_reference_weights
+from ser_utils.training.fit import compile_for_lengths
 from tests.conftest import GOLDEN_DIR
 
 SMALL = {"classes": 3, "n": 5, "channels": 4, "gru_units": 5}
@@ -167,9 +168,7 @@ def test_a_saved_model_opens_with_equal_outputs(tmp_path):
 @pytest.mark.slow
 def test_a_tiny_batch_is_learned_by_heart():
     model, clips, truth = built(), noise(6, 1300), np.arange(6) % 3
-    model.compile(
-        keras.optimizers.Adam(0.01), keras.losses.CategoricalFocalCrossentropy(from_logits=True), jit_compile=False
-    )
+    compile_for_lengths(model, keras.optimizers.Adam(0.01), keras.losses.CategoricalFocalCrossentropy(from_logits=True))
     model.fit((clips, np.full(6, 1300, "int32")), keras.utils.to_categorical(truth), epochs=60, batch_size=6, verbose=0)
     assert (np.asarray(model(clips)).argmax(axis=1) == truth).all()
 

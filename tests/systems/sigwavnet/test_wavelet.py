@@ -15,6 +15,7 @@ from ser_utils.systems.sigwavnet.wavelet import (
     load_reference_weights,
     run_bidirectional,
 )
+from ser_utils.training.fit import compile_for_lengths
 from ser_utils.training.folds import ClipBatches, predict_clips
 from tests.conftest import GOLDEN_DIR
 
@@ -146,7 +147,8 @@ def test_a_tiny_batch_is_learned_by_heart():
     batches = ClipBatches(clips, keras.utils.to_categorical(truth), batch_size=3)  # of unequal lengths
     batches.multiple = 100 if keras.backend.backend() == "jax" else 1
     loss = keras.losses.CategoricalFocalCrossentropy(from_logits=True)
-    model.compile(keras.optimizers.Adam(0.02), loss, jit_compile=keras.backend.backend() == "jax")
+    model.build()
+    compile_for_lengths(model, keras.optimizers.Adam(0.02), loss)
     model.fit(batches, epochs=60, verbose=0)
     assert (predict_clips(model, batches).argmax(axis=1) == truth).all()
 
