@@ -43,7 +43,7 @@ BUILD := $(if $(ROOT),$(call quoted,ROOT)/)build
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 NUMBERS := $(sort $(foreach path,$(wildcard notebooks/[0-9][0-9]_*.ipynb),$(firstword $(subst _, ,$(notdir $(path))))))
-.PHONY: $(NUMBERS) help setup setup-dev setup-extras lock demo reproduce notebooks data check-data weights verify rescore tables lab site executed serve archive validate test test-slow test-together test-all test-jax lint bench search predict advisories clean
+.PHONY: $(NUMBERS) help setup setup-dev setup-extras lock demo reproduce notebooks data check-data weights verify rescore tables lab site executed serve archive validate test test-slow test-all test-jax lint bench search predict advisories clean
 
 help: ## list all commands and options
 	@echo "Start here:"
@@ -69,6 +69,7 @@ help: ## list all commands and options
 	@echo "  MODEL     ensemble (make predict), or a speech encoder's name (make weights)"
 	@echo "  DENOISE=1 reduces noise before features are computed (notebook 00)"
 	@echo "  STRICT=1  stops if files of a corpus are missing"
+	@echo "  SLOW=1    runs the slow tests, too, in the same run (make test)"
 	@echo "  LABELS=all keeps every emotion of joined corpora, not only the shared ones"
 	@echo "  WEIGHTS   folder with the weights of a speech encoder, for notebooks 08 to 10"
 	@echo "  SER_DATA_DIR, an environment variable, names the folder of the corpora; default: data/"
@@ -206,15 +207,13 @@ bench: setup-dev ## measure speed and memory, also of the published loops for co
 PYTEST = $(BIN)/python -m pytest -q -n $(or $(JOBS),logical) --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 test: setup-dev ## run the tests, with notebooks in profile smoke and recordings in SER_DATA_DIR if there are any
-	@$(PYTEST) -m "not slow"
+	@$(PYTEST) $(if $(SLOW),,-m "not slow")
 
 test-slow: setup-dev ## run the slow tests: interrupted and competing runs, measurements, long trainings
 	@$(PYTEST) -m slow
 
-test-together: setup-dev ## run the tests and the slow tests as one run, which is shorter than one after the other
-	@$(PYTEST)
-
-test-all: test-jax test-together ## run all tests, also the slow ones and those on the JAX backend
+test-all: test-jax ## run all tests, also the slow ones and those on the JAX backend
+	@$(MAKE) --no-print-directory test SLOW=1
 
 MODEL_TESTS = tests/systems tests/explanation/test_attribution.py tests/training/test_fit.py tests/tools/test_side_by_side.py
 
