@@ -244,15 +244,16 @@ def append_weights(results, name, values):
 def unpack(folder, archives, root, **facts):
     """Turn what `run` brought back into results/<corpus>/accelerator, see `sigwavnet.accelerator`, and its table.
 
-    folder : of `pack`; archives : results.zip of every run; root : holds results/, with who speaks in its decisions
+    folder : of `pack`; archives : results.zip of every run, of a network trained twice the last one counts
+    root : holds results/, with who speaks in its decisions
     facts : device, packages or commit, where the archives do not tell
     """
     by_corpus, packed = {}, json.loads((folder / "units.json").read_text())
     for unit, arrays in _units_of(archives):
-        by_corpus.setdefault(unit["corpus"], []).append((unit, arrays))
+        by_corpus.setdefault(unit["corpus"], {})[unit["name"]] = (facts | unit, arrays)
     for corpus, units in by_corpus.items():
         wanted = [unit["model"] for unit in packed if (unit["corpus"], unit["system"]) == (corpus, "cnn_n_gru")]
-        _unpack_corpus(folder, units, wanted, Path(root) / "results" / corpus, facts)
+        _unpack_corpus(folder, units.values(), wanted, Path(root) / "results" / corpus)
 
 
 def _units_of(archives):
@@ -263,29 +264,36 @@ def _units_of(archives):
                     yield json.loads(str(arrays["about"])), dict(arrays)
 
 
-def _unpack_corpus(folder, units, wanted, results, facts):
+def _unpack_corpus(folder, units, wanted, results):
     import pandas as pd
 
-    from ser_utils.systems.sigwavnet.accelerator import TABLE, summarise_published_sizes
+    from ser_utils.systems.sigwavnet.accelerator import TABLES, summarise_published_sizes
     from ser_utils.workspace import atomic_path, write_checksums, write_csv, write_json
 
     speakers = pd.read_parquet(results / "decisions" / "utterances.parquet").set_index("utterance_id")["speaker"]
     models, histories = {}, []
     with atomic_path(results / "accelerator") as shipped:
         shipped.mkdir()
-        for unit, arrays in sorted(units, key=lambda pair: -pair[0]["settings"]["n"]):
+        for unit, arrays in sorted(units, key=lambda pair: -pair[0]["settings"].get("n", 0)):
             known = np.load(folder / f"{unit['corpus']}_{unit['settings']['sample_rate_hz']}.npz")
             for name, table in _predictions(unit, arrays, known, speakers).items():
                 table.to_parquet(shipped / f"{name}.parquet", index=False)
             histories += _histories(unit, arrays)
             models[unit["model"]] = _about(unit, histories[-1])
         pd.concat(histories).to_csv(shipped / "histories.csv", index=False, float_format="%.5g")
-        made = {key: unit[key] for key in ("device", "packages", "commit") if key in unit} | facts
+        made = {key: _joined(unit.get(key) for unit, _ in units) for key in ("device", "commit")}
+        made["packages"] = unit.get("packages")
         missing = sorted(set(wanted) - set(models))
         write_json(shipped / "provenance.json", made | {"models": models, "not_reached": missing})
     scores = pd.read_csv(results / "scores.csv")
-    write_csv(results / f"{TABLE}.csv", summarise_published_sizes(results / "accelerator", scores))
-    write_checksums(results, "accelerator/*", f"{TABLE}.csv")
+    for system, name in TABLES.items():
+        if not (table := summarise_published_sizes(results / "accelerator", scores, system)).empty:
+            write_csv(results / f"{name}.csv", table)
+    write_checksums(results, "accelerator/*", *(f"{name}.csv" for name in TABLES.values()))
+
+
+def _joined(values):
+    return ", ".join(sorted({value for value in values if value}))
 
 
 def _about(unit, history):
@@ -297,6 +305,8 @@ def _about(unit, history):
         "seconds": round(float(history["seconds"].sum()) * len(unit["trainings"]), 1),  # of all trainings together
         "trainings": len(unit["trainings"]),
         "settings": unit["settings"],
+        "device": unit.get("device"),
+        "commit": unit.get("commit"),
     }
 
 
@@ -316,7 +326,7 @@ def _histories(unit, arrays):
 
 
 def _fold(training):
-    return training["seed"] if training["protocol"] == "paper" else training["fold"]
+    return training["seed"] or training["fold"]  # draws have one fold each, and folds are of the draw 0
 
 
 def _predictions(unit, arrays, known, speakers):
@@ -334,9 +344,11 @@ def _predictions(unit, arrays, known, speakers):
         table["prediction"] = known["classes"][said.argmax(axis=1)]
         table[[f"p_{emotion}" for emotion in known["classes"]]] = said
         tables.setdefault(training["protocol"], []).append(table.assign(fold=_fold(training)))
-    kinds = {"paper": f"{len(tables.get('paper', []))}_draws", "speaker": f"{len(tables.get('speaker', []))}_folds"}
+    drawn = {training["protocol"] for training in unit["trainings"] if training["seed"]}
     return {
-        result_name(unit["system"], unit["model"], protocol, kinds[protocol]): pd.concat(parts, ignore_index=True)
+        result_name(
+            unit["system"], unit["model"], protocol, f"{len(parts)}_{'draws' if protocol in drawn else 'folds'}"
+        ): pd.concat(parts, ignore_index=True)
         for protocol, parts in tables.items()
     }
 

@@ -53,6 +53,7 @@ class Dataset:
         self.published, self.adapted = self._table(folder, "11_published"), self._table(folder, "11_adapted")
         self.across, self.steps = self._table(folder, "11_across"), self._table(folder, "11_steps")
         self.sizes = self._table(folder, accelerator.TABLE)
+        self.wavelets = self._table(folder, accelerator.TABLES["sigwavnet"])
 
     @staticmethod
     def _table(folder, name):
@@ -481,7 +482,7 @@ def _of_results(datasets, note) -> str:
             text += [
                 "At the published size and by the published recipe, trained on an accelerator: *draws* are independent draws of "
                 "the published split, *folds* those of new speakers. Accuracy is the mean ± standard deviation over them, UAR "
-                "that of all their test clips together. Where fewer than 60 epochs are listed, the time was over.",
+                "that of all their test clips together. Where fewer than 60 epochs (SigWavNet: 100) are listed, the time was over.",
                 _sizes_table(data),
             ]
     if steps := steps_table(datasets):
@@ -517,12 +518,12 @@ def _sizes_table(data) -> str:
     lines.append("|---|---:|---|" + "---:|" * (len(names) + len(accelerator.BESIDE) - 3))
     published = load_published().query("dataset == @data.name and protocol == 'paper' and metric == 'accuracy'")
     published = published.set_index("system")["value"].astype(float)
-    for row in data.sizes.to_dict("records"):
-        stands = row["protocol"] == "paper" and row["n"] == settings(row["system"], "paper")["n"]
+    for row in [*data.sizes.to_dict("records"), *data.wavelets.to_dict("records")]:
+        stands = row["protocol"] == "paper" and row.get("n") == settings(row["system"], "paper").get("n")
         there = f"{100 * published[row['system']]:.1f}" if stands and row["system"] in published else "–"
         cells = [
             row["system"],
-            row["n"],
+            row.get("n", "–"),
             f"`{row['protocol']}`",
             row["trainings"],
             row["epochs"],

@@ -67,7 +67,7 @@ def save_results(workspace: Workspace, **tables: pd.DataFrame) -> None:
             continue
         write_csv(path, table)
     with workspace.results_lock():
-        about = ("scores.csv", "costs.csv", "11_*.csv", f"{accelerator.TABLE}.csv", "provenance.json", "model/*")
+        about = ("scores.csv", "costs.csv", "11_*.csv", "07_published_*.csv", "provenance.json", "model/*")
         write_checksums(workspace.results, *about)
 
 
@@ -76,7 +76,11 @@ def _published_sizes(folder, scores) -> dict[str, pd.DataFrame]:
     shipped = folder / "accelerator"
     if scores is None or not (shipped / "provenance.json").exists():
         return {}
-    return {accelerator.TABLE: accelerator.summarise_published_sizes(shipped, scores)}
+    tables = {
+        name: accelerator.summarise_published_sizes(shipped, scores, system)
+        for system, name in accelerator.TABLES.items()
+    }
+    return {name: table for name, table in tables.items() if not table.empty}
 
 
 def keep_decisions(workspace: Workspace, utterances: pd.DataFrame) -> None:

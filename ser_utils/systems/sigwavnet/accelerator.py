@@ -13,7 +13,8 @@ from ser_utils.evaluation.metrics import accuracy, score_predictions
 from ser_utils.workspace import read_json
 
 BESIDE = ("loudness", "mfcc")  # baselines
-TABLE = "07_published_sizes"  # its name in results/<dataset>
+TABLE = "07_published_sizes"  # of CNN-n-GRU; its name in results/<dataset>
+TABLES = {"cnn_n_gru": TABLE, "sigwavnet": "07_published_sigwavnet"}
 
 
 def read_histories(folder: Path) -> pd.DataFrame:
@@ -22,30 +23,34 @@ def read_histories(folder: Path) -> pd.DataFrame:
 
 
 def read_decisions(folder: Path) -> dict[tuple[int, str], pd.DataFrame]:
-    """Read the answers for every test clip: (n, protocol) -> predictions, the largest network first."""
+    """Read CNN-n-GRU's answers for every test clip: (n, protocol) -> predictions, the largest network first."""
     trained = read_json(folder / "provenance.json")["models"]
-    paths = {path: path.stem.split("-") for path in folder.glob("*.parquet")}
+    paths = {path: path.stem.split("-") for path in folder.glob("cnn_n_gru-*.parquet")}
     keys = {path: (trained[model]["settings"]["n"], protocol) for path, (_, model, protocol, _) in paths.items()}
     ordered = sorted(keys, key=lambda path: (keys[path][1], -keys[path][0]))
     return {keys[path]: pd.read_parquet(path) for path in ordered}
 
 
-def summarise_published_sizes(folder: Path, scores: pd.DataFrame) -> pd.DataFrame:
+def summarise_published_sizes(folder: Path, scores: pd.DataFrame, system: str = "cnn_n_gru") -> pd.DataFrame:
     """Score what ships from an accelerator, the largest network first.
 
     Parameters
     ----------
     folder : see the module
     scores : as `gather_scores` gives it, for the baselines beside
+    system : of `TABLES`
 
     Returns
     -------
     table `system, model, n, protocol, folds, trainings, epochs, parameters, accuracy_mean, accuracy_sd` (over the draws
-    or folds), `uar, uar_low, uar_high` (all of them together), `loudness, mfcc` (their UAR under the same protocol)
+    or folds), `uar, uar_low, uar_high` (all of them together), `loudness, mfcc` (their UAR under the same protocol);
+    SigWavNet has no n, and a table without rows where none ships
     """
     trained = read_json(folder / "provenance.json")["models"]
-    rows = [_summarise(path, trained, scores) for path in sorted(folder.glob("*.parquet"))]
-    return pd.DataFrame(rows).sort_values(["protocol", "n"], ascending=[True, False], ignore_index=True)
+    rows = [_summarise(path, trained, scores) for path in sorted(folder.glob(f"{system}-*.parquet"))]
+    if system == "cnn_n_gru":
+        return pd.DataFrame(rows).sort_values(["protocol", "n"], ascending=[True, False], ignore_index=True)
+    return pd.DataFrame(rows).drop(columns="n", errors="ignore")
 
 
 def _summarise(path, trained, scores) -> dict[str, Any]:
@@ -58,7 +63,7 @@ def _summarise(path, trained, scores) -> dict[str, Any]:
     return {
         "system": system,
         "model": model,
-        "n": made["settings"]["n"],
+        "n": made["settings"].get("n"),
         "protocol": protocol,
         "folds": folds,
         "trainings": len(alone),
