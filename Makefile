@@ -66,7 +66,7 @@ help: ## list all commands and options
 	@echo "  ROOT      folder to which everything is written; default: this one"
 	@echo "  ENGINE    local (the default), or ray for a cluster (after make setup-extras)"
 	@echo "  SPEAKERS  speakers with a model of their own (notebooks 01 and 02)"
-	@echo "  MODEL     ensemble (make predict), or a speech encoder's name (make weights)"
+	@echo "  MODEL     ensemble, or networks of notebook 05 (make predict); a speech encoder's name (make weights)"
 	@echo "  DENOISE=1 reduces noise before features are computed (notebook 00)"
 	@echo "  STRICT=1  stops if files of a corpus are missing"
 	@echo "  SLOW=1    runs the slow tests, too, in the same run (make test)"
@@ -207,7 +207,7 @@ bench: setup-dev ## measure speed and memory, also of the published loops for co
 PYTEST = $(BIN)/python -m pytest -q -n $(or $(JOBS),logical) --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 test: setup-dev ## run the tests, with notebooks in profile smoke and recordings in SER_DATA_DIR if there are any
-	@$(PYTEST) $(if $(SLOW),,-m "not slow")
+	@$(PYTEST) $(if $(filter-out 0,$(SLOW)),,-m "not slow")
 
 test-slow: setup-dev ## run the slow tests: interrupted and competing runs, measurements, long trainings
 	@$(PYTEST) -m slow

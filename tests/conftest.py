@@ -27,7 +27,7 @@ def data_dir():
 def pytest_collection_modifyitems(items):
     """What takes longest comes first, so that all workers end together; a file is one worker's.
 
-    What interrupts programs or measures them waits until the notebooks, which have processes of their own, are done.
+    What interrupts programs or measures them comes after the notebooks, which have processes of their own.
     """
     longest = "notebooks training site embeddings faults interrupted_runs benchmarks results".split()
     longest = [f"test_{name}.py" for name in longest]

@@ -218,7 +218,7 @@ def answer_by_ensemble(workspace: Workspace, file: str, folder: str) -> str:
     ]
     if not file:
         return report_folder(clips, answers, about)
-    said = pd.DataFrame(shares[0].mean(axis=1), ensemble.weights.index, ensemble.emotions)
+    said = pd.DataFrame(shares[0].mean(axis=1), list(ensemble.classifiers), ensemble.emotions)
     reasons = (said[answers[0].index[0]] - said.mean(axis=1)).sort_values(ascending=False)
     return report_clip(clips[0], answers[0], reasons, about)
 

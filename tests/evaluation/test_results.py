@@ -534,6 +534,19 @@ def test_verify_passes_and_finds_one_altered_number(verified, capsys):
     assert len(found) == 2 and "uar was" in found[1]
 
 
+def test_verify_compares_no_system_whose_notebook_had_no_part_in_what_ships(verified, capsys):
+    workspace, again = verified
+    scores = readme.read_scores(again.results / "scores.csv")
+    more = scores[scores["system"] == "vae"].assign(system="sigwavnet", model="network")
+    pd.concat([scores, more]).to_csv(again.results / "scores.csv", index=False)
+    assert shipped.verify(workspace, again.root) == []
+    assert "since results/ has no scores of them: sigwavnet." in capsys.readouterr().out
+    made = json.loads((workspace.results / "provenance.json").read_text())
+    made["notebooks"]["07"] = next(iter(made["notebooks"].values()))
+    write_json(workspace.results / "provenance.json", made)
+    assert any("sigwavnet" in line for line in shipped.verify(workspace, again.root))
+
+
 def test_the_same_machine_and_versions_have_to_give_equal_scores(verified):
     workspace, again = verified
     scores = again.results / "scores.csv"

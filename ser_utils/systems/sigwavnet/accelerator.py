@@ -48,9 +48,11 @@ def summarise_published_sizes(folder: Path, scores: pd.DataFrame, system: str = 
     """
     trained = read_json(folder / "provenance.json")["models"]
     rows = [_summarise(path, trained, scores) for path in sorted(folder.glob(f"{system}-*.parquet"))]
+    if not rows:
+        return pd.DataFrame()
     if system == "cnn_n_gru":
         return pd.DataFrame(rows).sort_values(["protocol", "n"], ascending=[True, False], ignore_index=True)
-    return pd.DataFrame(rows).drop(columns="n", errors="ignore")
+    return pd.DataFrame(rows).drop(columns="n")
 
 
 def _summarise(path, trained, scores) -> dict[str, Any]:
