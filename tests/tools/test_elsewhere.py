@@ -14,7 +14,13 @@ import pytest
 
 from ser_utils.features.audio import save_audio
 from ser_utils.profiles import settings
-from ser_utils.systems.sigwavnet.accelerator import TABLE, read_decisions, read_histories, summarise_published_sizes
+from ser_utils.systems.sigwavnet.accelerator import (
+    TABLE,
+    TABLES,
+    read_decisions,
+    read_histories,
+    summarise_published_sizes,
+)
 from ser_utils.workspace import REPOSITORY, read_json
 from tools.elsewhere import _save, main, write_clips
 from tools.verify import altered_files
@@ -131,14 +137,10 @@ def test_the_accelerators_script_trains_a_network_on_a_cpu_and_its_answers_come_
         paths.append(save_audio(tmp_path / f"{number}.wav", 0.5 * tone + rng.normal(0, 0.05, len(tone)), rate))
     write_clips(pack, "emodb", UTTERANCES.assign(path=paths), rate)
     chosen = settings(system, "smoke") | {"epochs": 2, "channels": 2, "gru_units": 3}
+    size, model = ({"n": 3}, "n_3") if system == "cnn_n_gru" else ({}, "network")
     rows = {"train": list(range(12)), "validation": list(range(12, 18)), "test": list(range(18, 24))}
-    unit = unit_of(3, 1)[0] | {
-        "name": "tried",
-        "system": system,
-        "model": "n_3",
-        "settings": chosen | {"n": 3},
-        "kept": [0],
-    }
+    about = {"name": "tried", "system": system, "model": model, "settings": chosen | size, "kept": [0]}
+    unit = unit_of(3, 1)[0] | about
     unit["trainings"] = [{"protocol": "paper", "seed": 0, "fold": 0, "rate": 1.0, "rows": rows}]
     (pack / "units.json").write_text(json.dumps([unit]))
     UTTERANCES.to_parquet(results / "decisions" / "utterances.parquet")
@@ -164,6 +166,14 @@ def test_the_accelerators_script_trains_a_network_on_a_cpu_and_its_answers_come_
     np.testing.assert_allclose(arrays["0/probabilities"].sum(axis=1), 1, atol=1e-5)
     with zipfile.ZipFile(back / "weights_01.zip") as archive:
         assert any(name.startswith("tried/0/") for name in archive.namelist())
+    pd.DataFrame(columns=["system", "model", "protocol", "uar"]).to_csv(results / "scores.csv", index=False)
+    main(["unpack", str(pack), str(back / "results.zip"), "--root", str(tmp_path)])
+    (answers,) = (results / "accelerator").glob("*.parquet")
+    assert answers.name == f"{system}-{model}-paper-1_folds.parquet"
+    assert list(pd.read_parquet(answers)["utterance_id"]) == list(UTTERANCES["utterance_id"][18:])
+    summary = pd.read_csv(results / f"{TABLES[system]}.csv")
+    assert (summary["system"].item(), summary["trainings"].item(), summary["epochs"].item()) == (system, 1, 1)
+    assert not any((results / f"{other}.csv").exists() for name, other in TABLES.items() if name != system)
 
 
 def test_every_file_has_a_checksum_and_a_changed_decision_changes_the_table(unpacked):
