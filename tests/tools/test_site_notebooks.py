@@ -70,10 +70,12 @@ def test_what_ships_of_a_notebook_does_not_say_where_it_was_run(root):
     [executed] = find_notebooks(root)
     notebook = nbformat.read(executed.path, as_version=4)
     said = nbformat.v4.new_output("stream", text=f"saved in {root}/results/emodb\n")
-    notebook.cells.append(nbformat.v4.new_code_cell("print(workspace.results)", outputs=[said]))
+    logged = nbformat.v4.new_output("stream", text="INFO:tensorflow:Assets written to: elsewhere/assets\n")
+    notebook.cells.append(nbformat.v4.new_code_cell("print(workspace.results)", outputs=[said, logged]))
     nbformat.write(notebook, executed.path)
     text = keep(executed, root).read_text("utf-8")
     assert str(root) not in text and "saved in results/emodb" in text
+    assert "elsewhere/assets" not in text
 
 
 def test_the_site_shows_a_shipped_notebook_with_its_pictures_where_none_was_run(root):

@@ -29,6 +29,7 @@ NAME = re.compile(r"\d\d_\w+\.ipynb")
 KEPT = {"table", "thead", "tbody", "tr", "th", "td", "caption", "div", "p", "b", "em", "strong", "br", "span"}
 NOT_HERE = "(a recording of this corpus, which is not republished here)"
 OF_NO_INTEREST = re.compile(r"it/s\]|^WARNING: All log messages before absl|^[IW]\d{4} \d\d")  # on standard error
+LOGGED = re.compile(r"^INFO:tensorflow:")  # on standard output, with paths of the machine
 
 
 @dataclass(frozen=True)
@@ -204,7 +205,8 @@ def _shown(output, executed, folder, name):
         return None  # a progress bar
     if output.output_type == "stream":
         lines = [line.rsplit("\r")[-1] for line in output.text.splitlines()]
-        text = "\n".join(line for line in lines if output.name == "stdout" or not OF_NO_INTEREST.search(line))
+        noise = LOGGED if output.name == "stdout" else OF_NO_INTEREST
+        text = "\n".join(line for line in lines if not noise.search(line))
     else:
         text = "\n".join(output.get("traceback", [])) or data.get("text/plain", "")
     if not text.strip() or re.fullmatch(r"<[\w.]+[^\n]*>", text.strip()):  # <Axes: …> says nothing
