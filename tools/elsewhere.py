@@ -17,6 +17,7 @@ import sys
 import time
 import zipfile
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -282,7 +283,8 @@ def _unpack_corpus(folder, units, wanted, results):
             models[unit["model"]] = _about(unit, histories[-1])
         pd.concat(histories).to_csv(shipped / "histories.csv", index=False, float_format="%.5g")
         made = {key: _joined(unit.get(key) for unit, _ in units) for key in ("device", "commit")}
-        made["packages"] = unit.get("packages")
+        packages = [unit.get("packages", {}) for unit, _ in units]
+        made["packages"] = {name: _joined(used.get(name) for used in packages) for name in sorted({*chain(*packages)})}
         missing = sorted(set(wanted) - set(models))
         write_json(shipped / "provenance.json", made | {"models": models, "not_reached": missing})
     scores = pd.read_csv(results / "scores.csv")

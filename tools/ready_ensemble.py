@@ -18,6 +18,7 @@ from ser_utils.systems.adaptation import rank_by_speaker
 from ser_utils.workspace import MissingResult, Workspace
 
 NETWORK = "networks, which this command does not ask"
+FRAMES = "Fisher vectors of frames, which this command does not compute"
 NOT_INSTALLED = "openSMILE is not installed (make setup-extras)"
 NOT_STORED = "their answers do not ship"
 
@@ -142,6 +143,8 @@ def _stored(workspace, model):
 def _why_missing(name, path) -> str:
     if not name.startswith(("baseline", "opensmile")):
         return NETWORK
+    if _kind(name) == baselines.DESCRIPTORS:
+        return FRAMES
     if _kind(name) not in kinds_of_features():
         return NOT_INSTALLED
     return "" if path.exists() else NOT_STORED

@@ -34,6 +34,7 @@ STEPS = (
     ("discriminant instead of SVC", ("baseline", "voice_lda"), ("baseline", "voice")),
     ("discriminant instead of SVC", ("opensmile", "egemaps_lda"), ("opensmile", "egemaps")),
     ("discriminant instead of SVC", ("opensmile", "compare_lda"), ("opensmile", "compare")),
+    ("descriptors over time instead of functionals", ("opensmile", "lld"), ("opensmile", "compare")),
     ("clips at their own length", ("spectrogram_cnn", "clip_4_layers"), ("spectrogram_cnn", "image_4_layers")),
     ("artificial copies", ("spectrogram_cnn", "clip_artificial"), ("spectrogram_cnn", "clip_4_layers")),
     ("log-mel instead of MFCC", ("feature_network", "deep_cnn_log_mel"), ("feature_network", "deep_cnn_mfcc")),

@@ -12,6 +12,7 @@ from scipy.stats import norm, rankdata
 
 PRIOR_CLIPS = 5  # that the usual spread within a speaker counts as much as
 LEAST_BETWEEN = 0.25  # of the variance within: speakers are taken to differ at least so much in everything
+LEAST_DEVIATION = 1e-6  # of a speaker's frames
 DRAWS = 2  # of the clips that are known of each training speaker
 
 
@@ -146,6 +147,25 @@ def rank_by_speaker(features: np.ndarray, speakers: Sequence[str]) -> np.ndarray
     for members in _clips_of(speakers).values():
         scores[members] = norm.ppf((rankdata(features[members], axis=0) - 0.5) / len(members))
     return scores
+
+
+def scale_by_speaker(clips: np.ndarray, speakers: Sequence[str]) -> np.ndarray:
+    """Give all frames of a speaker mean 0 and deviation 1: an array (n_clips,) of frames (n_frames, n_features)."""
+    scaled = np.empty(len(clips), object)
+    for members in _clips_of(speakers).values():
+        frames = np.concatenate(list(clips[members]))
+        mean, deviation = frames.mean(axis=0), np.maximum(frames.std(axis=0), LEAST_DEVIATION)
+        for place in members:
+            scaled[place] = (clips[place] - mean) / deviation
+    return scaled
+
+
+def centre_by_speaker(vectors: np.ndarray, speakers: Sequence[str]) -> np.ndarray:
+    """Take the mean over all clips of the same speaker off vectors (n_clips, n_features)."""
+    centred = vectors.copy()
+    for members in _clips_of(speakers).values():
+        centred[members] -= vectors[members].mean(axis=0)
+    return centred
 
 
 def _clips_of(speakers) -> dict[str, np.ndarray]:

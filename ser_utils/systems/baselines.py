@@ -20,7 +20,7 @@ from sklearn.decomposition import PCA
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.dummy import DummyClassifier
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics.pairwise import rbf_kernel
+from sklearn.metrics.pairwise import linear_kernel, rbf_kernel
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sklearn.svm import SVC
@@ -29,16 +29,19 @@ from ser_utils.corpora import emotions_in_order
 from ser_utils.evaluation.metrics import unweighted_average_recall
 from ser_utils.evaluation.splits import audit_leakage, make_folds
 from ser_utils.features.audio import load_audio
+from ser_utils.features.fisher import FisherVectors
 from ser_utils.features.store import build_store
 from ser_utils.features.utterance import RATE_HZ, utterance_statistics
 from ser_utils.profiles import systems
-from ser_utils.systems.adaptation import rank_by_speaker
+from ser_utils.systems.adaptation import centre_by_speaker, rank_by_speaker, scale_by_speaker
 from ser_utils.workspace import Workspace, content_key
 
 # Scaler and classifier are fitted on both, and the code chooses nothing
 LEARNED_FROM = {"scaler": ["train", "validation"], "encoder": [], "augmentation": [], "selection": []}
 MFCC_RATE_HZ = 16_000  # one rate, so that corpora can be tested across
 OPENSMILE_SETS = {"egemaps": "eGeMAPSv02", "compare": "ComParE_2016"}
+DESCRIPTORS = "lld"  # frames instead of one vector a clip: each fold learns Fisher vectors of them
+SOUNDING = 0.05  # of a clip's greatest loudness
 OPENSMILE_LICENCE = (
     "openSMILE is free for private use, research and education; a product needs a licence from audEERING "
     "(https://audeering.github.io/opensmile/about.html)."
@@ -73,16 +76,33 @@ def opensmile_functionals(signal: np.ndarray, sample_rate: int, name: str) -> np
     ------
     ImportError : where openSMILE is not installed
     """
-    if not has_opensmile():
-        raise ImportError("This baseline needs openSMILE: pip install 'ser-utils[opensmile]'")
-    # opensmile 2.6 and TensorFlow 2.21 in one process end in a segmentation fault
-    if "tensorflow" in sys.modules:
-        return _own_process().submit(_functionals, signal, sample_rate, name).result()
-    return _functionals(signal, sample_rate, name)
+    return _process(signal, sample_rate, name, "Functionals")
+
+
+def opensmile_descriptors(signal: np.ndarray, sample_rate: int) -> np.ndarray:
+    """openSMILE's ComParE_2016 descriptors, each 10 ms, and their slopes: (n_frames, 130), frames that sound alone.
+
+    Raises
+    ------
+    ImportError : where openSMILE is not installed
+    """
+    descriptors = _process(signal, sample_rate, OPENSMILE_SETS["compare"], "LowLevelDescriptors")
+    slopes = librosa.feature.delta(descriptors, width=5, axis=0, mode="nearest")
+    loudness = descriptors[:, 0]  # the sum of the auditory spectrum
+    return np.hstack([descriptors, slopes])[loudness >= SOUNDING * loudness.max()]
 
 
 def has_opensmile() -> bool:
     return importlib.util.find_spec("opensmile") is not None
+
+
+def _process(signal, sample_rate, name, level):
+    if not has_opensmile():
+        raise ImportError("This baseline needs openSMILE: pip install 'ser-utils[opensmile]'")
+    # opensmile 2.6 and TensorFlow 2.21 in one process end in a segmentation fault
+    if "tensorflow" in sys.modules:
+        return _own_process().submit(_ask_opensmile, signal, sample_rate, name, level).result()
+    return _ask_opensmile(signal, sample_rate, name, level)
 
 
 @functools.cache
@@ -90,15 +110,15 @@ def _own_process():
     return ProcessPoolExecutor(max_workers=1)
 
 
-def _functionals(signal, sample_rate, name):
-    return _smile(name).process_signal(signal, sample_rate).to_numpy(np.float32)
+def _ask_opensmile(signal, sample_rate, name, level):
+    return _smile(name, level).process_signal(signal, sample_rate).to_numpy(np.float32)
 
 
 @functools.cache
-def _smile(name):
+def _smile(name, level):
     import opensmile
 
-    return opensmile.Smile(opensmile.FeatureSet[name], opensmile.FeatureLevel.Functionals)
+    return opensmile.Smile(opensmile.FeatureSet[name], opensmile.FeatureLevel[level])
 
 
 # model → what is extracted, at which rate (None: the recording's own)
@@ -108,12 +128,14 @@ EXTRACTORS = {
     "mfcc": (mfcc_statistics, MFCC_RATE_HZ),
     "voice": (utterance_statistics, RATE_HZ),
     **{m: (functools.partial(opensmile_functionals, name=name), None) for m, name in OPENSMILE_SETS.items()},
+    DESCRIPTORS: (opensmile_descriptors, MFCC_RATE_HZ),
 }
 
 
 # Ends of models' names, in this order: another classifier, and features that are ranks among the speaker's own clips
 DISCRIMINANT, ADAPTED_MODEL = "_lda", "_adapted"
 ADAPTED_COST = 3  # C of an SVC on ranks
+FISHER_COST = 3  # C of an SVC on Fisher vectors
 COMPONENTS = 150  # that a discriminant sees of ComParE
 
 
@@ -124,7 +146,12 @@ def features_of(model: str) -> str:
 
 def system_of(model: str) -> str:
     """The system of a model: "opensmile", or "baseline"."""
-    return "opensmile" if features_of(model) in OPENSMILE_SETS else "baseline"
+    return "opensmile" if features_of(model) in (*OPENSMILE_SETS, DESCRIPTORS) else "baseline"
+
+
+def can_run(model: str) -> bool:
+    """Whether what a model needs is installed."""
+    return system_of(model) != "opensmile" or has_opensmile()
 
 
 def add_white_noise(signal: np.ndarray, snr_db: float) -> np.ndarray:
@@ -149,12 +176,12 @@ def load_features(
     ----------
     folder : where feature stores live
     table : utterance table
-    model : "chance" (knows nothing), "duration", "loudness", "mfcc", "voice", "egemaps" or "compare"
+    model : "chance" (knows nothing), "duration", "loudness", "mfcc", "voice", "egemaps", "compare" or "lld"
     snr_db : dB, of white noise that is added to every clip before; None adds none
 
     Returns
     -------
-    (n_utterances, n_features), in the table's order
+    (n_utterances, n_features), in the table's order; of "lld" an array (n_utterances,) of frames (n_frames, n_features)
     """
     if model == "chance":
         return np.zeros((len(table), 1), np.float32)
@@ -164,8 +191,13 @@ def load_features(
     extract, rate = functools.partial(_extract, model=model, snr_db=snr_db), EXTRACTORS[model][1]
     making = {"key": name, "sample_rate_hz": rate, "jobs": jobs, "title": name}
     store = build_store(folder / name, table, extract, **making)
-    place = store.table.set_index("utterance_id")["first_row"]
-    return np.nan_to_num(store.array[place.loc[table["utterance_id"]]])
+    place = store.table.set_index("utterance_id").loc[table["utterance_id"], ["first_row", "n_rows"]]
+    if model == DESCRIPTORS:
+        frames = np.empty(len(table), object)
+        for i, (first, count) in enumerate(place.to_numpy()):
+            frames[i] = np.nan_to_num(store.array[first : first + count])
+        return frames
+    return np.nan_to_num(store.array[place["first_row"]])
 
 
 def build_classifier(model: str, constant: str | None = None, *, inner_folds: int = 3) -> Any:
@@ -175,8 +207,9 @@ def build_classifier(model: str, constant: str | None = None, *, inner_folds: in
     ----------
     model : "chance" always says `constant`, so that UAR is one over the number of classes whatever the folds (the
         commonest training class is the rarer one in test); "probe" is logistic regression, strongly regularised;
-        "…_lda" is a linear discriminant with shrinkage (Ledoit and Wolf 2004); everything else is scikit-learn's RBF SVC,
-        as it is by default but for ADAPTED_COST on ranks. These two are calibrated. All standardise features in the fold.
+        "…_lda" is a linear discriminant with shrinkage (Ledoit and Wolf 2004); "lld" is a linear SVC on Fisher vectors;
+        everything else is scikit-learn's RBF SVC, as it is by default but for ADAPTED_COST on ranks. These three are
+        calibrated. All standardise features in the fold, but Fisher vectors, which have length 1.
     inner_folds : of the calibration (Platt 1999), which fits a sigmoid for each class to decision values of clips left
         out of the fit, within what is trained on. Its highest probability is the answer: one rule for both.
     """
@@ -191,6 +224,8 @@ def build_classifier(model: str, constant: str | None = None, *, inner_folds: in
 
 
 def _support_vectors(model):
+    if features_of(model) == DESCRIPTORS:
+        return make_pipeline(SVC(C=FISHER_COST, kernel=linear_kernel))
     if not model.endswith(ADAPTED_MODEL):
         return make_pipeline(StandardScaler(), SVC())
     # the same kernel as a product of matrices, many times as fast for long vectors
@@ -222,12 +257,12 @@ def n_parameters(classifier: Any) -> int:
         classifier = classifier.calibrated_classifiers_[0].estimator
     if not hasattr(classifier, "steps"):
         return classifier.class_prior_.size
-    scaler, *_, fitted = (step for _, step in classifier.steps)
-    n_features = scaler.mean_.size
+    *before, fitted = (step for _, step in classifier.steps)
     is_svc = isinstance(fitted, SVC)
-    kept = fitted.support_.size * n_features + fitted.dual_coef_.size if is_svc else fitted.coef_.size
-    kept += sum(step.components_.size for _, step in classifier.steps if hasattr(step, "components_"))
-    return 2 * n_features + fitted.intercept_.size + kept
+    kept = fitted.support_.size * fitted.shape_fit_[1] + fitted.dual_coef_.size if is_svc else fitted.coef_.size
+    kept += sum(2 * step.mean_.size for step in before if isinstance(step, StandardScaler))
+    kept += sum(step.components_.size for step in before if hasattr(step, "components_"))
+    return fitted.intercept_.size + kept
 
 
 def classifier_predictions(
@@ -261,31 +296,43 @@ def cross_validate(
 
     Parameters
     ----------
-    features : (n_utterances, n_features) in the order of table
+    features : (n_utterances, n_features) in the order of table, or frames as `load_features` returns them
     folds : fold table of whole utterances
-    test_features : what is predicted from instead, such as the same clips in noise
+    test_features : what is predicted from instead, such as the same clips in noise; frames do not take it
 
     Returns
     -------
-    table of predictions, and costs: parameters, seconds_to_train, ms_per_utterance. LEARNED_FROM is what the
-    audit is told of it.
+    table of predictions, and costs: parameters, seconds_to_train (with the encoding of frames), ms_per_utterance.
+    LEARNED_FROM is what the audit is told of it.
     """
     place = pd.Series(np.arange(len(table)), index=table["utterance_id"])
-    tested = features if test_features is None else test_features
+    tested, frames = features if test_features is None else test_features, features
     parts, sizes, seconds = [], [], np.zeros(2)
     for _, fold in folds.groupby("fold"):
         is_test = fold["role"] == "test"
         known, test = (place.loc[fold.loc[side, "utterance_id"]].to_numpy() for side in (~is_test, is_test))
-        times = [time.perf_counter()]
+        times, n_of_encoder = [time.perf_counter()], 0
+        if features_of(model) == DESCRIPTORS:
+            features, n_of_encoder = _fisher_vectors(frames, known, table, model)
+            tested = features
         classifier = _fit(features[known], table["emotion"].to_numpy()[known], model)
         times.append(time.perf_counter())
         parts.append(classifier_predictions(classifier, tested[test], table.iloc[test], table["emotion"], fold))
         seconds += np.diff([*times, time.perf_counter()])
-        sizes.append(n_parameters(classifier))
+        sizes.append(n_of_encoder + n_parameters(classifier))
     predictions = pd.concat(parts, ignore_index=True)
     milliseconds = 1000 * seconds[1] / len(predictions)
     costs = {"parameters": np.mean(sizes), "seconds_to_train": seconds[0], "ms_per_utterance": milliseconds}
     return predictions, costs
+
+
+def _fisher_vectors(frames, known, table, model):
+    """Vectors of all clips by what the known ones tell, and how many numbers that takes."""
+    encoder = FisherVectors().fit(frames[known])
+    vectors = encoder.transform(frames)
+    if model.endswith(ADAPTED_MODEL):
+        vectors = centre_by_speaker(vectors, table["corpus"] + "/" + table["speaker"])
+    return vectors, encoder.n_parameters
 
 
 def _fit(features, label, model):
@@ -302,7 +349,7 @@ def evaluate(workspace: Workspace, table: pd.DataFrame, model: str, protocol: st
     """Predict, audit and measure one baseline under one protocol, unless exactly that was done before.
 
     A model whose name ends in ADAPTED_MODEL sees ranks among all clips of the same speaker, tested ones included, without
-    their labels; the audit is told.
+    their labels; of frames it sees how they differ from the speaker's mean. The audit is told.
 
     Writes predictions, folds, audit and costs through the workspace. Returns the name of the folds.
     """
@@ -310,11 +357,16 @@ def evaluate(workspace: Workspace, table: pd.DataFrame, model: str, protocol: st
     split = make_folds(table, protocol, system=system, folds=folds, seed=workspace.seed)
     name = {"system": system, "model": model, "protocol": protocol, "folds": split.attrs["folds"]}
     features, learned_from = load_features(workspace.folder("features"), table, features_of(model)), LEARNED_FROM
+    has_frames = features_of(model) == DESCRIPTORS
+    if has_frames:
+        learned_from = learned_from | {"encoder": learned_from["scaler"]}
     if model.endswith(ADAPTED_MODEL):
-        features = rank_by_speaker(features, table["corpus"] + "/" + table["speaker"])
-        learned_from = LEARNED_FROM | {"adaptation": "test"}
+        scale = scale_by_speaker if has_frames else rank_by_speaker
+        features = scale(features, table["corpus"] + "/" + table["speaker"])
+        learned_from = learned_from | {"adaptation": "test"}
     told = table[["utterance_id", "corpus", "emotion"]]
-    key = content_key(features, told, split, sorted(systems()[system].looked_at(model)), sys.modules[__name__])
+    looked_at = sorted(systems()[system].looked_at(model))
+    key = content_key(features, told, split, looked_at, sys.modules[__name__], FisherVectors)
     if finished(workspace, key, name):
         workspace.saved.add("-".join(name.values()))
         return name["folds"]

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from ser_utils.systems.adaptation import adapt, learn_population, rank_by_speaker
+from ser_utils.systems.adaptation import adapt, centre_by_speaker, learn_population, rank_by_speaker, scale_by_speaker
 
 
 @pytest.fixture(scope="module")
@@ -62,3 +62,22 @@ def test_labels_and_order_change_nothing(clips):
     order = np.random.default_rng(1).permutation(len(features))
     shuffled = rank_by_speaker(features[order], speakers[order])
     assert shuffled == pytest.approx(rank_by_speaker(features, speakers)[order], abs=1e-5)
+
+
+def test_frames_and_vectors_lose_what_a_speaker_has_in_common():
+    random = np.random.default_rng(0)
+    speakers = ["a", "b", "a", "b", "b"]
+    lengths = (5, 40, 9, 7, 30)
+    clips = [random.normal(10 * (name == "b"), 3, (n, 2)) for n, name in zip(lengths, speakers, strict=True)]
+    scaled = scale_by_speaker(np.array(clips, object), speakers)
+    assert [len(clip) for clip in scaled] == list(lengths)
+    for name in "ab":
+        frames = np.concatenate([clip for clip, other in zip(scaled, speakers, strict=True) if other == name])
+        np.testing.assert_allclose(frames.mean(axis=0), 0, atol=1e-9)
+        np.testing.assert_allclose(frames.std(axis=0), 1)
+    silent = scale_by_speaker(np.array([np.ones((3, 2)), np.ones((4, 2))], object), ["a", "a"])
+    assert not np.concatenate(list(silent)).any()
+    vectors = random.normal(size=(5, 3))
+    centred = centre_by_speaker(vectors, speakers)
+    np.testing.assert_allclose(centred[0] - centred[2], vectors[0] - vectors[2])
+    np.testing.assert_allclose(centred[[1, 3, 4]].mean(axis=0), 0, atol=1e-12)

@@ -124,6 +124,27 @@ def test_a_speakers_own_scale_helps_where_voices_differ_and_the_audit_says_so(tm
     assert leaks_beyond(audit, "speaker") == "selection on test; adapted"  # ranks were chosen by looking at its scores
 
 
+def test_frames_are_encoded_in_the_fold_and_a_known_speaker_is_taken_off(tmp_path, table, monkeypatch):
+    random = np.random.default_rng(3)
+    mean, of_speaker = 1.5 * np.eye(3, 8), 6 * random.normal(size=(6, 8))
+    kinds = {"anger": 0, "fear": 1, "calm": 2}
+    rows = [(mean[kinds[row.emotion]], of_speaker[int(row.speaker)]) for row in table.itertuples()]
+    frames = [random.normal(size=(random.integers(20, 40), 8)) + emotion + voice for emotion, voice in rows]
+    frames = np.array(frames, object)
+    monkeypatch.setattr(baselines, "load_features", lambda folder, rows, model: frames)
+    monkeypatch.setattr(baselines, "ms_to_extract", lambda rows, model: 1.0)
+    workspace, uar = Workspace("demo", "smoke", 0, tmp_path), {}
+    for model, leak in (("lld", ""), ("lld_adapted", "adapted")):
+        folds = baselines.evaluate(workspace, table, model, "speaker")
+        name = f"opensmile-{model}-speaker-{folds}"
+        uar[model] = score_predictions(workspace.load_table(f"predictions/{name}"))["uar"]
+        audit = workspace.load_table(f"audits/{name}")
+        assert leaks_beyond(audit, "speaker") == leak
+        assert audit.loc[audit["kind"] == FITTED["encoder"], "checked"].all()
+        assert audit.loc[audit["kind"] == FITTED["encoder"], "count"].eq(0).all()
+    assert uar["lld_adapted"] > 0.8 > uar["lld"]
+
+
 def test_across_domains(table, features):
     domain = np.where(table["speaker"] < "3", "left", "right")
     shifted = features + 10 * (domain == "right")[:, None]
@@ -149,6 +170,7 @@ def test_openings_without_opensmile(monkeypatch):
     [
         ("emodb", "egemaps", 0.792),
         ("emodb", "compare", 0.845),
+        ("emodb", "lld", 0.857),
         ("aesdd", "egemaps", 0.422),
         ("aesdd", "compare", 0.540),
         ("ravdess", "egemaps", 0.467),
@@ -161,7 +183,7 @@ def test_opensmile_reproduces_what_was_measured(name, model, uar, data_dir, tmp_
     features = baselines.load_features(tmp_path, table, model)
     folds = make_folds(table, "speaker", folds="emobox" if name == "ravdess" else "leave_one_speaker_out")
     assert leaks_beyond(audit_leakage(folds, table, fit=dict.fromkeys(FITTED, ())), "speaker") == ""
-    found, _ = baselines.cross_validate(features, table, folds)
+    found, _ = baselines.cross_validate(features, table, folds, model=model)
     assert score_predictions(found)["uar"] == pytest.approx(uar, abs=0.01)
 
 
@@ -210,6 +232,7 @@ def test_models_names_tell_features_and_system():
     names = {
         "compare_lda_adapted": ("compare", "opensmile"),
         "voice_lda": ("voice", "baseline"),
+        "lld_adapted": ("lld", "opensmile"),
         "mfcc": ("mfcc", "baseline"),
     }
     for model, (features, system) in names.items():

@@ -154,7 +154,8 @@ class Pages:
         for path in score_files(self.root):
             name, scores = path.parent.name, load_scores(path)
             heading = f"## {plain(title_of(name))}\n\n{plain(describe_run(path.parent))}"
-            parts += [heading, dataset_table(Dataset(path.parent)), self.html("scores.html", **_shown(scores))]
+            table = _unbroken(dataset_table(Dataset(path.parent)))
+            parts += [heading, table, self.html("scores.html", **_shown(scores))]
         return "\n\n".join(parts) or "No scores yet: `make reproduce` makes them."
 
     def block_card(self, system):
@@ -290,6 +291,11 @@ def _reference(work):
     link = f"https://doi.org/{work['doi']}" if "doi" in work else work.get("url") or work.get("repository-code", "")
     parts = [plain(", ".join(names)), f"**{plain(work['title'])}**", plain(where), str(work.get("year", ""))]
     return f"- {'. '.join(filter(None, parts))}. {f'<{link}>' if link else ''} ({plain(work['notes'])})"
+
+
+def _unbroken(text):
+    """The same text, whose intervals stay on one line: U+2060 forbids a break after the dash."""
+    return re.sub(r"(?<=\d)–(?=\d)", "–\u2060", text)
 
 
 def _shown(scores):
