@@ -24,6 +24,7 @@ from sklearn.metrics.pairwise import linear_kernel, rbf_kernel
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sklearn.svm import SVC
+from threadpoolctl import threadpool_limits
 
 from ser_utils.corpora import emotions_in_order
 from ser_utils.evaluation.metrics import unweighted_average_recall
@@ -328,8 +329,9 @@ def cross_validate(
 
 def _fisher_vectors(frames, known, table, model):
     """Vectors of all clips by what the known ones tell, and how many numbers that takes."""
-    encoder = FisherVectors().fit(frames[known])
-    vectors = encoder.transform(frames)
+    with threadpool_limits(1):  # these products are small: more threads only wait for each other
+        encoder = FisherVectors().fit(frames[known])
+        vectors = encoder.transform(frames)
     if model.endswith(ADAPTED_MODEL):
         vectors = centre_by_speaker(vectors, table["corpus"] + "/" + table["speaker"])
     return vectors, encoder.n_parameters
