@@ -28,7 +28,8 @@ class FisherVectors(TransformerMixin, BaseEstimator):
     n_frames : frames that are drawn for the fit, from all clips
     seed : of the draw and the fit
 
-    Source: Sánchez et al. 2013, Image Classification with the Fisher Vector; equations 16, 17 and 31 with weights left out.
+    Source: Sánchez et al. 2013, Image Classification with the Fisher Vector: the gradients for means and deviations, not
+    those for shares; square roots and length as there.
     """
 
     def __init__(
