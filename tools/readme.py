@@ -481,8 +481,9 @@ def _of_results(datasets, note) -> str:
         if len(data.sizes) or len(data.wavelets):
             text += [
                 "At the published size and by the published recipe, trained on an accelerator: *draws* are independent draws of "
-                "the published split, *folds* under `speaker` those of new speakers, under `paper` those of ten that were trained. Accuracy is the mean ± standard deviation over them, UAR "
-                "that of all their test clips together. Where fewer than 60 epochs (SigWavNet: 100) are listed, the time was over.",
+                "the published split, *folds* under `speaker` those of new speakers, under `paper` those of ten that were "
+                "trained. Accuracy is the mean ± standard deviation over them, UAR that of all their test clips together. "
+                "Where fewer than 60 epochs (SigWavNet: 100) are listed, the time was over.",
                 _sizes_table(data),
             ]
     if steps := steps_table(datasets):

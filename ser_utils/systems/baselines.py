@@ -307,18 +307,19 @@ def cross_validate(
     LEARNED_FROM is what the audit is told of it.
     """
     place = pd.Series(np.arange(len(table)), index=table["utterance_id"])
-    tested, frames = features if test_features is None else test_features, features
+    tested = features if test_features is None else test_features
     parts, sizes, seconds = [], [], np.zeros(2)
     for _, fold in folds.groupby("fold"):
         is_test = fold["role"] == "test"
         known, test = (place.loc[fold.loc[side, "utterance_id"]].to_numpy() for side in (~is_test, is_test))
         times, n_of_encoder = [time.perf_counter()], 0
+        learned, heard = features, tested
         if features_of(model) == DESCRIPTORS:
-            features, n_of_encoder = _fisher_vectors(frames, known, table, model)
-            tested = features
-        classifier = _fit(features[known], table["emotion"].to_numpy()[known], model)
+            learned, n_of_encoder = _fisher_vectors(features, known, table, model)
+            heard = learned
+        classifier = _fit(learned[known], table["emotion"].to_numpy()[known], model)
         times.append(time.perf_counter())
-        parts.append(classifier_predictions(classifier, tested[test], table.iloc[test], table["emotion"], fold))
+        parts.append(classifier_predictions(classifier, heard[test], table.iloc[test], table["emotion"], fold))
         seconds += np.diff([*times, time.perf_counter()])
         sizes.append(n_of_encoder + n_parameters(classifier))
     predictions = pd.concat(parts, ignore_index=True)
