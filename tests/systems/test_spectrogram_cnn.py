@@ -13,16 +13,23 @@ from ser_utils.features.store import build_store, load_store
 from ser_utils.profiles import settings
 from ser_utils.systems.spectrogram_cnn import (
     LIKE,
-    PUBLISHED,
     ConvolutionBlock,
     SpectrogramTask,
     clip_cnn,
-    compare_with_published,
     count_clips,
     image_cnn,
     plan_study,
     resample_clip,
     without_softmax,
+)
+from ser_utils.systems.spectrogram_published import (
+    FAULTS,
+    FINDINGS,
+    PUBLISHED,
+    compare_nets,
+    compare_splits,
+    compare_with_published,
+    read_answers,
 )
 from ser_utils.training.fit import compile_for_lengths, set_seed
 from ser_utils.training.folds import (
@@ -384,16 +391,63 @@ def test_a_training_is_shown_beside_the_published_one():
     assert row["low"] < 0.66 and row["high"] > 0.81
 
 
-def test_the_table_that_ships_follows_from_its_histories_and_decisions():
+def answers_of(speakers, right):
+    """Predictions of one draw per list, where clips of each speaker in turn are right as told."""
+    tables = []
+    for draw, hits in enumerate(right):
+        emotions = ["anger", "sadness"] * (len(hits) // 2)
+        said = [one if hit else "fear" for one, hit in zip(emotions, hits, strict=True)]
+        ids = [f"clip_{i}" for i in range(len(hits))]
+        about = {"utterance_id": ids, "speaker": speakers, "emotion": emotions, "prediction": said, "start_ms": np.nan}
+        tables.append(pd.DataFrame(about | {"fold": draw}))
+    return pd.concat(tables)
+
+
+def test_nets_are_paired_draw_by_draw_and_over_all_draws():
+    speakers = [str(i) for i in range(6) for _ in range(2)]
+    better = answers_of(speakers, [[True] * 12, [True] * 12])
+    worse = answers_of(speakers, [[True] * 12, [False] * 12])
+    nets = {"clips win": (("clip_4_layers", 1e-3), ("image_4_layers", 1e-4)), "not trained": (("a", 1.0), ("b", 1.0))}
+    answers = {("clip_4_layers", 1e-3, "paper"): better, ("image_4_layers", 1e-4, "paper"): worse}
+    row = compare_nets(answers, nets).set_index("claim").loc["clips win"]
+    assert row["draws"] == "+0.000 +1.000" and row["published"] == pytest.approx(0.7190 - 0.6281)
+    assert row["difference"] == pytest.approx(0.5) and row["p"] == pytest.approx(2 / 2**6)
+    assert list(compare_nets(answers, nets)["claim"]) == ["clips win"]
+
+
+def test_the_tables_that_ship_follow_from_their_histories_and_decisions():
     folder = REPOSITORY / "results" / "aesdd"
-    histories = pd.read_csv(folder / "accelerator" / "04_histories.csv")
-    shipped = pd.read_csv(folder / "04_published.csv")
-    pd.testing.assert_frame_equal(compare_with_published(histories), shipped, atol=1e-5, rtol=0)
+    histories, answers = pd.read_csv(folder / "accelerator" / "04_histories.csv"), read_answers(folder / "accelerator")
+    compared, shipped = compare_with_published(histories), {}
+    for name in ("published", "published_splits", "published_findings", "published_faults"):
+        shipped[name] = pd.read_csv(folder / f"04_{name}.csv")
+    tables = [
+        compared,
+        compare_splits(answers, compared),
+        *(compare_nets(answers, pairs) for pairs in (FINDINGS, FAULTS)),
+    ]
+    for table, there in zip(tables, shipped.values(), strict=True):
+        pd.testing.assert_frame_equal(table, there, atol=1e-5, rtol=0)
+    assert set(zip(compared["net"], compared["rate"], strict=True)) == set(PUBLISHED)
     for (net, rate), training in histories.groupby(["net", "rate"]):
-        decided = pd.read_parquet(folder / "accelerator" / f"04_{net}-{rate:g}.parquet")
+        decided = answers[net, rate, "paper"]
         right = (decided["prediction"] == decided["emotion"]).groupby(decided["fold"]).mean()
         best = training.groupby("draw")["val_accuracy"].max()
         np.testing.assert_allclose(right, best, atol=1e-4)
+
+
+def test_answers_for_new_speakers_are_of_the_epoch_that_validation_chose():
+    folder = REPOSITORY / "results" / "aesdd" / "accelerator"
+    answers, histories = read_answers(folder), pd.read_csv(folder / "04_histories_validated.csv")
+    assert {protocol for _, _, protocol in answers} == {"paper", "utterance", "speaker"}
+    for (net, rate, protocol), training in histories.groupby(["net", "rate", "protocol"]):
+        decided = answers[net, rate, protocol]
+        right = (decided["prediction"] == decided["emotion"]).groupby(decided["fold"]).mean()
+        chosen = training.loc[training.groupby("draw")["val_accuracy"].idxmax()].set_index("draw")
+        np.testing.assert_allclose(right, chosen["test_accuracy"], atol=1e-4)
+        if protocol == "speaker":
+            assert (decided.groupby("fold")["speaker"].nunique() == 1).all()
+            assert decided["utterance_id"].is_unique
 
 
 @pytest.fixture

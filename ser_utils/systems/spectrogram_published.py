@@ -1,0 +1,193 @@
+"""What the study of spectrogram CNNs on AESDD reports, beside what its trainings came to.
+
+The trainings at published settings ran on an accelerator. Their answers ship as 04_<net>-<learning rate>-<protocol>.parquet,
+where `fold` is the draw of a split, or the fold, and their epochs as 04_histories.csv.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.stats import binomtest
+
+from ser_utils.evaluation.metrics import accuracy, compare_paired
+from ser_utils.systems import study
+from ser_utils.systems.spectrogram_cnn import LIKE, SpectrogramTask
+
+# What the source reports: net, learning rate -> epochs trained, best test accuracy, its epoch
+PUBLISHED = {
+    ("clip_3_layers", 1e-2): (50, 0.2066, 2),
+    ("clip_3_layers", 1e-3): (300, 0.7438, 236),
+    ("clip_3_layers", 1e-4): (1000, 0.6612, 706),
+    ("clip_4_layers", 1e-3): (100, 0.7190, 88),
+    ("clip_4_layers", 1e-4): (250, 0.6777, 224),
+    ("image_3_layers", 1e-3): (50, 0.5537, 4),
+    ("image_3_layers", 1e-2): (50, 0.5372, 30),
+    ("image_4_layers", 1e-3): (50, 0.6198, 18),
+    ("image_4_layers", 1e-4): (50, 0.6281, 32),
+    ("clip_published", 1e-3): (100, 0.6694, 18),
+    ("clip_published", 1e-4): (100, 0.7025, 72),
+    ("image_published", 1e-3): (50, 0.6281, 17),
+    ("image_published", 1e-4): (50, 0.5950, 28),
+}
+N_TEST = 121  # clips of the published split
+Net = tuple[str, float]  # and its learning rate
+FINDINGS: dict[str, tuple[Net, Net]] = {  # the study's claims, each net at the rate that it reports
+    "batch size 1 beats resizing, 3 layers": (("clip_3_layers", 1e-3), ("image_3_layers", 1e-3)),
+    "batch size 1 beats resizing, 4 layers": (("clip_4_layers", 1e-3), ("image_4_layers", 1e-4)),
+    "artificial data helps clips": (("clip_published", 1e-4), ("clip_4_layers", 1e-3)),
+    "… at the same learning rate": (("clip_published", 1e-4), ("clip_4_layers", 1e-4)),
+    "artificial data helps resized clips": (("image_published", 1e-3), ("image_4_layers", 1e-4)),
+    "… at the same learning rate, too": (("image_published", 1e-3), ("image_4_layers", 1e-3)),
+}
+FAULTS: dict[str, tuple[Net, Net]] = {  # what each part of the artificial data changes
+    "ten unaltered copies instead of the clips: ten times the steps": (
+        ("image_unaltered", 1e-3),
+        ("image_4_layers", 1e-3),
+    ),
+    "pitch shift of power rows instead of unaltered copies": (("image_pitch_shift", 1e-3), ("image_unaltered", 1e-3)),
+    "masks at 0 dB instead of unaltered copies": (("image_masks", 1e-3), ("image_unaltered", 1e-3)),
+    "masks at the floor instead of unaltered copies": (("image_masks_at_the_floor", 1e-3), ("image_unaltered", 1e-3)),
+    "all four changes instead of unaltered copies": (("image_published", 1e-3), ("image_unaltered", 1e-3)),
+}
+
+
+def published_histories(results: study.Results, plan: Mapping[tuple[str, str], SpectrogramTask]) -> pd.DataFrame:
+    """The histories of the study's own nets under `paper`, one row an epoch: net, rate, draw, epoch and what Keras says."""
+    tables = [
+        result["histories"][0].assign(
+            net=model.split(" ")[0], rate=plan[model, protocol].settings["learning_rate"], draw=0
+        )
+        for (model, protocol), result in results.items()
+        if protocol == "paper" and model not in LIKE
+    ]
+    histories = pd.concat(tables).rename_axis("epoch").reset_index()
+    return histories.assign(epoch=histories["epoch"] + 1)
+
+
+def compare_with_published(histories: pd.DataFrame) -> pd.DataFrame:
+    """What the source reports beside what was measured, one row for each training that it reports.
+
+    Parameters
+    ----------
+    histories : net, rate, draw (of the split), epoch, val_accuracy (of the test part, which the source watches)
+
+    Returns
+    -------
+    net, rate, published (test accuracy), published_epoch, low and high (95 % interval of a proportion of 121
+    clips), epochs (trained) and epochs_published, best (the mean over draws of each one's best epoch), spread
+    (standard deviation over draws), draws (each one's best), last (mean accuracy of the last epoch), neighbours
+    (mean over the ten epochs around the best, without it): what is left where test does not choose the epoch.
+    """
+    rows = []
+    for (net, rate), training in histories.groupby(["net", "rate"], sort=False):
+        if (net, rate) not in PUBLISHED:
+            continue
+        curves = [draw.sort_values("epoch")["val_accuracy"].to_numpy() for _, draw in training.groupby("draw")]
+        epochs, published, epoch = PUBLISHED[net, rate]
+        interval = binomtest(round(published * N_TEST), N_TEST).proportion_ci(method="wilson")
+        best = [curve.max() for curve in curves]
+        rows.append(
+            {
+                "net": net,
+                "rate": rate,
+                "published": published,
+                "published_epoch": epoch,
+                "low": interval.low,
+                "high": interval.high,
+                "epochs": len(curves[0]),
+                "epochs_published": epochs,
+                "draws": " ".join(f"{value:.3f}" for value in best),
+                "best": np.mean(best),
+                "spread": np.std(best, ddof=1) if len(best) > 1 else np.nan,
+                "last": np.mean([curve[-1] for curve in curves]),
+                "neighbours": np.mean([_around_best(curve) for curve in curves]),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _around_best(curve):
+    best = int(np.argmax(curve))
+    near = np.r_[curve[max(0, best - 5) : best], curve[best + 1 : best + 6]]
+    return near.mean() if len(near) else np.nan
+
+
+def read_answers(folder: Path) -> dict[tuple[str, float, str], pd.DataFrame]:
+    """Read the predictions that ship from an accelerator: (net, learning rate, protocol) -> table, see the module."""
+    keys = {path: path.stem.removeprefix("04_").rsplit("-", 2) for path in sorted(folder.glob("04_*.parquet"))}
+    return {(net, float(rate), protocol): pd.read_parquet(path) for path, (net, rate, protocol) in keys.items()}
+
+
+def compare_nets(
+    answers: Mapping[tuple[str, float, str], pd.DataFrame], pairs: Mapping[str, tuple[Net, Net]], *, seed: int = 0
+) -> pd.DataFrame:
+    """Pair the answers of two nets for the same test clips, draw by draw and all together.
+
+    Parameters
+    ----------
+    answers : as `read_answers` gives them
+    pairs : claim -> the better net, the other one
+    seed : of the permutation test
+
+    Returns
+    -------
+    claim, protocol, published (difference of accuracy), draws (difference of accuracy in each), difference, low, high and p (of
+    UAR over all draws, see `compare_paired`). A clip that is tested in several draws counts each time, and all clips of a speaker
+    stay together. A protocol that one of the two lacks has no row.
+    """
+    rows = []
+    for claim, nets in pairs.items():
+        for protocol in ("paper", "utterance", "speaker"):
+            if not {(*net, protocol) for net in nets} <= answers.keys():
+                continue
+            tables = [answers[*net, protocol] for net in nets]
+            right = [_accuracies(table) for table in tables]
+            known = protocol == "paper" and set(nets) <= PUBLISHED.keys()
+            once = [
+                table.assign(utterance_id=table["utterance_id"] + " " + table["fold"].astype(str)) for table in tables
+            ]
+            tested = compare_paired(*once, seed=seed)
+            rows.append(
+                {
+                    "claim": claim,
+                    "protocol": protocol,
+                    "published": PUBLISHED[nets[0]][1] - PUBLISHED[nets[1]][1] if known else np.nan,
+                    "draws": " ".join(f"{value:+.3f}" for value in right[0] - right[1]),
+                    **{name: tested[name] for name in ("difference", "low", "high", "p")},
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def compare_splits(answers: Mapping[tuple[str, float, str], pd.DataFrame], compared: pd.DataFrame) -> pd.DataFrame:
+    """Tell how the accuracy of a net falls where test does not choose its epoch, and where speakers are new.
+
+    Parameters
+    ----------
+    answers : as `read_answers` gives them
+    compared : of the same trainings, as `compare_with_published` gives it
+
+    Returns
+    -------
+    net, rate, published, then mean accuracy: best (epoch chosen on test), neighbours (of that epoch), validated (a draw with
+    a validation part that chooses it), new_speakers (the same, with a speaker left out); a row for each net that has the last
+    """
+    rows = []
+    for row in compared.itertuples():
+        if (row.net, row.rate, "speaker") in answers:
+            elsewhere = {
+                name: _accuracies(answers[row.net, row.rate, protocol]).mean()
+                for name, protocol in (("validated", "utterance"), ("new_speakers", "speaker"))
+            }
+            known: dict[str, Any] = {
+                name: getattr(row, name) for name in ("net", "rate", "published", "best", "neighbours")
+            }
+            rows.append(known | elsewhere)
+    return pd.DataFrame(rows)
+
+
+def _accuracies(table) -> np.ndarray:
+    return np.array([accuracy(part["emotion"], part["prediction"]) for _, part in table.groupby("fold")])
