@@ -53,7 +53,8 @@ class HeardClip:
     ----------
     name : of the file
     seconds : its length
-    features : (n_pieces, n_features); a recording longer than `predict.PIECE_S` is heard in pieces
+    features : (n_pieces, n_features), or what else `describe` of `hear_clip` gives a row of; a recording longer than
+        `predict.PIECE_S` is heard in pieces
     remark : what is unusual about the file, in words; "" for nothing
     """
 
@@ -207,7 +208,7 @@ def answer_by_ensemble(workspace: Workspace, file: str, folder: str) -> str:
     asked = [hear(path_of(file))] if file else []
     known = hear_folder(path_of(folder), hear) if folder else []
     # the folder may hold the file
-    clips = asked + [clip for clip in known if not any(np.array_equal(clip.features, x.features) for x in asked)]
+    clips = asked + [clip for clip in known if not any(_same(clip, other) for other in asked)]
     ensemble = fit_ready_ensemble(workspace, table, "adapted" if len(clips) >= FEWEST_KNOWN else "new_speaker")
     about = describe_ensemble(ensemble, table, len(clips))
     pieces = np.cumsum([len(clip.features) for clip in clips])[:-1]
@@ -221,6 +222,10 @@ def answer_by_ensemble(workspace: Workspace, file: str, folder: str) -> str:
     said = pd.DataFrame(shares[0].mean(axis=1), list(ensemble.classifiers), ensemble.emotions)
     reasons = (said[answers[0].index[0]] - said.mean(axis=1)).sort_values(ascending=False)
     return report_clip(clips[0], answers[0], reasons, about)
+
+
+def _same(clip, other) -> bool:
+    return len(clip.features) == len(other.features) and np.array_equal(clip.features[0, 0], other.features[0, 0])
 
 
 def report_networks(workspace: Workspace, path: Path, model: str) -> str:

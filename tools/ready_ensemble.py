@@ -9,16 +9,17 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from threadpoolctl import threadpool_limits
 
 from ser_utils.evaluation.metrics import score_predictions
 from ser_utils.features.audio import resample
+from ser_utils.features.fisher import FisherVectors
 from ser_utils.profiles import settings
 from ser_utils.systems import baselines, ensemble
-from ser_utils.systems.adaptation import rank_by_speaker
+from ser_utils.systems.adaptation import centre_by_speaker, rank_by_speaker, scale_by_speaker
 from ser_utils.workspace import MissingResult, Workspace
 
 NETWORK = "networks, which this command does not ask"
-FRAMES = "Fisher vectors of frames, which this command does not compute"
 NOT_INSTALLED = "openSMILE is not installed (make setup-extras)"
 NOT_STORED = "their answers do not ship"
 
@@ -32,7 +33,7 @@ class ReadyEnsemble:
     model : "new_speaker", or "adapted", which ranks features among the speaker's clips
     classifiers : {member: fitted classifier of scikit-learn}
     weights : of the members, by name
-    columns : {kind of features: its columns} in what `extract` returns
+    encoder : of openSMILE's frames, fitted; None where no member asks for them
     emotions : in the order of the probabilities
     missing : why a member is not asked, by name
     tested, whole : UAR of these members, and of all, on speakers they had not learned from
@@ -42,32 +43,44 @@ class ReadyEnsemble:
     model: str
     classifiers: dict[str, Any]
     weights: pd.Series
-    columns: dict[str, slice]
+    encoder: FisherVectors | None
     emotions: list[str]
     missing: pd.Series
     tested: float
     whole: float
     n_known: float
 
-    def shares(self, features: np.ndarray) -> np.ndarray:
+    def shares(self, heard: np.ndarray) -> np.ndarray:
         """What each member adds to the logarithm of each emotion's probability.
 
         Parameters
         ----------
-        features : (n_clips, n_features), as `extract` gives them, of all clips of one speaker
+        heard : (n_clips, n_kinds), as `extract` gives it, of all clips of one speaker
 
         Returns
         -------
         (n_members, n_clips, n_classes); the softmax of their sum over members is the answer
         """
-        if self.model == "adapted":
-            features = rank_by_speaker(features, ["the speaker"] * len(features))
+        speakers = ["the speaker"] * len(heard) if self.model == "adapted" else None
+        seen = {
+            kind: _seen(clips, speakers, self.encoder) for kind, clips in zip(kinds_of_features(), heard.T, strict=True)
+        }
         shares = []
         for member, classifier in self.classifiers.items():
-            p = classifier.predict_proba(features[:, self.columns[_kind(member)]])
+            p = classifier.predict_proba(seen[_kind(member)])
             p = pd.DataFrame(p, columns=classifier.classes_).reindex(columns=self.emotions, fill_value=0)
             shares.append(self.weights[member] * np.log(np.maximum(p, ensemble.LEAST)))
         return np.stack(shares)
+
+
+def _seen(clips, speakers, encoder) -> np.ndarray:
+    """What classifiers see of clips (n_clips,), each a vector, or frames for the encoder; speakers : None does not adapt."""
+    if clips[0].ndim == 1:
+        vectors = np.stack(list(clips))
+        return vectors if speakers is None else rank_by_speaker(vectors, speakers)
+    if speakers is None:
+        return encoder.transform(clips)
+    return centre_by_speaker(encoder.transform(scale_by_speaker(clips, speakers)), speakers)
 
 
 def _kind(member) -> str:
@@ -76,22 +89,25 @@ def _kind(member) -> str:
 
 def kinds_of_features() -> list[str]:
     """The features of all members that can be fitted here: those of openSMILE where it is installed."""
-    return ["voice", *(baselines.OPENSMILE_SETS if baselines.has_opensmile() else [])]
+    return ["voice", *([*baselines.OPENSMILE_SETS, baselines.DESCRIPTORS] if baselines.has_opensmile() else [])]
 
 
 def extract(signal: np.ndarray, sample_rate: int) -> np.ndarray:
-    """Compute the features of all members, side by side: (1, n_features).
+    """Compute the features of all members: (1, n_kinds), each a vector, or frames (n_frames, n_descriptors).
 
     Parameters
     ----------
     signal : float32 (n_samples,)
     sample_rate : Hz, that of the corpus
     """
-    vectors = []
-    for extractor, rate in (baselines.EXTRACTORS[kind] for kind in kinds_of_features()):
+    kinds = kinds_of_features()
+    described = np.empty((1, len(kinds)), object)
+    for place, kind in enumerate(kinds):
+        extractor, rate = baselines.EXTRACTORS[kind]
         heard = signal if rate in (None, sample_rate) else resample(signal, sample_rate, rate)
-        vectors.append(extractor(heard, rate or sample_rate))
-    return np.nan_to_num(np.concatenate(vectors, axis=1))
+        features = np.nan_to_num(extractor(heard, rate or sample_rate))
+        described[0, place] = features if kind == baselines.DESCRIPTORS else features[0]
+    return described
 
 
 def fit_ready_ensemble(workspace: Workspace, table: pd.DataFrame, model: str) -> ReadyEnsemble:
@@ -108,11 +124,14 @@ def fit_ready_ensemble(workspace: Workspace, table: pd.DataFrame, model: str) ->
     MissingResult : if the answers of fewer than `ensemble.FEWEST_MEMBERS` such members are in the results
     """
     members, missing, whole = _stored(workspace, model)
-    classifiers, columns, end, speakers = {}, {}, 0, table["corpus"] + "/" + table["speaker"]
-    for kind in kinds_of_features():
-        x = baselines.load_features(workspace.folder("features"), table, kind)
-        columns[kind], end = slice(end, end + x.shape[1]), end + x.shape[1]
-        x = rank_by_speaker(x, speakers) if model == "adapted" else x
+    speakers = table["corpus"] + "/" + table["speaker"] if model == "adapted" else None
+    classifiers, encoder = {}, None
+    for kind in {_kind(name): None for name in members}:
+        clips = baselines.load_features(workspace.folder("features"), table, kind)
+        if kind == baselines.DESCRIPTORS:
+            with threadpool_limits(1):  # these products are small: more threads only wait for each other
+                encoder = FisherVectors().fit(clips if speakers is None else scale_by_speaker(clips, speakers))
+        x = _seen(clips, speakers, encoder)
         for name in filter(lambda name: _kind(name) == kind, members):
             classifiers[name] = baselines.build_classifier(name.split("-")[1]).fit(x, table["emotion"])
     emotions = [name.removeprefix("p_") for name in whole if name.startswith("p_")]
@@ -121,7 +140,7 @@ def fit_ready_ensemble(workspace: Workspace, table: pd.DataFrame, model: str) ->
         [score_predictions(answers)["uar"] for answers in (pooled, whole)],
         whole["speaker"].value_counts().mean(),
     )
-    return ReadyEnsemble(model, classifiers, ensemble.weigh(members), columns, emotions, missing, *uar, n_known)
+    return ReadyEnsemble(model, classifiers, ensemble.weigh(members), encoder, emotions, missing, *uar, n_known)
 
 
 def _stored(workspace, model):
@@ -143,8 +162,6 @@ def _stored(workspace, model):
 def _why_missing(name, path) -> str:
     if not name.startswith(("baseline", "opensmile")):
         return NETWORK
-    if _kind(name) == baselines.DESCRIPTORS:
-        return FRAMES
     if _kind(name) not in kinds_of_features():
         return NOT_INSTALLED
     return "" if path.exists() else NOT_STORED

@@ -5,8 +5,9 @@ import soundfile
 
 from ser_utils.corpora.loading import load_corpus
 from ser_utils.evaluation.metrics import score_predictions
+from ser_utils.features.fisher import FisherVectors
 from ser_utils.systems import baselines, ensemble
-from ser_utils.systems.adaptation import rank_by_speaker
+from ser_utils.systems.adaptation import centre_by_speaker, rank_by_speaker, scale_by_speaker
 from ser_utils.workspace import MissingResult, Workspace
 from tools import answer, ready_ensemble
 
@@ -73,7 +74,7 @@ def test_the_answer_is_the_product_of_its_members_each_to_its_weight(workspace, 
     product, corpus = np.ones(2), baselines.load_features(workspace.folder("features"), table, "voice")
     for name, weight in fitted.weights.items():
         classifier = baselines.build_classifier(name.split("-")[1]).fit(corpus, table["emotion"])
-        product *= classifier.predict_proba(x)[0] ** weight
+        product *= classifier.predict_proba(x[0, :1].tolist())[0] ** weight
     np.testing.assert_allclose(said / said.sum(), product / product.sum(), atol=1e-6)
     assert fitted.emotions[said.argmax()] == "fear"
 
@@ -89,7 +90,7 @@ def test_weights_and_scores_follow_from_the_stored_answers(workspace, table):
     missing = fitted.missing.to_dict()
     assert missing["opensmile-egemaps_lda"] == ready_ensemble.NOT_INSTALLED
     assert missing["spectrogram_cnn-clip_4_layers"] == ready_ensemble.NETWORK
-    assert missing["opensmile-lld"] == ready_ensemble.FRAMES
+    assert missing["opensmile-lld"] == ready_ensemble.NOT_INSTALLED
     assert len(missing) == 8
 
 
@@ -108,7 +109,7 @@ def test_the_adapted_ensemble_sees_ranks_among_the_speakers_clips(workspace, tab
     x = np.concatenate(
         [ready_ensemble.extract(voice(pitch, i), RATE_HZ) for i, pitch in enumerate((300, 310, 600, 620))]
     )
-    ranks = rank_by_speaker(x, ["me"] * 4)
+    ranks = rank_by_speaker(np.stack(list(x[:, 0])), ["me"] * 4)
     corpus = baselines.load_features(workspace.folder("features"), table, "voice")
     corpus = rank_by_speaker(corpus, table["corpus"] + "/" + table["speaker"])
     classifier = baselines.build_classifier("voice_lda_adapted").fit(corpus, table["emotion"])
@@ -117,6 +118,47 @@ def test_the_adapted_ensemble_sees_ranks_among_the_speakers_clips(workspace, tab
     np.testing.assert_allclose(fitted.shares(x)[1], wanted, rtol=1e-5, atol=1e-6)
     # 300 Hz is above everything the corpus has; beside 600 Hz of the same voice it is low
     assert [fitted.emotions[i] for i in fitted.shares(x).sum(axis=0).argmax(axis=1)] == ["calm", "calm", "fear", "fear"]
+
+
+def loud_and_bright(signal, sample_rate):
+    """Two descriptors of each hundredth of a second, in place of openSMILE's 65."""
+    frames = signal[: len(signal) // 160 * 160].reshape(-1, 160)
+    return np.stack([frames.std(axis=1), np.abs(np.diff(np.sign(frames), axis=1)).mean(axis=1)], axis=1)
+
+
+@pytest.mark.parametrize("model", ["new_speaker", "adapted"])
+def test_frames_become_the_fisher_vectors_that_the_member_learned(workspace, table, tmp_path, monkeypatch, model):
+    monkeypatch.setattr(baselines, "has_opensmile", lambda: True)
+    monkeypatch.setattr(baselines, "OPENSMILE_SETS", ())
+    monkeypatch.setitem(baselines.EXTRACTORS, "lld", (loud_and_bright, None))
+    ending = "_adapted" if model == "adapted" else ""
+    here = Workspace(workspace.dataset, "quick", 0, tmp_path)
+    folder = here.results / "decisions" / "predictions"
+    folder.mkdir(parents=True)
+    for name, answers in stored_of(workspace, f"baseline-voice{ending}", f"ensemble-{model}").items():
+        answers.to_parquet(folder / f"{name}-speaker-leave_one_speaker_out.parquet")
+    guess(table, 2.0, 7).to_parquet(folder / f"opensmile-lld{ending}-speaker-leave_one_speaker_out.parquet")
+    fitted = ready_ensemble.fit_ready_ensemble(here, table, model)
+    mine = [voice(pitch, i) for i, pitch in enumerate((150, 160, 300, 320))]
+    said = fitted.shares(np.concatenate([ready_ensemble.extract(signal, RATE_HZ) for signal in mine]))
+
+    corpus, speakers = (
+        baselines.load_features(here.folder("features"), table, "lld"),
+        table["corpus"] + "/" + table["speaker"],
+    )
+    asked = np.empty(4, object)
+    asked[:] = [loud_and_bright(signal, RATE_HZ) for signal in mine]
+    if model == "adapted":
+        corpus, asked = scale_by_speaker(corpus, speakers), scale_by_speaker(asked, ["me"] * 4)
+    encoder = FisherVectors().fit(corpus)
+    corpus, asked = encoder.transform(corpus), encoder.transform(asked)
+    if model == "adapted":
+        corpus, asked = centre_by_speaker(corpus, speakers), asked - asked.mean(axis=0)
+    name = f"opensmile-lld{ending}"
+    p = baselines.build_classifier(f"lld{ending}").fit(corpus, table["emotion"]).predict_proba(asked)
+    wanted = fitted.weights[name] * np.log(np.maximum(p, ensemble.LEAST))
+    np.testing.assert_allclose(said[list(fitted.classifiers).index(name)], wanted, atol=1e-5)
+    assert not fitted.missing.index.str.endswith(name).any()
 
 
 def test_an_ensemble_with_too_few_stored_answers_says_which_command_stores_them(workspace, table, tmp_path):
