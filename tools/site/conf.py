@@ -32,6 +32,7 @@ autodoc_default_options = {
     "member-order": "bysource",
     "show-inheritance": True,
     "ignore-module-all": True,
+    "exclude-members": "set_fit_request, set_transform_request",  # scikit-learn's own
 }
 autodoc_typehints = "signature"
 autodoc_inherit_docstrings = False  # of Keras, in another markup
