@@ -265,7 +265,7 @@ def _load_networks(workspace, model, folds):
     from ser_utils.training.folds import clip_scale
 
     kind = "mfcc" if model.endswith("mfcc") else "log_mel"
-    store = load_store(workspace.folder("features", "feature_network") / kind)
+    store = load_store(workspace.build / "features" / "feature_network" / kind)
     models = workspace.build / "models"
     paths = [models / f"feature_network-{model}-speaker-{fold}.keras" for fold in folds["fold"].unique()]
     if store is None or any(sealed(path) is None for path in paths):

@@ -239,8 +239,8 @@ class Workspace:
         return path_of(os.environ.get("SER_DATA_DIR") or REPOSITORY / "data").resolve()
 
     def folder(self, *names: str) -> Path:
-        """Make a folder under `build`, if need be, such as folder("models"); "features" lie beside the seeds, which share them."""
-        folder = (self.build.parent if names[:1] == ("features",) else self.build).joinpath(*names)
+        """Make a folder under `build`, if need be, such as folder("features")."""
+        folder = self.build.joinpath(*names)
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 

@@ -56,7 +56,7 @@ def test_probabilities_are_the_mean_of_the_networks(workspace):
     chosen = settings("feature_network", "smoke")
     grid = {k: chosen[k] for k in ("n_mels", "n_fft", "hop_length", "n_mfcc", "deltas")}
     frames = clip_frames(signal, RATE_HZ, kind="log_mel", **grid)
-    store = load_store(workspace.folder("features", "feature_network") / "log_mel")
+    store = load_store(workspace.build / "features" / "feature_network" / "log_mel")
     p = 0
     for fold, trained in ((0, "10"), (1, "09")):
         rows = np.concatenate([store.of(f"{trained}{emotion}") for emotion in EMOTIONS])

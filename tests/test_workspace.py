@@ -201,12 +201,6 @@ def test_a_read_only_folder_is_an_error_at_once(tmp_path):
         Workspace(root=tmp_path).folder("features")
 
 
-def test_seeds_share_features_and_nothing_else(tmp_path):
-    first, second = (Workspace(root=tmp_path, seed=seed) for seed in (0, 1))
-    assert first.folder("features", "voice") == second.folder("features", "voice")
-    assert first.folder("models") != second.folder("models")
-
-
 def test_results_of_earlier_settings_are_deleted_when_a_notebook_is_recorded(tmp_path):
     row = {"utterance_id": "a", "start_ms": 0.0, "speaker": "s", "emotion": "fear", "prediction": "fear", "fold": 0}
     table = pd.DataFrame([row | {"p_fear": 1.0}])

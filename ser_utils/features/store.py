@@ -1,6 +1,8 @@
 """Features on disk: one memory-mapped array of rows beside a table that says whose rows they are."""
 
+import contextlib
 import os
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,7 +93,8 @@ def build_store(
 
     Parameters
     ----------
-    folder : where the store lives; a store of the same `key` and the same recordings is opened, not made again
+    folder : where the store lives; a store of the same `key` and the same recordings is opened, not made again. Where only
+        another seed has it, it is taken over from there
     table : utterance table; `path` is read, `pcm_sha256` says whether a recording changed; what else it says is brought
         up to date in a store that is opened
     extract : of (signal (n_samples,), sample_rate) → array (rows, ...), the trailing shape always equal
@@ -113,6 +116,10 @@ def build_store(
         wanted["labels"] = _labels(table)
     if {**there, "labels": ""} == {**wanted, "labels": ""} and (store := load_store(folder)) is not None:
         return _with_table(store, table, wanted)
+    if twin := _twin(folder, wanted):
+        with atomic_path(folder) as temporary:
+            shutil.copytree(twin, temporary, copy_function=_link)
+        return _with_table(load_store(folder), table, wanted)
     with atomic_path(folder) as temporary:
         temporary.mkdir()
         counts = _write_rows(temporary / "rows.npy", table, extract, sample_rate_hz, denoise, jobs, title)
@@ -123,6 +130,23 @@ def build_store(
         seal(temporary / "utterances.parquet", array_bytes=size, fingerprint=_fingerprint(array))
         write_json(temporary / "made_from.json", wanted)
     return load_store(folder)
+
+
+def _twin(folder, wanted) -> Path | None:
+    """The same store where another seed made it, in build/<dataset>/<profile>/seed_<n>/…"""
+    seeds = [place for place in folder.parents if place.name.startswith("seed_")][:1]
+    for twin in (twin for seed in seeds for twin in sorted(seed.parent.glob(f"seed_*/{folder.relative_to(seed)}"))):
+        if (twin / "made_from.json").exists() and read_json(twin / "made_from.json") == wanted and load_store(twin):
+            return twin
+    return None
+
+
+def _link(source, target):
+    """Give an array a second name instead of a copy, where the disk can: it is replaced, never changed."""
+    if source.endswith(".npy"):
+        with contextlib.suppress(OSError):
+            return os.link(source, target)
+    return shutil.copy2(source, target)
 
 
 def _labels(table):

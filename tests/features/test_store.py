@@ -57,6 +57,30 @@ def test_work_is_done_once_and_again_when_something_changed(recordings, tmp_path
     assert build(recordings.assign(pcm_sha256="other"), key="b") == 120
 
 
+def test_what_another_seed_made_is_taken_over_and_stays_its_own(recordings, tmp_path):
+    calls = []
+
+    def counted(signal, rate):
+        calls.append(1)
+        return squares(signal, rate)
+
+    def build(seed, table=recordings, key="a"):
+        return build_store(tmp_path / f"seed_{seed}" / "features" / "squares", table, counted, key=key, jobs=1)
+
+    first = build(0)
+    second = build(1)
+    assert len(calls) == 40 and second.folder != first.folder
+    np.testing.assert_array_equal(first.array, second.array)
+    build(1, key="of this seed alone")
+    build(1, recordings.assign(pcm_sha256="other"))
+    assert len(calls) == 120
+    again = build(0)
+    assert len(calls) == 120
+    np.testing.assert_array_equal(again.array, first.array)
+    build(2, recordings.assign(path=recordings["path"].str.replace("clip", "moved")))
+    assert len(calls) == 120 and "clip" in load_store(first.folder).table["path"][0]
+
+
 def test_corrected_labels_reach_a_store_and_its_key(recordings, tmp_path):
     folder = tmp_path / "store"
 

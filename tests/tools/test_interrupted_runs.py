@@ -116,9 +116,9 @@ RUN_00 = [sys.executable, "-m", "tools.notebooks", "run", "00", "--profile", "sm
 
 def contents(root):
     """What notebook 00 leaves for the others: the utterance table and the segments, as bytes or values."""
-    workspace = Workspace(root=root, profile="smoke")
-    table = pd.read_parquet(workspace.build / "utterances.parquet").drop(columns="path")
-    store = load_store(workspace.folder("features") / "segments")
+    build = Workspace(root=root, profile="smoke").build
+    table = pd.read_parquet(build / "utterances.parquet").drop(columns="path")
+    store = load_store(build / "features" / "segments")
     return table.to_csv(), np.array(store.array).tobytes(), store.table["n_rows"].tolist()
 
 
@@ -131,15 +131,15 @@ def undisturbed(tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.notebook
-@pytest.mark.parametrize("moment", ["seed_0/utterances.parquet", "features/segments", "features/loudness"])
+@pytest.mark.parametrize("moment", ["utterances.parquet", "features/segments", "features/loudness"])
 def test_a_killed_papermill_is_resumed_to_the_same_results(tmp_path, undisturbed, moment):
     """Killed as soon as `moment` is on disk; the next run starts while the orphaned kernel may still be alive."""
     build = Workspace(root=tmp_path, profile="smoke").build
     running = subprocess.Popen(
         [*RUN_00, str(tmp_path)], cwd=REPOSITORY, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
     )
-    while not (build.parent / moment).exists():
-        assert running.poll() is None or (build.parent / moment).exists()
+    while not (build / moment).exists():
+        assert running.poll() is None or (build / moment).exists()
         time.sleep(0.01)
     running.kill()
     running.wait()
@@ -164,4 +164,4 @@ def test_two_makes_at_once_on_one_folder_end_as_one_would(tmp_path, undisturbed)
     assert contents(tmp_path) == undisturbed
     build = Workspace(root=tmp_path, profile="smoke").build
     nbformat.validate(nbformat.read(build / "notebooks" / "00_preprocess.ipynb", 4))
-    assert not list(build.parent.rglob(".writing-*"))
+    assert not list(build.rglob(".writing-*"))
