@@ -53,7 +53,7 @@ class HeardClip:
     ----------
     name : of the file
     seconds : its length
-    features : (n_pieces, n_features), or what else `describe` of `hear_clip` gives a row of; a recording longer than
+    features : (n_pieces, …), a row for each piece as `describe` of `hear_clip` gives it; a recording longer than
         `predict.PIECE_S` is heard in pieces
     remark : what is unusual about the file, in words; "" for nothing
     """
@@ -69,7 +69,7 @@ def hear_clip(path: Path, describe: Callable = utterance_statistics, rate_hz: in
 
     Parameters
     ----------
-    describe : function (signal, sample_rate) -> (1, n_features)
+    describe : function (signal, sample_rate) -> array of one row, such as (1, n_features)
     rate_hz : at which it wants the signal
 
     Raises
@@ -225,6 +225,7 @@ def answer_by_ensemble(workspace: Workspace, file: str, folder: str) -> str:
 
 
 def _same(clip, other) -> bool:
+    """Whether two recordings are the same; to compare one kind of features of one piece is enough."""
     return len(clip.features) == len(other.features) and np.array_equal(clip.features[0, 0], other.features[0, 0])
 
 

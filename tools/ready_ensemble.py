@@ -30,7 +30,8 @@ class ReadyEnsemble:
 
     Parameters
     ----------
-    model : "new_speaker", or "adapted", which ranks features among the speaker's clips
+    model : "new_speaker", or "adapted", which ranks features among the speaker's clips, and takes the speaker's mean and
+        deviation off frames
     classifiers : {member: fitted classifier of scikit-learn}
     weights : of the members, by name
     encoder : of openSMILE's frames, fitted; None where no member asks for them
@@ -62,9 +63,8 @@ class ReadyEnsemble:
         (n_members, n_clips, n_classes); the softmax of their sum over members is the answer
         """
         speakers = ["the speaker"] * len(heard) if self.model == "adapted" else None
-        seen = {
-            kind: _seen(clips, speakers, self.encoder) for kind, clips in zip(kinds_of_features(), heard.T, strict=True)
-        }
+        clips = dict(zip(kinds_of_features(), heard.T, strict=True))
+        seen = {kind: _seen(clips[kind], speakers, self.encoder) for kind in {_kind(name) for name in self.classifiers}}
         shares = []
         for member, classifier in self.classifiers.items():
             p = classifier.predict_proba(seen[_kind(member)])

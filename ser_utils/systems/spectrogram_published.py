@@ -34,22 +34,21 @@ PUBLISHED = {
 }
 N_TEST = 121  # clips of the published split
 Net = tuple[str, float]  # and its learning rate
-FINDINGS: dict[str, tuple[Net, Net]] = {  # the study's claims, each net at the rate that it reports
+FINDINGS: dict[str, tuple[Net, Net]] = {  # the study's claims, each net at the rate that it reports unless said
     "batch size 1 beats resizing, 3 layers": (("clip_3_layers", 1e-3), ("image_3_layers", 1e-3)),
     "batch size 1 beats resizing, 4 layers": (("clip_4_layers", 1e-3), ("image_4_layers", 1e-4)),
+    "batch size 1 beats resizing, 4 layers, both at 1e-4": (("clip_4_layers", 1e-4), ("image_4_layers", 1e-4)),
     "artificial data helps clips": (("clip_published", 1e-4), ("clip_4_layers", 1e-3)),
-    "… at the same learning rate": (("clip_published", 1e-4), ("clip_4_layers", 1e-4)),
+    "artificial data helps clips, both at 1e-4": (("clip_published", 1e-4), ("clip_4_layers", 1e-4)),
     "artificial data helps resized clips": (("image_published", 1e-3), ("image_4_layers", 1e-4)),
-    "… at the same learning rate, too": (("image_published", 1e-3), ("image_4_layers", 1e-3)),
+    "artificial data helps resized clips, both at 1e-3": (("image_published", 1e-3), ("image_4_layers", 1e-3)),
 }
 FAULTS: dict[str, tuple[Net, Net]] = {  # what each part of the artificial data changes
-    "ten unaltered copies instead of the clips: ten times the steps": (
-        ("image_unaltered", 1e-3),
-        ("image_4_layers", 1e-3),
-    ),
+    "ten unaltered copies instead of the clips": (("image_unaltered", 1e-3), ("image_4_layers", 1e-3)),
     "pitch shift of power rows instead of unaltered copies": (("image_pitch_shift", 1e-3), ("image_unaltered", 1e-3)),
-    "masks at 0 dB instead of unaltered copies": (("image_masks", 1e-3), ("image_unaltered", 1e-3)),
     "masks at the floor instead of unaltered copies": (("image_masks_at_the_floor", 1e-3), ("image_unaltered", 1e-3)),
+    "masks at 0 dB instead of unaltered copies": (("image_masks", 1e-3), ("image_unaltered", 1e-3)),
+    "masks at 0 dB instead of masks at the floor": (("image_masks", 1e-3), ("image_masks_at_the_floor", 1e-3)),
     "all four changes instead of unaltered copies": (("image_published", 1e-3), ("image_unaltered", 1e-3)),
 }
 
@@ -134,9 +133,13 @@ def compare_nets(
 
     Returns
     -------
-    claim, protocol, published (difference of accuracy), draws (difference of accuracy in each), difference, low, high and p (of
-    UAR over all draws, see `compare_paired`). A clip that is tested in several draws counts each time, and all clips of a speaker
-    stay together. A protocol that one of the two lacks has no row.
+    claim, protocol, published (difference of accuracy), draws (difference of accuracy in each draw or fold), difference, low,
+    high and p (of UAR over all draws, see `compare_paired`). A clip that is tested in several draws counts each time, and all
+    clips of a speaker stay together. A protocol that one of the two lacks has no row.
+
+    Raises
+    ------
+    ValueError : if the two nets were not tested on the same clips in each draw
     """
     rows = []
     for claim, nets in pairs.items():
@@ -149,6 +152,8 @@ def compare_nets(
             once = [
                 table.assign(utterance_id=table["utterance_id"] + " " + table["fold"].astype(str)) for table in tables
             ]
+            if set(once[0]["utterance_id"]) != set(once[1]["utterance_id"]):
+                raise ValueError(f"{claim}: the nets were tested on other clips, or in other draws, under {protocol}")
             tested = compare_paired(*once, seed=seed)
             rows.append(
                 {
@@ -162,20 +167,24 @@ def compare_nets(
     return pd.DataFrame(rows)
 
 
-def compare_splits(answers: Mapping[tuple[str, float, str], pd.DataFrame], compared: pd.DataFrame) -> pd.DataFrame:
-    """Tell how the accuracy of a net falls where test does not choose its epoch, and where speakers are new.
+def compare_splits(
+    answers: Mapping[tuple[str, float, str], pd.DataFrame], compared: pd.DataFrame, validated: pd.DataFrame
+) -> pd.DataFrame:
+    """Tell how the accuracy of nets falls where test does not choose their epoch, and where speakers are new.
 
     Parameters
     ----------
     answers : as `read_answers` gives them
     compared : of the same trainings, as `compare_with_published` gives it
+    validated : histories of those whose epoch was chosen on validation: net, rate, epoch
 
     Returns
     -------
     net, rate, published, then mean accuracy: best (epoch chosen on test), neighbours (of that epoch), validated (a draw with
-    a validation part that chooses it), new_speakers (the same, with a speaker left out); a row for each net that has the last
+    a validation part that chooses it), new_speakers (the same, with a speaker left out); epochs, and epochs_validated of the
+    last two. A row for each net that has the last.
     """
-    rows = []
+    rows, n_epochs = [], validated.groupby(["net", "rate"])["epoch"].max()
     for row in compared.itertuples():
         if (row.net, row.rate, "speaker") in answers:
             elsewhere = {
@@ -185,7 +194,8 @@ def compare_splits(answers: Mapping[tuple[str, float, str], pd.DataFrame], compa
             known: dict[str, Any] = {
                 name: getattr(row, name) for name in ("net", "rate", "published", "best", "neighbours")
             }
-            rows.append(known | elsewhere)
+            trained = {"epochs": row.epochs, "epochs_validated": n_epochs[row.net, row.rate]}
+            rows.append(known | elsewhere | trained)
     return pd.DataFrame(rows)
 
 

@@ -41,7 +41,7 @@ from ser_utils.training.folds import (
     resize_clip,
     train_fold,
 )
-from ser_utils.workspace import REPOSITORY, Workspace
+from ser_utils.workspace import REPOSITORY, Workspace, read_json
 
 
 def clips_of(lengths, n_bands=16, seed=0):
@@ -413,6 +413,11 @@ def test_nets_are_paired_draw_by_draw_and_over_all_draws():
     assert row["draws"] == "+0.000 +1.000" and row["published"] == pytest.approx(0.7190 - 0.6281)
     assert row["difference"] == pytest.approx(0.5) and row["p"] == pytest.approx(2 / 2**6)
     assert list(compare_nets(answers, nets)["claim"]) == ["clips win"]
+    answers["image_4_layers", 1e-4, "paper"] = worse[worse["fold"] == 0]
+    with pytest.raises(
+        ValueError, match="clips win: the nets were tested on other clips, or in other draws, under paper"
+    ):
+        compare_nets(answers, nets)
 
 
 def test_the_tables_that_ship_follow_from_their_histories_and_decisions():
@@ -421,9 +426,10 @@ def test_the_tables_that_ship_follow_from_their_histories_and_decisions():
     compared, shipped = compare_with_published(histories), {}
     for name in ("published", "published_splits", "published_findings", "published_faults"):
         shipped[name] = pd.read_csv(folder / f"04_{name}.csv")
+    validated = pd.read_csv(folder / "accelerator" / "04_histories_validated.csv")
     tables = [
         compared,
-        compare_splits(answers, compared),
+        compare_splits(answers, compared, validated),
         *(compare_nets(answers, pairs) for pairs in (FINDINGS, FAULTS)),
     ]
     for table, there in zip(tables, shipped.values(), strict=True):
@@ -436,10 +442,26 @@ def test_the_tables_that_ship_follow_from_their_histories_and_decisions():
         np.testing.assert_allclose(right, best, atol=1e-4)
 
 
+def test_what_is_told_of_the_trainings_that_ship_is_what_their_histories_hold():
+    folder = REPOSITORY / "results" / "aesdd" / "accelerator"
+    paper, validated = (pd.read_csv(folder / f"04_{name}.csv") for name in ("histories", "histories_validated"))
+    histories = pd.concat([paper.assign(protocol="paper"), validated])
+    told = {
+        (row["net"], row["rate"], row["protocol"]): row for row in read_json(folder / "04_provenance.json")["trainings"]
+    }
+    trained = histories.groupby(["net", "rate", "protocol"])
+    assert set(told) == set(trained.groups)
+    for key, training in trained:
+        curves = [draw.reset_index(drop=True)["val_accuracy"] for _, draw in training.groupby("draw")]
+        assert (told[key]["draws"], told[key]["epochs"]) == (len(curves), len(curves[0])), key
+        assert told[key]["best_epochs"] == [curve.idxmax() + 1 for curve in curves], key
+
+
 def test_answers_for_new_speakers_are_of_the_epoch_that_validation_chose():
     folder = REPOSITORY / "results" / "aesdd" / "accelerator"
     answers, histories = read_answers(folder), pd.read_csv(folder / "04_histories_validated.csv")
-    assert {protocol for _, _, protocol in answers} == {"paper", "utterance", "speaker"}
+    chosen_on_validation = histories[["net", "rate", "protocol"]].drop_duplicates().itertuples(index=False, name=None)
+    assert {key for key in answers if key[2] != "paper"} == set(chosen_on_validation)
     for (net, rate, protocol), training in histories.groupby(["net", "rate", "protocol"]):
         decided = answers[net, rate, protocol]
         right = (decided["prediction"] == decided["emotion"]).groupby(decided["fold"]).mean()

@@ -137,9 +137,14 @@ def test_frames_become_the_fisher_vectors_that_the_member_learned(workspace, tab
     folder.mkdir(parents=True)
     for name, answers in stored_of(workspace, f"baseline-voice{ending}", f"ensemble-{model}").items():
         answers.to_parquet(folder / f"{name}-speaker-leave_one_speaker_out.parquet")
+    other = "baseline-voice_lda" + ending
+    stored_of(workspace, other)[other].to_parquet(folder / f"{other}-speaker-leave_one_speaker_out.parquet")
+    mine = [voice(pitch, i) for i, pitch in enumerate((150, 160, 300, 320))]
+    without = ready_ensemble.fit_ready_ensemble(here, table, model)
+    assert without.missing[f"opensmile-lld{ending}"] == ready_ensemble.NOT_STORED
+    assert len(without.shares(np.concatenate([ready_ensemble.extract(signal, RATE_HZ) for signal in mine]))) == 2
     guess(table, 2.0, 7).to_parquet(folder / f"opensmile-lld{ending}-speaker-leave_one_speaker_out.parquet")
     fitted = ready_ensemble.fit_ready_ensemble(here, table, model)
-    mine = [voice(pitch, i) for i, pitch in enumerate((150, 160, 300, 320))]
     said = fitted.shares(np.concatenate([ready_ensemble.extract(signal, RATE_HZ) for signal in mine]))
 
     corpus, speakers = (
