@@ -12,7 +12,6 @@ from ser_utils.evaluation.results import NAME, label_of, load_published, sort_re
 from ser_utils.evaluation.splits import FITTED, PROTOCOLS
 from ser_utils.profiles import settings, systems
 from ser_utils.systems.sigwavnet import accelerator
-from ser_utils.systems.spectrogram_published import N_TEST
 from ser_utils.workspace import REPOSITORY, atomic_path, read_json
 
 MARKS = ("<!-- scores -->", "<!-- /scores -->")
@@ -606,7 +605,7 @@ def _of_nets(data) -> list[str]:
     text = [
         f"The {len(nets)} published trainings of the spectrogram CNNs at their published settings, on {n_draws} draws of the "
         "published split, trained on an accelerator. Accuracy in %; the interval is that of a net with the published accuracy on "
-        f"{N_TEST} test clips. *Best*: the epoch is chosen on test, as published. *Neighbours*: the ten epochs around it. *Last*: "
+        "as many test clips. *Best*: the epoch is chosen on test, as published. *Neighbours*: the ten epochs around it. *Last*: "
         "the last epoch.",
         _table(heads, trained),
     ]

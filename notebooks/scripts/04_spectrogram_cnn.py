@@ -281,8 +281,8 @@ plt.show()
 # `neighbours` the mean of the ten epochs around the best one: neither profits from the best single epoch.
 
 # %%
-histories = spectrogram_published.published_histories(results, plan)
-spectrogram_published.compare_with_published(histories).round(3)
+histories = spectrogram_cnn.published_histories(results, plan)
+spectrogram_cnn.compare_with_published(histories).round(3)
 
 # %% [markdown]
 # For AESDD, the thirteen trainings were made on an accelerator at their published settings, each on five draws of the split.
@@ -292,7 +292,7 @@ spectrogram_published.compare_with_published(histories).round(3)
 elsewhere = REPOSITORY / "results" / workspace.name / "accelerator"
 answers = spectrogram_published.read_answers(elsewhere)
 if answers:
-    published = spectrogram_published.compare_with_published(pd.read_csv(elsewhere / "04_histories.csv"))
+    published = spectrogram_cnn.compare_with_published(pd.read_csv(elsewhere / "04_histories.csv"))
     write_csv(workspace.results / "04_published.csv", published)
     made = read_json(elsewhere / "04_provenance.json")
     print("What differs from the source:", *made["differs_from_the_source"], sep="\n- ")

@@ -13,6 +13,7 @@ import pandas as pd
 import soxr
 from keras import layers, ops
 from scipy.special import softmax
+from scipy.stats import binomtest
 
 from ser_utils.features.store import FeatureStore
 from ser_utils.systems import study
@@ -21,6 +22,23 @@ from ser_utils.training.fit import compile_for_lengths
 from ser_utils.training.folds import FoldTask, UnweightedAverageRecall, run_folds, tasks_of
 from ser_utils.workspace import Workspace
 
+# What the source reports: net, learning rate -> epochs trained, best test accuracy, its epoch
+PUBLISHED = {
+    ("clip_3_layers", 1e-2): (50, 0.2066, 2),
+    ("clip_3_layers", 1e-3): (300, 0.7438, 236),
+    ("clip_3_layers", 1e-4): (1000, 0.6612, 706),
+    ("clip_4_layers", 1e-3): (100, 0.7190, 88),
+    ("clip_4_layers", 1e-4): (250, 0.6777, 224),
+    ("image_3_layers", 1e-3): (50, 0.5537, 4),
+    ("image_3_layers", 1e-2): (50, 0.5372, 30),
+    ("image_4_layers", 1e-3): (50, 0.6198, 18),
+    ("image_4_layers", 1e-4): (50, 0.6281, 32),
+    ("clip_published", 1e-3): (100, 0.6694, 18),
+    ("clip_published", 1e-4): (100, 0.7025, 72),
+    ("image_published", 1e-3): (50, 0.6281, 17),
+    ("image_published", 1e-4): (50, 0.5950, 28),
+}
+N_TEST = 121  # clips of the published split
 LIKE = {  # nets that are not the source's, and the one whose rate and epochs they take
     "clip_artificial": "clip_4_layers",
     "image_artificial": "image_4_layers",
@@ -380,3 +398,62 @@ def train_study(
         )
         for (model, protocol), result in run_folds(tasks, title="spectrogram_cnn").items()
     }
+
+
+def published_histories(results: study.Results, plan: Mapping[tuple[str, str], SpectrogramTask]) -> pd.DataFrame:
+    """The histories of the study's own nets under `paper`, one row an epoch: net, rate, draw, epoch and what Keras says."""
+    tables = [
+        result["histories"][0].assign(
+            net=model.split(" ")[0], rate=plan[model, protocol].settings["learning_rate"], draw=0
+        )
+        for (model, protocol), result in results.items()
+        if protocol == "paper" and model not in LIKE
+    ]
+    histories = pd.concat(tables).rename_axis("epoch").reset_index()
+    return histories.assign(epoch=histories["epoch"] + 1)
+
+
+def compare_with_published(histories: pd.DataFrame) -> pd.DataFrame:
+    """What the source reports beside what was measured, one row a training.
+
+    Parameters
+    ----------
+    histories : net, rate, draw (of the split), epoch, val_accuracy (of the test part, which the source watches)
+
+    Returns
+    -------
+    net, rate, published (test accuracy), published_epoch, low and high (95 % interval of a proportion of 121
+    clips), epochs (trained) and epochs_published, best (the mean over draws of each one's best epoch), spread
+    (standard deviation over draws), draws (each one's best), last (mean accuracy of the last epoch), neighbours
+    (mean over the ten epochs around the best, without it): what is left where test does not choose the epoch.
+    """
+    rows = []
+    for (net, rate), training in histories.groupby(["net", "rate"], sort=False):
+        curves = [draw.sort_values("epoch")["val_accuracy"].to_numpy() for _, draw in training.groupby("draw")]
+        epochs, published, epoch = PUBLISHED[net, rate]
+        interval = binomtest(round(published * N_TEST), N_TEST).proportion_ci(method="wilson")
+        best = [curve.max() for curve in curves]
+        rows.append(
+            {
+                "net": net,
+                "rate": rate,
+                "published": published,
+                "published_epoch": epoch,
+                "low": interval.low,
+                "high": interval.high,
+                "epochs": len(curves[0]),
+                "epochs_published": epochs,
+                "draws": " ".join(f"{value:.3f}" for value in best),
+                "best": np.mean(best),
+                "spread": np.std(best, ddof=1) if len(best) > 1 else np.nan,
+                "last": np.mean([curve[-1] for curve in curves]),
+                "neighbours": np.mean([_around_best(curve) for curve in curves]),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _around_best(curve):
+    best = int(np.argmax(curve))
+    near = np.r_[curve[max(0, best - 5) : best], curve[best + 1 : best + 6]]
+    return near.mean() if len(near) else np.nan

@@ -1,7 +1,7 @@
-"""What the study of spectrogram CNNs on AESDD reports, beside what its trainings came to.
+"""The findings of the study of spectrogram CNNs on AESDD, asked of trainings at its published settings.
 
-The trainings at published settings ran on an accelerator. Their answers ship as 04_<net>-<learning rate>-<protocol>.parquet,
-where `fold` is the draw of a split, or the fold, and their epochs as 04_histories.csv.
+They ran on an accelerator. Their answers ship as 04_<net>-<learning rate>-<protocol>.parquet, where `fold` is the draw of a
+split, or the fold, and their epochs as 04_histories.csv.
 """
 
 from collections.abc import Mapping
@@ -10,29 +10,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import binomtest
 
 from ser_utils.evaluation.metrics import accuracy, compare_paired
-from ser_utils.systems import study
-from ser_utils.systems.spectrogram_cnn import LIKE, SpectrogramTask
+from ser_utils.systems.spectrogram_cnn import PUBLISHED
 
-# What the source reports: net, learning rate -> epochs trained, best test accuracy, its epoch
-PUBLISHED = {
-    ("clip_3_layers", 1e-2): (50, 0.2066, 2),
-    ("clip_3_layers", 1e-3): (300, 0.7438, 236),
-    ("clip_3_layers", 1e-4): (1000, 0.6612, 706),
-    ("clip_4_layers", 1e-3): (100, 0.7190, 88),
-    ("clip_4_layers", 1e-4): (250, 0.6777, 224),
-    ("image_3_layers", 1e-3): (50, 0.5537, 4),
-    ("image_3_layers", 1e-2): (50, 0.5372, 30),
-    ("image_4_layers", 1e-3): (50, 0.6198, 18),
-    ("image_4_layers", 1e-4): (50, 0.6281, 32),
-    ("clip_published", 1e-3): (100, 0.6694, 18),
-    ("clip_published", 1e-4): (100, 0.7025, 72),
-    ("image_published", 1e-3): (50, 0.6281, 17),
-    ("image_published", 1e-4): (50, 0.5950, 28),
-}
-N_TEST = 121  # clips of the published split
 Net = tuple[str, float]  # and its learning rate
 FINDINGS: dict[str, tuple[Net, Net]] = {  # the study's claims, each net at the rate that it reports unless said
     "batch size 1 beats resizing, 3 layers": (("clip_3_layers", 1e-3), ("image_3_layers", 1e-3)),
@@ -51,67 +32,6 @@ FAULTS: dict[str, tuple[Net, Net]] = {  # what each part of the artificial data 
     "masks at 0 dB instead of masks at the floor": (("image_masks", 1e-3), ("image_masks_at_the_floor", 1e-3)),
     "all four changes instead of unaltered copies": (("image_published", 1e-3), ("image_unaltered", 1e-3)),
 }
-
-
-def published_histories(results: study.Results, plan: Mapping[tuple[str, str], SpectrogramTask]) -> pd.DataFrame:
-    """The histories of the study's own nets under `paper`, one row an epoch: net, rate, draw, epoch and what Keras says."""
-    tables = [
-        result["histories"][0].assign(
-            net=model.split(" ")[0], rate=plan[model, protocol].settings["learning_rate"], draw=0
-        )
-        for (model, protocol), result in results.items()
-        if protocol == "paper" and model not in LIKE
-    ]
-    histories = pd.concat(tables).rename_axis("epoch").reset_index()
-    return histories.assign(epoch=histories["epoch"] + 1)
-
-
-def compare_with_published(histories: pd.DataFrame) -> pd.DataFrame:
-    """What the source reports beside what was measured, one row for each training that it reports.
-
-    Parameters
-    ----------
-    histories : net, rate, draw (of the split), epoch, val_accuracy (of the test part, which the source watches)
-
-    Returns
-    -------
-    net, rate, published (test accuracy), published_epoch, low and high (95 % interval of a proportion of 121
-    clips), epochs (trained) and epochs_published, best (the mean over draws of each one's best epoch), spread
-    (standard deviation over draws), draws (each one's best), last (mean accuracy of the last epoch), neighbours
-    (mean over the ten epochs around the best, without it): what is left where test does not choose the epoch.
-    """
-    rows = []
-    for (net, rate), training in histories.groupby(["net", "rate"], sort=False):
-        if (net, rate) not in PUBLISHED:
-            continue
-        curves = [draw.sort_values("epoch")["val_accuracy"].to_numpy() for _, draw in training.groupby("draw")]
-        epochs, published, epoch = PUBLISHED[net, rate]
-        interval = binomtest(round(published * N_TEST), N_TEST).proportion_ci(method="wilson")
-        best = [curve.max() for curve in curves]
-        rows.append(
-            {
-                "net": net,
-                "rate": rate,
-                "published": published,
-                "published_epoch": epoch,
-                "low": interval.low,
-                "high": interval.high,
-                "epochs": len(curves[0]),
-                "epochs_published": epochs,
-                "draws": " ".join(f"{value:.3f}" for value in best),
-                "best": np.mean(best),
-                "spread": np.std(best, ddof=1) if len(best) > 1 else np.nan,
-                "last": np.mean([curve[-1] for curve in curves]),
-                "neighbours": np.mean([_around_best(curve) for curve in curves]),
-            }
-        )
-    return pd.DataFrame(rows)
-
-
-def _around_best(curve):
-    best = int(np.argmax(curve))
-    near = np.r_[curve[max(0, best - 5) : best], curve[best + 1 : best + 6]]
-    return near.mean() if len(near) else np.nan
 
 
 def read_answers(folder: Path) -> dict[tuple[str, float, str], pd.DataFrame]:

@@ -13,24 +13,18 @@ from ser_utils.features.store import build_store, load_store
 from ser_utils.profiles import settings
 from ser_utils.systems.spectrogram_cnn import (
     LIKE,
+    PUBLISHED,
     ConvolutionBlock,
     SpectrogramTask,
     clip_cnn,
+    compare_with_published,
     count_clips,
     image_cnn,
     plan_study,
     resample_clip,
     without_softmax,
 )
-from ser_utils.systems.spectrogram_published import (
-    FAULTS,
-    FINDINGS,
-    PUBLISHED,
-    compare_nets,
-    compare_splits,
-    compare_with_published,
-    read_answers,
-)
+from ser_utils.systems.spectrogram_published import FAULTS, FINDINGS, compare_nets, compare_splits, read_answers
 from ser_utils.training.fit import compile_for_lengths, set_seed
 from ser_utils.training.folds import (
     ClipBatches,
@@ -445,7 +439,8 @@ def test_the_tables_that_ship_follow_from_their_histories_and_decisions():
 def test_what_is_told_of_the_trainings_that_ship_is_what_their_histories_hold():
     folder = REPOSITORY / "results" / "aesdd" / "accelerator"
     paper, validated = (pd.read_csv(folder / f"04_{name}.csv") for name in ("histories", "histories_validated"))
-    histories = pd.concat([paper.assign(protocol="paper"), validated])
+    changes = pd.read_csv(folder / "04_histories_changes.csv")
+    histories = pd.concat([paper.assign(protocol="paper"), changes.assign(protocol="paper"), validated])
     told = {
         (row["net"], row["rate"], row["protocol"]): row for row in read_json(folder / "04_provenance.json")["trainings"]
     }
