@@ -280,9 +280,17 @@ plt.show()
 # score between `low` and `high` on 95 % of all random draws of 121 test clips. `last` is the accuracy of the last epoch, and
 # `neighbours` the mean of the ten epochs around the best one: neither profits from the best single epoch.
 
+
 # %%
+def show(table):
+    """A table with three decimals, but learning rates and claims in full."""
+    rates = {"rate": table["rate"].map("{:g}".format)} if "rate" in table else {}
+    with pd.option_context("display.max_colwidth", None):
+        display(table.assign(**rates).round(3))
+
+
 histories = spectrogram_cnn.published_histories(results, plan)
-spectrogram_cnn.compare_with_published(histories).round(3)
+show(spectrogram_cnn.compare_with_published(histories))
 
 # %% [markdown]
 # For AESDD, the thirteen trainings were made on an accelerator at their published settings, each on five draws of the split.
@@ -297,7 +305,7 @@ if answers:
     made = read_json(elsewhere / "04_provenance.json")
     print("What differs from the source:", *made["differs_from_the_source"], sep="\n- ")
     print(f"Left out: {made['left_out']}")
-    display(published.drop(columns=["published_epoch", "epochs_published"]).round(3))
+    show(published.drop(columns=["published_epoch", "epochs_published"]))
 
 # %% [markdown]
 # **How much is the choice of the epoch, and how much are known speakers?** Four of these nets were trained twice more. `best`
@@ -309,7 +317,7 @@ if answers:
     validated = pd.read_csv(elsewhere / "04_histories_validated.csv")
     splits = spectrogram_published.compare_splits(answers, published, validated)
     write_csv(workspace.results / "04_published_splits.csv", splits)
-    display(splits.round(3))
+    show(splits)
 
 # %% [markdown]
 # **The findings, asked as published.** The nets of a claim were trained on the same draws. `draws` holds the difference of
@@ -321,7 +329,7 @@ if answers:
 if answers:
     findings = spectrogram_published.compare_nets(answers, spectrogram_published.FINDINGS, seed=seed)
     write_csv(workspace.results / "04_published_findings.csv", findings)
-    display(findings.round(3))
+    show(findings)
 
 # %% [markdown]
 # **Which fault carries the finding on artificial data?** The resized net with four layers again, at 1e-3, with one part of the
@@ -332,7 +340,7 @@ if answers:
 if answers:
     faults = spectrogram_published.compare_nets(answers, spectrogram_published.FAULTS, seed=seed)
     write_csv(workspace.results / "04_published_faults.csv", faults)
-    display(faults.drop(columns="published").round(3))
+    show(faults.drop(columns="published"))
 
 # %% [markdown]
 # ## The two findings, tested
