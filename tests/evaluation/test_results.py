@@ -808,8 +808,11 @@ def test_conclusions_are_said_in_words(as_published, workspace, utterances):
     assert "1 is significantly better (vae both +" in said and "none is significantly worse" in said
     data.published = results.beside_published(*as_published)
     said = readme.conclusions([data])
-    assert "None of the 2 scores published for these corpora under `paper` is reached here" in said
-    assert "None of our runs follows exactly the published protocol" in said
+    assert (
+        "None of the 2 scores published for these corpora under `paper` is reached by the runs of the table above"
+        in said
+    )
+    assert "None of these runs follows exactly the published protocol" in said
 
 
 def test_readme_names_every_network_that_stays_below_loudness_alone():
