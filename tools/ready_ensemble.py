@@ -64,7 +64,8 @@ class ReadyEnsemble:
         """
         speakers = ["the speaker"] * len(heard) if self.model == "adapted" else None
         clips = dict(zip(kinds_of_features(), heard.T, strict=True))
-        seen = {kind: _seen(clips[kind], speakers, self.encoder) for kind in {_kind(name) for name in self.classifiers}}
+        scaled = {kind: _on_own_scale(clips[kind], speakers) for kind in {_kind(name) for name in self.classifiers}}
+        seen = {kind: _encoded(clips, speakers, self.encoder) for kind, clips in scaled.items()}
         shares = []
         for member, classifier in self.classifiers.items():
             p = classifier.predict_proba(seen[_kind(member)])
@@ -73,14 +74,20 @@ class ReadyEnsemble:
         return np.stack(shares)
 
 
-def _seen(clips, speakers, encoder) -> np.ndarray:
-    """What classifiers see of clips (n_clips,), each a vector, or frames for the encoder; speakers : None does not adapt."""
+def _on_own_scale(clips, speakers) -> np.ndarray:
+    """Clips (n_clips,), each a vector or frames, on their speakers' own scale; speakers : None leaves them as they are."""
     if clips[0].ndim == 1:
         vectors = np.stack(list(clips))
         return vectors if speakers is None else rank_by_speaker(vectors, speakers)
-    if speakers is None:
-        return encoder.transform(clips)
-    return centre_by_speaker(encoder.transform(scale_by_speaker(clips, speakers)), speakers)
+    return clips if speakers is None else scale_by_speaker(clips, speakers)
+
+
+def _encoded(clips, speakers, encoder) -> np.ndarray:
+    """What classifiers see of clips as `_on_own_scale` gives them: vectors as they are, frames as Fisher vectors."""
+    if clips[0].ndim == 1:
+        return clips
+    vectors = encoder.transform(clips)
+    return vectors if speakers is None else centre_by_speaker(vectors, speakers)
 
 
 def _kind(member) -> str:
@@ -127,11 +134,11 @@ def fit_ready_ensemble(workspace: Workspace, table: pd.DataFrame, model: str) ->
     speakers = table["corpus"] + "/" + table["speaker"] if model == "adapted" else None
     classifiers, encoder = {}, None
     for kind in {_kind(name): None for name in members}:
-        clips = baselines.load_features(workspace.folder("features"), table, kind)
+        clips = _on_own_scale(baselines.load_features(workspace.folder("features"), table, kind), speakers)
         if kind == baselines.DESCRIPTORS:
             with threadpool_limits(1):  # these products are small: more threads only wait for each other
-                encoder = FisherVectors().fit(clips if speakers is None else scale_by_speaker(clips, speakers))
-        x = _seen(clips, speakers, encoder)
+                encoder = FisherVectors().fit(clips)
+        x = _encoded(clips, speakers, encoder)
         for name in filter(lambda name: _kind(name) == kind, members):
             classifiers[name] = baselines.build_classifier(name.split("-")[1]).fit(x, table["emotion"])
     emotions = [name.removeprefix("p_") for name in whole if name.startswith("p_")]

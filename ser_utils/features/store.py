@@ -134,10 +134,10 @@ def build_store(
 
 def _twin(folder, wanted) -> Path | None:
     """The same store where another seed made it, in build/<dataset>/<profile>/seed_<n>/…"""
-    seeds = [place for place in folder.parents if place.name.startswith("seed_")][:1]
-    for twin in (twin for seed in seeds for twin in sorted(seed.parent.glob(f"seed_*/{folder.relative_to(seed)}"))):
-        if (twin / "made_from.json").exists() and read_json(twin / "made_from.json") == wanted and load_store(twin):
-            return twin
+    for place in folder.parents:
+        if place.name.startswith("seed_"):
+            facts = sorted(place.parent.glob(f"seed_*/{folder.relative_to(place)}/made_from.json"))
+            return next((path.parent for path in facts if read_json(path) == wanted and load_store(path.parent)), None)
     return None
 
 
