@@ -14,7 +14,7 @@ import yaml
 from ser_utils.corpora import CORPORA
 from ser_utils.figures.style import caption_of
 from ser_utils.workspace import REPOSITORY, WorkspaceError, atomic_path, file_digest, read_json
-from tools.readme import title_of
+from tools.readme.datasets import title_of
 
 FOLDS = REPOSITORY / "data" / "folds"
 CROISSANT = FOLDS / "croissant.json"

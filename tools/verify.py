@@ -47,6 +47,7 @@ from ser_utils.workspace import (
     write_json,
 )
 from tools import readme
+from tools.readme.datasets import read_scores
 
 # What scores are made of, as it lies in build/ and, in results/<dataset>/decisions, ships
 DECISIONS = ("predictions", "audits", "costs")
@@ -294,7 +295,7 @@ def verify(workspace: Workspace, recomputed: str | Path | None = None) -> list[s
             if other := _other_recordings(made, Path(recomputed) / "results" / workspace.name):
                 return [*wrong, other]
     again = Path(recomputed) / "results" / workspace.name
-    tables = [readme.read_scores(place / "scores.csv") for place in (folder, again)]
+    tables = [read_scores(place / "scores.csv") for place in (folder, again)]
     if others := _without_notebook(tables, made):
         tables[1] = tables[1][~tables[1]["system"].isin(others)]
         print(f"Not compared, since results/ has no scores of them: {', '.join(sorted(others))}.")
@@ -355,7 +356,7 @@ def rescore(workspace: Workspace) -> list[str]:
     with tempfile.TemporaryDirectory() as root:
         tables = _made_again(restore_decisions(workspace.dataset, folder, root), folder)
     scores = tables.pop("scores")
-    wrong += compare_scores(readme.read_scores(folder / "scores.csv"), scores, tolerance=ROUNDING)
+    wrong += compare_scores(read_scores(folder / "scores.csv"), scores, tolerance=ROUNDING)
     for name, fresh in tables.items():
         wrong += _compare_table(folder / f"{name}.csv", fresh)
     apart = sorted({path.stem for path in folder.glob("*.csv")} - set(tables) - {"scores"})

@@ -16,6 +16,9 @@ from ser_utils.profiles import systems
 from ser_utils.workspace import REPOSITORY, Workspace, WorkspaceError, seal, write_checksums, write_json
 from tools import readme
 from tools import verify as shipped
+from tools.readme.conclusions import conclusions
+from tools.readme.datasets import Dataset, extent, read_scores, title_of
+from tools.readme.tables import dataset_table
 
 EMOTIONS = ("anger", "fear", "neutral")
 
@@ -464,7 +467,7 @@ def test_verify_says_what_it_leaves_out_without_opensmile(workspace, utterances,
     ship(workspace, utterances)
     again = Workspace("demo", "quick", 0, workspace.root / "again")
     shutil.copytree(workspace.results, again.results, dirs_exist_ok=True)
-    scores = readme.read_scores(again.results / "scores.csv")
+    scores = read_scores(again.results / "scores.csv")
     scores = scores[scores["system"] != "opensmile"].assign(
         uar=lambda t: t["uar"].mask(t["system"] == "ensemble", 0.5)  # it has other members there
     )
@@ -536,7 +539,7 @@ def test_verify_passes_and_finds_one_altered_number(verified, capsys):
 
 def test_verify_compares_no_system_whose_notebook_had_no_part_in_what_ships(verified, capsys):
     workspace, again = verified
-    scores = readme.read_scores(again.results / "scores.csv")
+    scores = read_scores(again.results / "scores.csv")
     more = scores[scores["system"] == "vae"].assign(system="sigwavnet", model="network")
     pd.concat([scores, more]).to_csv(again.results / "scores.csv", index=False)
     assert shipped.verify(workspace, again.root) == []
@@ -626,8 +629,8 @@ def test_verify_stops_where_recordings_are_others(verified):
 
 def test_extent_says_what_is_missing_of_a_corpus():
     scores = pd.DataFrame({"model": ["chance", "mfcc"], "uar": [0.25, 0.8], "n_speakers": [10, 10]})
-    assert readme.extent("emodb", 339, scores) == ("339 of 535 recordings, 10 speakers, 4 of 7 emotions, chance 25.0")
-    assert readme.extent("mine", 12, scores) == "12 recordings, 10 speakers, 4 emotions, chance 25.0"
+    assert extent("emodb", 339, scores) == ("339 of 535 recordings, 10 speakers, 4 of 7 emotions, chance 25.0")
+    assert extent("mine", 12, scores) == "12 recordings, 10 speakers, 4 emotions, chance 25.0"
 
 
 def test_closeness_tells_equal_from_near(verified):
@@ -664,7 +667,7 @@ def readable(workspace, utterances):
 
 def test_a_datasets_table_has_protocols_and_costs(readable):
     uar = results.gather_scores(readable).set_index("model").loc["both", "uar"]
-    table = readme.dataset_table(readme.Dataset(readable.results))
+    table = dataset_table(Dataset(readable.results))
     assert f"| vae | both | – | – | – | {100 * uar:.1f} (" in table and "| 10 | 2 | 3.0 |" in table
     assert "| speech_transformer | needs `make weights` |" in table
 
@@ -704,7 +707,7 @@ def test_what_knows_a_speakers_clips_has_a_column_of_its_own(workspace, utteranc
         told = dict.fromkeys(FITTED, ()) | ({"adaptation": "test"} if model.endswith("adapted") else {})
         workspace.save_audit(audit_leakage(split, utterances, fit=told), **name)
     tables = ship(workspace, utterances)
-    scores = readme.read_scores(workspace.results / "scores.csv").set_index("model")
+    scores = read_scores(workspace.results / "scores.csv").set_index("model")
     assert scores.loc["compare_adapted", "leaks"] == "adapted" and scores.loc["compare", "leaks"] == ""
     row = tables["11_adapted"].iloc[0]
     assert row["uar"] == pytest.approx(scores.loc["compare_adapted", "uar"], abs=1e-6)
@@ -731,7 +734,7 @@ def test_few_speakers_are_shown_one_by_one_and_seeds_as_their_mean(workspace, ut
         table[table["speaker"] < "04"].to_parquet(path)
         seal(path)
     ship(workspace, few)
-    data = readme.Dataset(workspace.results)
+    data = Dataset(workspace.results)
     rows = data.whole[data.whole["model"] == "both"]
     by_speaker = data.speakers[data.speakers["model"] == "both"]["uar"]
     assert data.cell(rows) == f"{100 * rows['uar'].item():.1f} [{' '.join(f'{100 * u:.0f}' for u in by_speaker)}]"
@@ -744,7 +747,7 @@ def test_each_row_says_how_many_seeds_it_rests_on(workspace, utterances):
     ship(workspace, utterances)
 
     def seeds_of_rows():
-        head, _, *lines = readme.dataset_table(readme.Dataset(workspace.results)).splitlines()
+        head, _, *lines = dataset_table(Dataset(workspace.results)).splitlines()
         place = [cell.strip() for cell in head.split("|")].index("seeds")
         rows = [[cell.strip() for cell in line.split("|")] for line in lines]
         return {(row[1], row[2]): row[place] for row in rows}
@@ -770,7 +773,7 @@ def test_each_step_is_measured_against_the_model_without_it(workspace, utterance
     tables = ship(workspace, utterances)
     (row,) = tables["11_steps"].to_dict("records")
     assert (row["step"], row["model"], row["without"]) == ("discriminant instead of SVC", "voice_lda", "baseline voice")
-    scores = readme.read_scores(workspace.results / "scores.csv").set_index("model")
+    scores = read_scores(workspace.results / "scores.csv").set_index("model")
     assert row["uar"] == pytest.approx(scores.loc["voice_lda", "uar"], abs=1e-6)
     assert row["difference"] == pytest.approx(row["uar"] - row["uar_without"])
     assert (
@@ -802,12 +805,12 @@ def test_what_readme_says_of_known_clips_follows_from_the_curve_that_ships():
 def test_conclusions_are_said_in_words(as_published, workspace, utterances):
     add_baselines(workspace, utterances)
     ship(workspace, utterances)
-    data = readme.Dataset(workspace.results)
-    said = readme.conclusions([data])
+    data = Dataset(workspace.results)
+    said = conclusions([data])
     assert "Demo corpus (synthetic), new speakers, against the MFCC baseline: of 1 models, 1 is" in said
     assert "1 is significantly better (vae both +" in said and "none is significantly worse" in said
     data.published = results.beside_published(*as_published)
-    said = readme.conclusions([data])
+    said = conclusions([data])
     assert (
         "None of the 2 scores published for these corpora under `paper` is reached by the runs of the table above"
         in said
@@ -818,7 +821,7 @@ def test_conclusions_are_said_in_words(as_published, workspace, utterances):
 def test_readme_names_every_network_that_stays_below_loudness_alone():
     text = (REPOSITORY / "README.md").read_text("utf-8")
     for corpus in ("emodb", "ravdess"):
-        scores = readme.read_scores(REPOSITORY / "results" / corpus / "scores.csv")
+        scores = read_scores(REPOSITORY / "results" / corpus / "scores.csv")
         rows = scores[(scores["protocol"] == "speaker") & (scores["level"] == "utterance")]
         loudness = rows.loc[rows["model"] == "loudness", "uar"].item()
         sizes = pd.read_csv(REPOSITORY / "results" / corpus / "07_published_sizes.csv").query("protocol == 'speaker'")
@@ -826,9 +829,7 @@ def test_readme_names_every_network_that_stays_below_loudness_alone():
         for row in rows[rows["uar"] < loudness].itertuples():
             if row.system != "baseline" and results.stands_for_its_system(row.system, row.model):
                 wanted.add(f"{row.system} {row.model}")
-        line = text.partition(f"{readme.title_of(corpus)}, new speakers: below the baseline that knows only loudness")[
-            2
-        ]
+        line = text.partition(f"{title_of(corpus)}, new speakers: below the baseline that knows only loudness")[2]
         line = line.partition("\n")[0]
         assert {model for model in wanted if model in line} == wanted and line.count(",") == max(0, len(wanted) - 1)
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from ser_utils.workspace import REPOSITORY, WorkspaceError, atomic_path
 from tools.notebooks import NOTEBOOKS
-from tools.readme import listing_place
+from tools.readme.datasets import listing_place
 from tools.site.demo import export_demo, find_networks, page_facts
 from tools.site.notebooks import OF_NO_INTEREST, find_notebooks, write_notebook
 from tools.site.pages import SOURCES, Pages

@@ -21,7 +21,7 @@ from ser_utils.names import dataset_parts
 from ser_utils.predict import MEANING, SHORTEST_S, Ensemble, load_ensemble
 from ser_utils.profiles import PROFILES, settings
 from ser_utils.workspace import MissingResult, Workspace, read_json, write_json
-from tools.readme import title_of
+from tools.readme.datasets import title_of
 
 MODEL = "deep_cnn_log_mel"
 QUIETEST_DB = -55  # of full scale, the loudest 10 ms: a room without a voice stays below

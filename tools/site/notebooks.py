@@ -20,7 +20,7 @@ from PIL import Image
 from ser_utils.profiles import PROFILES
 from ser_utils.workspace import REPOSITORY, atomic_path
 from tools.notebooks import KERNEL
-from tools.readme import listing_place, title_of
+from tools.readme.datasets import listing_place, title_of
 from tools.site.demo import keep_network
 from tools.site.provenance import anchor_of, cells_that_draw, figures_of
 

@@ -18,7 +18,8 @@ from ser_utils.corpora.loading import CORPORA
 from ser_utils.figures.style import EMOTION_COLOUR, caption_of
 from ser_utils.profiles import systems
 from ser_utils.workspace import REPOSITORY
-from tools.readme import Dataset, dataset_table, listing_place, score_files, title_of
+from tools.readme.datasets import Dataset, listing_place, score_files, title_of
+from tools.readme.tables import dataset_table
 from tools.site.notebooks import Executed
 from tools.site.prototypes import draw_levels, typical_sounds
 from tools.site.provenance import anchor_of, describe_run, find_drawing, load_scores, state_of

@@ -22,7 +22,7 @@ from ser_utils.features.spectral import LEVEL_STEP_DB, MEL, log_mel_segments, ro
 from ser_utils.figures.style import DIVERGING, EMOTION_COLOUR, SEQUENTIAL
 from ser_utils.profiles import PROFILES
 from ser_utils.workspace import MissingResult, Workspace, WorkspaceError
-from tools.readme import listing_place, title_of
+from tools.readme.datasets import listing_place, title_of
 from tools.site.provenance import describe_run
 
 SUSTAINED_S = 1.2

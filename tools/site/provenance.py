@@ -12,7 +12,7 @@ from ser_utils.figures.style import drawing_code, origin_of
 from ser_utils.profiles import systems
 from ser_utils.workspace import REPOSITORY, read_json
 from tools.notebooks import SCRIPTS, notebook_of
-from tools.readme import extent
+from tools.readme.datasets import extent
 
 NOT_DRAWING = ("ser_utils.figures.style",)  # fonts, saving
 

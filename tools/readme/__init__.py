@@ -1,0 +1,178 @@
+"""README's tables and results/README.md, written from results/: no number in them is typed."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from ser_utils.evaluation import metrics
+from ser_utils.workspace import REPOSITORY, atomic_path
+from tools.readme.conclusions import about_seeds, conclusions
+from tools.readme.datasets import CHOSEN, Dataset, score_files, title_of
+from tools.readme.tables import (
+    adaptation_table,
+    crossed_table,
+    dataset_table,
+    nets_at_published_settings,
+    one_voice_table,
+    overview,
+    published_table,
+    sizes_table,
+    steps_table,
+)
+
+MARKS = ("<!-- scores -->", "<!-- /scores -->")
+ABOUT_CHOSEN = (
+    f"{CHOSEN}: a setting of this model was chosen by looking at scores of test clips of this corpus, so the score is "
+    "probably a little too good"
+)
+
+
+def replace_between(marks: tuple[str, str], path: Path, text: str) -> None:
+    """Put text between two marks of a Markdown page, which stay.
+
+    Raises
+    ------
+    SystemExit : if the marks are not there once each
+    """
+    page = path.read_text("utf-8")
+    if any(page.count(mark) != 1 for mark in marks):
+        raise SystemExit(f"{path} needs the marks {' … '.join(marks)} once each, around the table.")
+    head, rest = page.split(marks[0])
+    with atomic_path(path) as temporary:
+        temporary.write_text(f"{head}{marks[0]}\n\n{text}\n\n{marks[1]}{rest.split(marks[1])[1]}", "utf-8")
+
+
+def pages(root: Path = REPOSITORY) -> tuple[str, str, list[str]]:
+    """Write what belongs between README's marks, and the whole of results/README.md.
+
+    Returns
+    -------
+    the two texts, and the datasets shown: real corpora, or the demo corpus where there is no other
+    """
+    datasets = [Dataset(path.parent) for path in score_files(root)]
+    datasets = [data for data in datasets if data.name != "demo"] or datasets
+    synthetic = any(data.name == "demo" for data in datasets)
+    note = " The demo corpus is synthetic: nothing here is a finding about people." if synthetic else ""
+    return _of_readme(datasets, note, crossings(root)), _of_results(datasets, note), [data.name for data in datasets]
+
+
+def crossings(root: Path) -> list[str]:
+    """What README says of each set of corpora that models were carried between, as Markdown."""
+    text = []
+    for path in sorted(root.glob("results/*+*/11_across.csv")):
+        across = pd.read_csv(path)
+        text += [
+            f"From corpus to corpus ({title_of(path.parent.name)}, the emotions that all of them have), a model is trained "
+            "on the corpora of its row and tested on the corpus of its column. A cell shows UAR in % twice: without "
+            "normalisation → with the features of each corpus normalised by its own mean and deviation. Normalisation needs "
+            "recordings of the tested corpus, but no labels. Bold: the tested corpus is also trained on, with other "
+            "speakers. Notebook 11 adds intervals and paired tests, and estimates which part of a loss comes from the "
+            "recording conditions.",
+            crossed_table(across),
+        ]
+    return text
+
+
+def _of_readme(datasets, note, crossed) -> str:
+    about = " ".join(
+        f"{data.title}: {data.extent()} (profile {data.made['profile']}, seed {data.made['seed']})."
+        for data in datasets
+    )
+    text = [
+        overview(datasets),
+        f"{about_networks(datasets)} They are UAR (the mean recall of the emotions) in %, with one decision per recording. "
+        f"{_brackets(datasets)} *Published* is what the authors report, mostly as accuracy and partly on other recordings, so "
+        "it cannot be compared with the other columns directly; [results/README.md](results/README.md) lists what differs. "
+        "`opensmile` and `baseline` are acoustic features with a support vector machine. `ensemble` combines several models. "
+        "[results/README.md](results/README.md#models) explains every name.",
+        "`paper` is the kind of split that the papers used; it [leaks](#the-splits). *New speakers* is the protocol `speaker`: "
+        "training never heard the tested voices. The two columns test different clips, so a small difference between them "
+        "means nothing; the list below compares the same clips.",
+        f"{ABOUT_CHOSEN}; [choices.md](notebooks/choices.md) says which. Where a paper chose the epoch on test, so do we under "
+        f"`paper`; these scores have no mark. {about_seeds(datasets)}",
+        f"{about}{note}",
+        "### What these numbers say",
+        conclusions(datasets),
+    ]
+    if voices := one_voice_table(datasets):
+        text += [
+            "### One voice at a time",
+            "Models of one voice are trained and tested on the same speaker, so they say nothing about new speakers. This "
+            "table compares them with the baselines on exactly the same clips:",
+            voices,
+        ]
+    if adapted := adaptation_table(datasets):
+        text += [
+            "### What a new speaker's other recordings are worth, without labels",
+            "*Nothing known*: the model has no other recording of the tested speaker. *Adapted*: it has all clips of that "
+            "speaker, but not their labels. These are two different conditions, so no column mixes them, and the column "
+            "`leaks` of `scores.csv` says *adapted*. The p of a gain is not corrected for the number of models.",
+            adapted,
+        ]
+    if crossed:
+        text += ["### From corpus to corpus", *crossed]
+    text.append("All models, splits and costs: [results/README.md](results/README.md).")
+    return "\n\n".join(filter(None, text))
+
+
+def _of_results(datasets, note) -> str:
+    text = [
+        "# Scores",
+        "UAR (the mean recall of the emotions) in %, with one decision per recording, under four splits. The split `paper` "
+        f"leaks. {_brackets(datasets, ' (Student’s t with the jackknife’s standard error)')} {ABOUT_CHOSEN}; "
+        "[choices.md](../notebooks/choices.md) says which. *Seeds* is how many times a network was trained; – means that "
+        f"nothing is random. {about_seeds(datasets)} Each dataset has a folder: `scores.csv` holds all scores and the leaks "
+        "of their splits, `costs.csv` the costs, and `decisions/` the answer of every model for every test clip. "
+        "`make rescore DATASET=…` computes scores and tables again from these answers and compares. The demo corpus and "
+        "several corpora together (`ravdess+emodb+aesdd`) ship without `decisions/`; there, the command compares checksums."
+        f"{note} `make tables` writes this page.",
+        "## Models",
+        models_table(datasets),
+    ]
+    for data in datasets:
+        about = data.extent()
+        about = f"{about[0].upper()}{about[1:]}; profile {data.made['profile']}, seed {data.made['seed']}."
+        text += [f"## {data.title}", about, dataset_table(data)]
+        if len(data.published):
+            text += ["Compared with published scores:", published_table(data.published)]
+        if len(data.sizes) or len(data.wavelets):
+            text += [
+                "At the published size and by the published recipe, trained on an accelerator. *Draws* are repeated random draws "
+                "of the published split. Under `speaker`, each *fold* tests other speakers; under `paper`, SigWavNet has ten "
+                "folds, of which so many were trained. Accuracy is the mean ± standard deviation over them, UAR that of all their test clips together. "
+                "Where fewer than 60 epochs (SigWavNet: 100) are listed, the time was over.",
+                sizes_table(data),
+            ]
+        if len(data.nets):
+            text += nets_at_published_settings(data)
+    if steps := steps_table(datasets):
+        text += [
+            "## What each step brought",
+            "Differences of UAR in points on new speakers of whom nothing is known, on the same clips, with 95 % intervals over "
+            "speakers (below 5 speakers none). The p is not corrected for the number of steps. What unlabelled clips of a "
+            "speaker bring is in README; what was tried and given up is in "
+            "[choices.md](../notebooks/choices.md#what-was-tried).",
+            steps,
+        ]
+    return "\n\n".join(text) + "\n"
+
+
+def write_readme(root: Path = REPOSITORY) -> list[str]:
+    """Put the tables of all real corpora in results/ into README and results/README.md. Returns the datasets shown."""
+    between_marks, page, shown = pages(root)
+    replace_between(MARKS, root / "README.md", between_marks)
+    with atomic_path(root / "results" / "README.md") as temporary:
+        temporary.write_text(page, "utf-8")
+    return shown
+
+
+def outdated_pages(root: Path = REPOSITORY) -> list[str]:
+    """List the pages whose tables are not those that results/ give, one sentence each."""
+    if not (root / "README.md").exists():
+        return []
+    between_marks, page, _ = pages(root)
+    there = (root / "README.md").read_text("utf-8").partition(MARKS[0])[2].partition(MARKS[1])[0]
+    results = root / "results" / "README.md"
+    outdated = ["README.md"] if there.strip() != between_marks.strip() else []
+    outdated += ["results/README.md"] if not results.exists() or results.read_text("utf-8") != page else []
+    return [f"{name} does not show what results/ hold: make tables writes it" for name in outdated]

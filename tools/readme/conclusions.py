@@ -1,0 +1,143 @@
+"""What README's tables say, in words."""
+
+import pandas as pd
+
+from ser_utils.evaluation import metrics
+from ser_utils.evaluation.results import label_of
+from tools.readme.datasets import Dataset, shown_models
+
+ALPHA = 0.05
+
+
+def conclusions(datasets: list[Dataset]) -> str:
+    """What the tables say, in words."""
+    lines = []
+    for data in datasets:
+        lines += [_against_baseline(data), _below_loudness(data), _falls(data), _at_published_settings(data)]
+    return "\n".join(f"- {line}" for line in [*filter(None, lines), _beside_published(datasets)] if line)
+
+
+def _against_baseline(data) -> str:
+    table = data.beaten
+    if table.empty:
+        return ""
+    sure = table[table["p_holm"] < ALPHA]
+    if table["n_speakers"].max() < metrics.FEWEST_SPEAKERS:
+        return f"{data.title}: {table['n_speakers'].max()} speakers are too few to tell which model beats the MFCC baseline."
+    better, worse = (sure[sure["difference"] * sign > 0] for sign in (1, -1))
+    said = []
+    for what, rows in (("better", better.sort_values("difference")[::-1]), ("worse", worse)):
+        gaps = f" ({', '.join(_with_gap(row, data) for row in rows.itertuples())})" if len(rows) else ""
+        said.append(f"{_count_of(len(rows))} significantly {what}{gaps}")
+    return (
+        f"{data.title}, new speakers, against the MFCC baseline: of {len(table)} models, {' and '.join(said)}. Differences "
+        f"are in points of UAR, with p < {ALPHA} after Holm's correction."
+    )
+
+
+def _below_loudness(data) -> str:
+    """Which models do worse on new speakers than what knows only how loud a recording is."""
+    rows = data.whole[data.whole["protocol"] == "speaker"]
+    loudness = rows.loc[(rows["system"] == "baseline") & (rows["model"] == "loudness"), "uar"].max()
+    shown = [tuple(model) for model in shown_models(rows)]
+    below = [
+        f"{row.system} {row.model} {100 * row.uar:.1f}"
+        for row in rows[rows["uar"] < loudness].itertuples()
+        if (row.system, row.model) in shown and row.system != "baseline"
+    ]
+    if len(data.sizes):
+        sizes = data.sizes[(data.sizes["protocol"] == "speaker") & (data.sizes["uar"] < data.sizes["loudness"])]
+        below += [f"{row.system} at its published size n = {row.n} {100 * row.uar:.1f}" for row in sizes.itertuples()]
+    if not below:
+        return ""
+    return f"{data.title}, new speakers: below the baseline that knows only loudness ({100 * loudness:.1f}): {', '.join(below)}."
+
+
+def _count_of(n) -> str:
+    return {0: "none is", 1: "1 is"}.get(n, f"{n} are")
+
+
+def _with_gap(row, data) -> str:
+    names = {label_of(name): f"{name.system} {name.model}" for name in data.whole.itertuples()}
+    return f"{names[row.first]} {100 * row.difference:+.1f}"
+
+
+def _falls(data) -> str:
+    table = data.fall
+    if table.empty:
+        return ""
+    rows = table[(table["protocol"] == "paper") & (table["strictest"] == "speaker") & table["low"].notna()]
+    shown = [tuple(model) for model in shown_models(data.whole)]
+    if rows.empty:
+        return ""
+    rows = rows[[(row.system, row.model) in shown for row in rows.itertuples()]]
+    sure = rows[(rows["low"] > 0) & (rows["p"] < ALPHA)].sort_values("difference", ascending=False)
+    losses = [
+        f"{row.system} {row.model} {100 * row.difference:.1f} ({100 * row.low:.0f}–{100 * row.high:.0f})"
+        for row in sure.itertuples()
+    ]
+    return (
+        f"{data.title}, from `paper` to new speakers on the same clips: {len(sure)} of {len(rows)} models "
+        f"{'loses' if len(sure) == 1 else 'lose'} UAR with p < {ALPHA}, not corrected for the number of models"
+        f"{'. Points lost, with 95 % intervals: ' if losses else ''}{', '.join(losses)}."
+    )
+
+
+def _at_published_settings(data) -> str:
+    """What became of the spectrogram CNNs' published trainings, and of the two findings."""
+    if not (len(data.nets) and len(data.findings) and len(data.faults)):
+        return ""
+    nets, n_draws = data.nets, len(data.nets["draws"].iloc[0].split())
+    # draws have three decimals
+    reached = sum(round(row.published, 3) <= max(map(float, row.draws.split())) for row in nets.itertuples())
+    cut = [
+        f"{row.net} at {row.rate:g} ({row.epochs} of {row.epochs_published})"
+        for row in nets[nets["epochs"] < nets["epochs_published"]].itertuples()
+    ]
+    asked = pd.concat([data.findings, data.faults]).set_index(["claim", "protocol"])
+
+    def gain(claim, protocol="paper"):
+        row = asked.loc[(claim, protocol)]
+        return f"{100 * row['difference']:+.1f} (p {row['p']:.2g})"
+
+    claim = "batch size 1 beats resizing, 4 layers"
+    return (
+        f"{data.title}, the spectrogram CNNs' {len(nets)} published trainings at their published settings, {n_draws} draws of "
+        f"the split each: at least one draw reaches the published accuracy in {reached}. Not all epochs were made of "
+        f"{', '.join(cut)}. Batch size 1 instead of resizing, four layers: {gain(claim)} points of UAR as published, "
+        f"{gain(claim, 'utterance')} where validation chooses the epoch, {gain(claim, 'speaker')} for new speakers. Parts of "
+        "the artificial data, resized clips, epoch chosen on test, against ten unaltered copies: pitch shift "
+        f"{gain('pitch shift of power rows instead of unaltered copies')}, masks at 0 dB "
+        f"{gain('masks at 0 dB instead of unaltered copies')}, masks at the floor "
+        f"{gain('masks at the floor instead of unaltered copies')}, all together "
+        f"{gain('all four changes instead of unaltered copies')}. No p is corrected for the number of claims."
+    )
+
+
+def _beside_published(datasets) -> str:
+    tables = [data.published for data in datasets if len(data.published)]
+    if not tables:
+        return ""
+    table = pd.concat(tables)
+    table = table[(table["protocol"] == "paper") & table["ours"].notna()]
+    if table.empty:
+        return ""
+    reached = table[table["ours"] >= table["published"].astype(float)]
+    same = table["agree"].astype(str).eq("True").sum()
+    count = f"{len(reached)} of {len(table)}" if len(reached) else f"None of the {len(table)}"
+    return (
+        f"{count} scores published for these corpora under `paper` {'is' if len(reached) < 2 else 'are'} reached by "
+        "the runs of the table above. "
+        f"{'None' if not same else same} of these runs follows exactly the published protocol: classes, tested clips, folds, "
+        "network size or epochs differ, as [results/README.md](results/README.md) lists."
+    )
+
+
+def about_seeds(datasets: list[Dataset]) -> str:
+    """Say whether scores of networks are means over seeds."""
+    if not any(len(data.seeds) for data in datasets):
+        return "Every network was trained with one seed, so how much its score varies from seed to seed is not known."
+    return (
+        "A score with ± is the mean over several seeds, ± their standard deviation, and its interval covers speakers and "
+        "seeds. Every other network was trained with one seed. Differences between models are those of the first seed."
+    )
