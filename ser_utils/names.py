@@ -1,7 +1,4 @@
-"""Names of datasets, results and their folders, from the standard library alone.
-
-`tools/graph.py` needs them before anything is installed, the workspace whenever a file is written.
-"""
+"""Names of datasets, results and their folders."""
 
 import hashlib
 import os

@@ -1,6 +1,6 @@
-"""Tables and folders of recordings, read by the standard library alone.
+"""Tables and folders of recordings, read without pandas, as they are written.
 
-The loader of the reader's own recordings and `tools/graph.py`, which runs before anything is installed, read them
+The loader of the reader's own recordings and `tools/graph.py`, which has to be quick, read them
 through this module, so that both see the same rows and the same files.
 """
 
@@ -8,17 +8,13 @@ import csv
 import functools
 import gzip
 import io
-import json
 import os
 import re
-import subprocess
-import sys
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
-ENVIRONMENT = Path(__file__).resolve().parents[1] / ".venv" / "bin" / "python"
 # What other tools call a column; these names count only where the first one is not there.
 SYNONYMS = {
     "path": "file filename file_name filepath file_path audio_path wav_path wav",
@@ -189,15 +185,8 @@ def _text_of(element) -> str:
 
 
 def _rows_of_parquet(place: Path) -> dict[int, list[str]]:
-    try:
-        import pyarrow.parquet
-    except ImportError:
-        if not ENVIRONMENT.exists():
-            raise
-        answer = subprocess.run([ENVIRONMENT, "-I", __file__, place], capture_output=True, text=True)
-        if answer.returncode:
-            raise ValueError(answer.stderr.strip().rpartition("\n")[2]) from None
-        return {int(number): cells for number, cells in json.loads(answer.stdout).items()}
+    import pyarrow.parquet
+
     content = pyarrow.parquet.ParquetFile(place).read()
     columns = [map(_text_of_value, column.to_pylist()) for column in content.columns]
     return dict(enumerate([content.column_names, *map(list, zip(*columns, strict=True))], 1))
@@ -265,7 +254,3 @@ def read_kaldi(folder: Path, name: str) -> dict[str, str]:
         twice = next(key for key in values if sum(key == other for other, _, _ in pairs) > 1)
         raise CorpusError(f"{folder / name} names {twice!r} twice.")
     return values
-
-
-if __name__ == "__main__":
-    print(json.dumps(_rows_of_parquet(Path(sys.argv[1]))))

@@ -1,12 +1,9 @@
 import gzip
-import subprocess
-import sys
 
 import pandas as pd
 import pytest
 
 from ser_utils.tables import CorpusError, list_files, read_kaldi, read_table
-from tests.conftest import REPOSITORY
 from tests.corpora.synthetic import workbook
 from tools import graph
 from tools.graph import files_behind
@@ -144,23 +141,6 @@ def test_the_files_behind_a_corpus_are_found_whatever_names_them(tmp_path):
     written(tmp_path / "kaldi", f"u1 {tmp_path}/wav/a.wav\n", "wav.scp")
     assert set(files_behind(tmp_path / "kaldi")) == {tmp_path / "kaldi" / "wav.scp", tmp_path / "wav" / "a.wav"}
     assert files_behind(tmp_path / "none.csv") == [tmp_path / "none.csv", tmp_path / "emotions.csv"]
-
-
-@pytest.mark.parametrize("has_environment", [True, False])
-def test_a_parquet_table_is_followed_by_an_interpreter_without_packages(tmp_path, has_environment):
-    (tmp_path / "a.wav").touch()
-    pd.DataFrame({"path": ["a.wav"]}).to_parquet(tmp_path / "t.parquet")
-    code = f"""
-import sys; sys.path.insert(0, {str(REPOSITORY)!r})
-from pathlib import Path; from ser_utils import tables; from tools import graph
-tables.ENVIRONMENT = Path({sys.executable if has_environment else "/nowhere"!r})
-print(*sorted(path.name for path in graph.files_behind(Path({str(tmp_path / "t.parquet")!r}))))"""
-    answer = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, check=True)
-    assert answer.stdout.split() == ["a.wav", "emotions.csv", "t.parquet"]
-    (tmp_path / "t.parquet").write_bytes(b"PAR1 damaged")
-    if has_environment:
-        answer = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True)
-        assert "t.parquet cannot be read as a table" in answer.stderr.splitlines()[-1]
 
 
 @pytest.mark.parametrize("name", ["t.csv", "t.parquet", "t.xlsx"])

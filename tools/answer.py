@@ -23,7 +23,7 @@ from scipy.special import softmax
 
 from ser_utils import predict
 from ser_utils.corpora import CORPORA
-from ser_utils.corpora.loading import inspect_corpus
+from ser_utils.corpora.loading import inspect_corpus, refuse_unknown
 from ser_utils.corpora.sources import find_recordings
 from ser_utils.features.audio import AudioError, heard_seconds, load_with_remark
 from ser_utils.features.utterance import RATE_HZ, utterance_statistics
@@ -39,6 +39,7 @@ ENSEMBLE = "ensemble"
 MOST_WINDOWS = 40  # that a report shows
 FEWEST_KNOWN = 10  # recordings of a speaker, from which the adapted ensemble answers; see notebooks/choices.md
 CAUTION = "In another language, or with other microphones, it does worse."
+WANTED = "a recording of speech in a format that libsndfile reads (wav, flac, ogg, mp3 …)"
 MIXED = (
     "The known recordings should be mixed: the model takes what they have in common for the voice, and if most express one "
     "emotion they help less or do harm."
@@ -106,10 +107,11 @@ def describe_model(model: ReadyModel, n_known: int) -> list[str]:
     )
     rows = pd.DataFrame(facts["tested"]).query("known == 'random'").sort_values("n_known")
     without, reached = rows.iloc[0], rows[rows["n_known"] <= n_known].iloc[-1]
-    guessing = f"guessing gives {1 / len(facts['emotions']):.0%}"
-    lines = [learned, f"On speakers it had not learned from, it recognised {without['uar']:.0%} (UAR; {guessing})."]
+    guessing = f"guessing gives {100 / len(facts['emotions']):.3g}%"
+    tested = "Models made in the same way were tested on speakers that they had not learned from"
+    lines = [learned, f"{tested}: they recognised {without['uar']:.0%} (UAR; {guessing})."]
     if n_known:
-        known = f"With {int(reached['n_known'])} unlabelled recordings of each, it recognised {reached['uar']:.0%}."
+        known = f"With {int(reached['n_known'])} unlabelled recordings of each, they recognised {reached['uar']:.0%}."
         lines.append(f"{known} Here {n_known} are known. {MIXED}")
     return [*lines, CAUTION]
 
@@ -118,7 +120,7 @@ def describe_ensemble(ensemble: ReadyEnsemble, table: pd.DataFrame, n_known: int
     """Tell who answers, who does not, and what both reach on new speakers; n_known : clips of the speaker."""
     titles = [CORPORA[name].title if name in CORPORA else name for name in table["corpus"].unique()]
     n_members, n_all = len(ensemble.weights), len(ensemble.weights) + len(ensemble.missing)
-    guessing, whole = 1 / len(ensemble.emotions), f"; all {n_all} together recognised {ensemble.whole:.0%}"
+    guessing, whole = 100 / len(ensemble.emotions), f"; all {n_all} together recognised {ensemble.whole:.0%}"
     lines = [
         f"This is the ensemble {ensemble.model} of notebook 11, fitted to {len(table):,} recordings of {' + '.join(titles)}. "
         f"{n_members} of its {n_all} members answer.",
@@ -127,7 +129,7 @@ def describe_ensemble(ensemble: ReadyEnsemble, table: pd.DataFrame, n_known: int
             for why, names in ensemble.missing.groupby(ensemble.missing).groups.items()
         ),
         f"On speakers they had not learned from, these members recognised {ensemble.tested:.0%} (UAR; guessing gives "
-        f"{guessing:.0%}){whole if n_members < n_all else ''}.",
+        f"{guessing:.3g}%){whole if n_members < n_all else ''}.",
     ]
     if ensemble.model == "adapted":
         known = (
@@ -176,14 +178,15 @@ def hear_folder(folder: Path, hear: Callable[[Path], HeardClip] = hear_clip) -> 
     """
     if not folder.is_dir():
         raise ValueError(f"FILES must be a folder of recordings of one speaker. Received: FILES={folder}")
-    clips = []
-    for path in progress_bar(find_recordings(folder).recordings, desc="recordings", unit="file"):
+    clips, found = [], find_recordings(folder)
+    for path in progress_bar(found.recordings, desc="recordings", unit="file"):
         try:
             clips.append(hear(folder / path))
         except (AudioError, ValueError) as error:
             print(f"left out: {error}", file=sys.stderr)
     if not clips:
-        raise ValueError(f"{folder} has no recording that can be heard.")
+        there = f"{len(found.recordings)} could not be heard; other files: {found.others or 'none'}"
+        raise ValueError(f"{folder} has no recording that can be heard (wav, flac, ogg, mp3 …): {there}.")
     return clips
 
 
@@ -248,6 +251,7 @@ def report_networks(workspace: Workspace, path: Path, model: str) -> str:
             "",
             f"What {best} rests on: its log-odds {means[prediction.n_pieces > 1]}",
             *_draw_windows(prediction.windows),
+            "This is a hint: notebook 10 shows for each network whether it can be trusted (10_verdicts.csv, occlusion).",
             "",
             f"On {tested['n_speakers']} speakers they had not heard, these networks recognised {tested['uar']:.0%} (UAR; "
             f"guessing gives {tested['chance']:.0%}).{synthetic if workspace.dataset == 'demo' else ''}",
@@ -291,7 +295,9 @@ def main(arguments: list[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     try:
         print(_answer_as_given(given))
-    except (AudioError, CorpusError, WorkspaceError, ValueError) as error:
+    except AudioError as error:
+        sys.exit(f"{error}\nWanted: {'FILES, for a folder' if Path(error.path).is_dir() else WANTED}.")
+    except (CorpusError, WorkspaceError, ValueError) as error:
         sys.exit(str(error))
 
 
@@ -305,6 +311,7 @@ def _answer_as_given(given):
         raise ValueError(
             f"MODEL must be {ENSEMBLE}, or networks of notebook 05 ({networks}), or not given. Received: MODEL={given.model}"
         )
+    refuse_unknown(given.dataset or DATASET)
     workspace = Workspace(given.dataset or DATASET, given.profile, int(given.seed), given.root)
     if given.model == ENSEMBLE:
         return answer_by_ensemble(workspace, given.file, given.files)

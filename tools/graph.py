@@ -2,8 +2,8 @@
 
 A notebook's metadata declares which notebooks, settings and files it reads; the code it imports is found in its script.
 Content decides beside time stamps: where a notebook, its code, its settings or the corpus differ from what the executed
-notebook was made from, it is run again whatever the clock says. Only the standard library is imported, so that `make`
-knows within a second that there is nothing to do.
+notebook was made from, it is run again whatever the clock says. No large library is imported, so that `make` knows
+within a second that there is nothing to do.
 """
 
 import ast
@@ -122,14 +122,11 @@ def files_behind(place: Path) -> list[Path]:
     Returns
     -------
     the table, emotions.csv beside it and the recordings it names; or the files of the folder, and the recordings
-    that its wav.scp names. Without pyarrow a parquet table stands for its whole folder.
+    that its wav.scp names.
     """
     if not place.is_dir():
         beside = place.with_name("emotions.csv")
-        try:
-            paths = (read_table(place).column("path") or {}) if place.exists() else {}
-        except ImportError:
-            return [beside, *files_behind(place.parent)]
+        paths = (read_table(place).column("path") or {}) if place.exists() else {}
         return [place, beside, *(place.parent / path for path in paths.values() if path)]
     files = [place / path for path in list_files(place).files]
     return [*files, *(place / path for path in read_kaldi(place, "wav.scp").values())]

@@ -14,6 +14,7 @@ import pandas as pd
 import pyarrow
 from pyarrow import parquet
 
+from ser_utils.corpora.loading import refuse_unknown
 from ser_utils.evaluation.results import (
     NAME,
     SCORES,
@@ -31,6 +32,7 @@ from ser_utils.profiles import systems
 from ser_utils.systems.baselines import has_opensmile
 from ser_utils.systems.prototype import published
 from ser_utils.systems.sigwavnet import accelerator
+from ser_utils.tables import CorpusError
 from ser_utils.workspace import (
     REPOSITORY,
     Workspace,
@@ -421,11 +423,18 @@ def _digests(folder) -> dict[str, str]:
 
 
 def epochs_of(made: Mapping) -> dict[str, int]:
-    """Epochs of each system at most, from the settings in a provenance."""
+    """Epochs of each system at most, from the settings in a provenance; none where few clips may have made them more."""
     epochs = {}
     for name, system in systems().items():
-        settings = made["notebooks"].get(system.notebook, {}).get("settings", {})
-        epochs[name] = settings.get(f"{name}.epochs", settings.get("epochs"))
+        notebook = made["notebooks"].get(system.notebook, {})
+        settings = notebook.get("settings", {})
+        number, least, batch = (
+            settings.get(f"{name}.{key}", settings.get(key)) for key in ("epochs", "least_updates", "batch_size")
+        )
+        fewest_steps = (
+            (number or 0) * notebook.get("n_utterances", 0) // (2 * (batch or 1))
+        )  # half the clips are for training
+        epochs[name] = None if (least or 0) > fewest_steps else number
     return {name: number for name, number in epochs.items() if number is not None}
 
 
@@ -482,6 +491,7 @@ def main(arguments: list[str] | None = None) -> None:
     if given.command == "readme":
         print(f"README tables written: {', '.join(readme.write_readme()) or 'none'}")
         return
+    refuse_unknown(given.dataset)
     workspace = Workspace(given.dataset, root=given.root)
     if given.command == "restore":
         restored = restore_decisions(given.dataset, REPOSITORY / "results" / workspace.name, given.root)
@@ -502,5 +512,5 @@ def main(arguments: list[str] | None = None) -> None:
 if __name__ == "__main__":
     try:
         main()
-    except (WorkspaceError, FileNotFoundError) as error:
+    except (WorkspaceError, CorpusError, FileNotFoundError) as error:
         sys.exit(str(error))

@@ -458,10 +458,10 @@ for model in dict.fromkeys(net for net, _, _ in chosen["trainings"]):
 # - On AESDD, at published settings and with known speakers, batch size 1 scores higher than resizing. With three layers, and
 #   with four at equal learning rates, p is as low as six speakers allow; at the reported rates of four layers it is not
 #   decided. For new speakers, with four layers, no difference is found.
-# - The published artificial data differs from its clips by loud bars and blurred levels. For resized clips, its pitch shift
-#   alone scores higher than unaltered copies, and its masks alone score lower, more so at 0 dB than at the floor. All changes
-#   together make no difference that could be told from chance: this is what the study found. The row `clip_artificial`
-#   shows artificial data done properly.
+# - The published artificial data of AESDD differs from its clips by loud bars and blurred levels. For resized clips, masks at
+#   0 dB score lower than unaltered copies, with p as low as six speakers allow. Its pitch shift alone scores higher and masks
+#   at the floor score lower, but neither is decided. All changes together make no difference that could be told from chance:
+#   this is what the study found. The row `clip_artificial` shows artificial data done properly.
 # - With batch size 1, every clip keeps its own length. Masked batches allow the same. For equal numbers of epochs, batch size 1
 #   makes sixteen times as many steps.
 

@@ -426,4 +426,5 @@ print(f"{len(table)} verdicts in 10_verdicts.csv. Trusted, or trusted with care,
 
 # %% [markdown]
 # **What we learned** is in the table of verdicts. A method that can be trusted on one kind of network may fail on another. No
-# other notebook reads these tables. When `make predict` asks the networks of notebook 05, it uses occlusion.
+# other notebook reads these tables. When `make predict` asks the networks of notebook 05, it uses occlusion, which did not pass
+# all checks on them; its answer says so.

@@ -239,7 +239,8 @@ beaten.sort_values("difference", ascending=False).round(4)
 # %%
 gap = results.square(pairs, "difference", list(decided))
 marks = results.square(pairs, "p_holm", list(decided), sign=1).map(lambda p: "*" if p < 0.05 else "")
-figure = comparison.matrix(gap, label="UAR of row minus column", low=-0.6, high=0.6, diverging=True, marks=marks)
+widest = float(gap.abs().max().max()) or 1.0
+figure = comparison.matrix(gap, label="UAR of row minus column", low=-widest, high=widest, diverging=True, marks=marks)
 caption = f"Differences of UAR, protocol {strictest}; * p < 0.05 by permutation over speakers, Holm-corrected for "
 style.save_figure(workspace, figure, "11_significance", f"{caption}{len(pairs)} pairs.{caveat}")
 plt.show()

@@ -67,11 +67,15 @@ def _rows_by_protocol(labels, protocols):
 def falls(table: pd.DataFrame) -> Figure:
     """Draw how much UAR each model loses from a protocol to its strictest one, on the same clips.
 
+    A model that was not run under the strictest protocol of all says in its label which one it ends at.
+
     Parameters
     ----------
     table : as `results.measure_falls` gives it; a row without an interval (few speakers) is hollow
     """
-    table = table.assign(label=[label_of(row) for row in table.itertuples()])
+    strictest = table["strictest"].mode()[0]
+    ends = table["strictest"].map(lambda name: "" if name == strictest else f" (to {name})")
+    table = table.assign(label=[label_of(row) for row in table.itertuples()] + ends)
     of_paper = table[table["protocol"] == table["protocol"].iloc[0]].sort_values("difference")
     labels = list(dict.fromkeys([*of_paper["label"], *table["label"]]))
     figure, axes_of = _rows_by_protocol(labels, [p for p in PROTOCOLS if p in set(table["protocol"])])
@@ -82,7 +86,7 @@ def falls(table: pd.DataFrame) -> Figure:
             axes.plot([row.low, row.high], [height] * 2, color=colour, linewidth=1.6)
             face = "white" if np.isnan(row.low) else colour
             axes.plot(row.difference, height, "o", color=colour, markersize=5, markerfacecolor=face)
-        axes.set(xlabel="UAR lost", title=f"from {protocol}")
+        axes.set(xlabel="UAR lost", title=f"from {protocol} to {strictest}")
     return figure
 
 
@@ -158,7 +162,7 @@ def matrix(
     low: float = 0.0,
     high: float = 1.0,
     diverging: bool = False,
-    form: str = "{:.2f}",
+    form: str = "{:z.2f}",
     marks: pd.DataFrame | None = None,
 ) -> Figure:
     """Draw a table of numbers as a map with its values written in.

@@ -13,7 +13,7 @@ import pandas as pd
 from sklearn.metrics import cohen_kappa_score
 
 from ser_utils.evaluation import metrics
-from ser_utils.evaluation.splits import ADAPTED, PROTOCOLS, default_folds, leaks_beyond
+from ser_utils.evaluation.splits import ADAPTED, FITTED, PROTOCOLS, default_folds, leaks_beyond
 from ser_utils.names import STAND_INS, result_name
 from ser_utils.profiles import systems
 from ser_utils.workspace import Workspace, read_json
@@ -204,8 +204,12 @@ def _by_model(decided, protocol) -> dict[tuple[str, str], tuple[Name, pd.DataFra
 
 
 def conditions(scores: pd.DataFrame) -> pd.Series:
-    """The protocol of each row of scores, and ", adapted" where the model knew unlabelled clips of the tested speakers."""
-    is_adapted = scores["leaks"].str.split("; ").map(lambda kinds: ADAPTED in kinds)
+    """The protocol of each row of scores, and ", adapted" where the model used unlabelled clips of the tested speakers.
+
+    It knew them, or scaled features by the speaker's own mean and deviation.
+    """
+    used = {ADAPTED, FITTED["scaler"]}
+    is_adapted = scores["leaks"].str.split("; ").map(lambda kinds: not used.isdisjoint(kinds))
     return scores["protocol"] + np.where(is_adapted, f", {ADAPTED}", "")
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from tools import site
 from tools.notebooks import SCRIPTS, notebook_of
-from tools.site.notebooks import find_notebooks, keep, write_notebook
+from tools.site.notebooks import find_notebooks, keep, main, renew_text, write_notebook
 from tools.site.provenance import cells_that_draw, figures_of, find_drawing
 
 NAME = "05_feature_network"
@@ -92,6 +92,23 @@ def test_the_site_shows_a_shipped_notebook_with_its_pictures_where_none_was_run(
     parameters = next(cell.source for cell in shown.cells if cell.source.startswith("dataset ="))
     assert parameters.startswith('dataset = "emodb"  # a corpus') and '\nprofile = "quick"  # smoke' in parameters
     assert base64.b64encode(_picture(min(cells_that_draw(NAME)))).decode() in pictures
+
+
+def test_what_ships_keeps_its_outputs_and_gets_the_text_of_today(root, capsys):
+    path = keep(find_notebooks(root)[0], root)
+    (root / "build").rename(root / "elsewhere")
+    before = nbformat.read(path, as_version=4)
+    told = next(cell for cell in before.cells if cell.cell_type == "markdown")
+    today, told.source = told.source, "as it was told before"
+    nbformat.write(before, path)
+    main(["--dataset", "emodb", "--root", str(root)])
+    after = nbformat.read(path, as_version=4)
+    assert today in [cell.source for cell in after.cells] and "told before" not in path.read_text("utf-8")
+    outputs = [[cell.get("outputs") for cell in notebook.cells] for notebook in (before, after)]
+    assert outputs[0] == outputs[1] and "before their code" not in capsys.readouterr().out
+    next(cell for cell in after.cells if cell.cell_type == "code").source += "\npass"
+    nbformat.write(after, path)
+    assert not renew_text(path)
 
 
 def test_a_figure_leads_to_its_cell_and_to_what_drew_it():

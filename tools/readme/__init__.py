@@ -6,7 +6,7 @@ import pandas as pd
 
 from ser_utils.evaluation import metrics
 from ser_utils.workspace import REPOSITORY, atomic_path
-from tools.readme.conclusions import about_seeds, conclusions
+from tools.readme.conclusions import about_networks, about_seeds, conclusions
 from tools.readme.datasets import CHOSEN, Dataset, score_files, title_of
 from tools.readme.tables import (
     adaptation_table,
@@ -20,6 +20,8 @@ from tools.readme.tables import (
     steps_table,
 )
 
+MODELS = Path(__file__).with_name("models.md")  # what each model of the tables is
+HOW = " (Student’s t with the jackknife’s standard error)"
 MARKS = ("<!-- scores -->", "<!-- /scores -->")
 ABOUT_CHOSEN = (
     f"{CHOSEN}: a setting of this model was chosen by looking at scores of test clips of this corpus, so the score is "
@@ -73,6 +75,12 @@ def crossings(root: Path) -> list[str]:
     return text
 
 
+def _brackets(tables: str, how="") -> str:
+    """Say what brackets in tables of Markdown mean."""
+    few = f" With fewer than {metrics.FEWEST_SPEAKERS} speakers, square brackets hold the UAR of each speaker instead."
+    return f"Brackets hold the 95 % interval over speakers{how}.{few if ' [' in tables else ''}"
+
+
 def _of_readme(datasets, note, crossed) -> str:
     about = " ".join(
         f"{data.title}: {data.extent()} (profile {data.made['profile']}, seed {data.made['seed']})."
@@ -80,8 +88,8 @@ def _of_readme(datasets, note, crossed) -> str:
     )
     text = [
         overview(datasets),
-        f"{about_networks(datasets)} They are UAR (the mean recall of the emotions) in %, with one decision per recording. "
-        f"{_brackets(datasets)} *Published* is what the authors report, mostly as accuracy and partly on other recordings, so "
+        "Scores are UAR (the mean recall of the emotions) in %, with one decision per recording. "
+        f"{_brackets(overview(datasets) + adaptation_table(datasets))} {about_networks(datasets)} *Published* is what the authors report, mostly as accuracy and partly on other recordings, so "
         "it cannot be compared with the other columns directly; [results/README.md](results/README.md) lists what differs. "
         "`opensmile` and `baseline` are acoustic features with a support vector machine. `ensemble` combines several models. "
         "[results/README.md](results/README.md#models) explains every name.",
@@ -119,7 +127,7 @@ def _of_results(datasets, note) -> str:
     text = [
         "# Scores",
         "UAR (the mean recall of the emotions) in %, with one decision per recording, under four splits. The split `paper` "
-        f"leaks. {_brackets(datasets, ' (Student’s t with the jackknife’s standard error)')} {ABOUT_CHOSEN}; "
+        f"leaks. {_brackets(''.join(map(dataset_table, datasets)), HOW)} {ABOUT_CHOSEN}; "
         "[choices.md](../notebooks/choices.md) says which. *Seeds* is how many times a network was trained; – means that "
         f"nothing is random. {about_seeds(datasets)} Each dataset has a folder: `scores.csv` holds all scores and the leaks "
         "of their splits, `costs.csv` the costs, and `decisions/` the answer of every model for every test clip. "
@@ -127,14 +135,14 @@ def _of_results(datasets, note) -> str:
         "several corpora together (`ravdess+emodb+aesdd`) ship without `decisions/`; there, the command compares checksums."
         f"{note} `make tables` writes this page.",
         "## Models",
-        models_table(datasets),
+        MODELS.read_text("utf-8").strip(),
     ]
     for data in datasets:
         about = data.extent()
         about = f"{about[0].upper()}{about[1:]}; profile {data.made['profile']}, seed {data.made['seed']}."
         text += [f"## {data.title}", about, dataset_table(data)]
         if len(data.published):
-            text += ["Compared with published scores:", published_table(data.published)]
+            text += ["Compared with published scores (?: not known, –: has none):", published_table(data.published)]
         if len(data.sizes) or len(data.wavelets):
             text += [
                 "At the published size and by the published recipe, trained on an accelerator. *Draws* are repeated random draws "

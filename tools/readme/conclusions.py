@@ -4,7 +4,8 @@ import pandas as pd
 
 from ser_utils.evaluation import metrics
 from ser_utils.evaluation.results import label_of
-from tools.readme.datasets import Dataset, shown_models
+from ser_utils.profiles import settings, systems
+from tools.readme.datasets import NOT_RANDOM, Dataset, shown_models
 
 ALPHA = 0.05
 
@@ -13,7 +14,8 @@ def conclusions(datasets: list[Dataset]) -> str:
     """What the tables say, in words."""
     lines = []
     for data in datasets:
-        lines += [_against_baseline(data), _below_loudness(data), _falls(data), _at_published_settings(data)]
+        lines += [_against_baseline(data), _below_loudness(data), _at_chance(data), _falls(data)]
+        lines += [_at_published_settings(data), _by_earlier_settings(data)]
     return "\n".join(f"- {line}" for line in [*filter(None, lines), _beside_published(datasets)] if line)
 
 
@@ -30,7 +32,7 @@ def _against_baseline(data) -> str:
         gaps = f" ({', '.join(_with_gap(row, data) for row in rows.itertuples())})" if len(rows) else ""
         said.append(f"{_count_of(len(rows))} significantly {what}{gaps}")
     return (
-        f"{data.title}, new speakers, against the MFCC baseline: of {len(table)} models, {' and '.join(said)}. Differences "
+        f"{data.title}, new speakers, against the MFCC baseline: of {len(table)} other models, {' and '.join(said)}. Differences "
         f"are in points of UAR, with p < {ALPHA} after Holm's correction."
     )
 
@@ -51,6 +53,41 @@ def _below_loudness(data) -> str:
     if not below:
         return ""
     return f"{data.title}, new speakers: below the baseline that knows only loudness ({100 * loudness:.1f}): {', '.join(below)}."
+
+
+def _at_chance(data) -> str:
+    """Which shown models may only have guessed: their interval holds the UAR of guessing."""
+    rows, shown = data.whole[data.whole["protocol"] != "paper"], shown_models(data.whole)
+    chance = rows.loc[rows["model"] == "chance", "uar"].max()
+    guessed = [
+        f"{row.system} {row.model} under `{row.protocol}` {100 * row.uar:.1f}"
+        for row in rows[rows["uar_low"] <= chance].itertuples()
+        if (row.system, row.model) in shown and row.system != "baseline"
+    ]
+    return (
+        f"{data.title}: not shown to be better than guessing ({100 * chance:.1f}): {', '.join(guessed)}."
+        if guessed
+        else ""
+    )
+
+
+def _by_earlier_settings(data) -> str:
+    """Which networks were trained with settings that their profile no longer has."""
+    earlier = []
+    for name, system in systems().items():
+        made = data.made["notebooks"].get(system.notebook, {}).get("settings", {})
+        table = {"prototype": "prototype_classifier"}.get(
+            name, name
+        )  # its notebook trains what stands on an autoencoder
+        if name in NOT_RANDOM or not made or data.whole[data.whole["system"] == name].empty:
+            continue
+        today = settings(table, data.made["profile"], data.name)
+        then = {key: made.get(f"{name}.{key}", made.get(key)) for key in today}
+        other = [key for key, value in then.items() if value is not None and value != today[key]]
+        earlier += [f"{name} ({', '.join(other)})"] if other else []
+    if not earlier:
+        return ""
+    return f"{data.title}: trained with earlier settings than those in `ser_utils/profiles`, so other networks than on the other corpora: {'; '.join(earlier)}."
 
 
 def _count_of(n) -> str:
@@ -77,7 +114,7 @@ def _falls(data) -> str:
         for row in sure.itertuples()
     ]
     return (
-        f"{data.title}, from `paper` to new speakers on the same clips: {len(sure)} of {len(rows)} models "
+        f"{data.title}, from `paper` to new speakers on the same clips: {len(sure)} of the {len(rows)} models that were tested in both ways "
         f"{'loses' if len(sure) == 1 else 'lose'} UAR with p < {ALPHA}, not corrected for the number of models"
         f"{'. Points lost, with 95 % intervals: ' if losses else ''}{', '.join(losses)}."
     )
@@ -91,7 +128,7 @@ def _at_published_settings(data) -> str:
     # draws have three decimals
     reached = sum(round(row.published, 3) <= max(map(float, row.draws.split())) for row in nets.itertuples())
     cut = [
-        f"{row.net} at {row.rate:g} ({row.epochs} of {row.epochs_published})"
+        f"{row.net} at {row.rate:g} after {row.epochs} of {row.epochs_published} epochs"
         for row in nets[nets["epochs"] < nets["epochs_published"]].itertuples()
     ]
     asked = pd.concat([data.findings, data.faults]).set_index(["claim", "protocol"])
@@ -103,8 +140,7 @@ def _at_published_settings(data) -> str:
     claim = "batch size 1 beats resizing, 4 layers"
     return (
         f"{data.title}, the spectrogram CNNs' {len(nets)} published trainings at their published settings, {n_draws} draws of "
-        f"the split each: at least one draw reaches the published accuracy in {reached}. Not all epochs were made of "
-        f"{', '.join(cut)}. Batch size 1 instead of resizing, four layers: {gain(claim)} points of UAR as published, "
+        f"the split each: at least one draw reaches the published accuracy in {reached}. Stopped early: {', '.join(cut)}. Batch size 1 instead of resizing, four layers: {gain(claim)} points of UAR as published, "
         f"{gain(claim, 'utterance')} where validation chooses the epoch, {gain(claim, 'speaker')} for new speakers. Parts of "
         "the artificial data, resized clips, epoch chosen on test, against ten unaltered copies: pitch shift "
         f"{gain('pitch shift of power rows instead of unaltered copies')}, masks at 0 dB "
@@ -130,6 +166,16 @@ def _beside_published(datasets) -> str:
         "the runs of the table above. "
         f"{'None' if not same else same} of these runs follows exactly the published protocol: classes, tested clips, folds, "
         "network size or epochs differ, as [results/README.md](results/README.md) lists."
+    )
+
+
+def about_networks(datasets: list[Dataset]) -> str:
+    """Say how large the networks of the table are."""
+    if any(data.made["profile"] != "quick" for data in datasets):
+        return "All scores come from the profile that is named below."
+    return (
+        "All networks of this table are small and were trained for minutes on two cores (profile `quick`); the list below and "
+        "[results/README.md](results/README.md) say what they reach at their published sizes."
     )
 
 

@@ -19,7 +19,7 @@ from PIL import Image
 
 from ser_utils.profiles import PROFILES
 from ser_utils.workspace import REPOSITORY, atomic_path
-from tools.notebooks import KERNEL
+from tools.notebooks import KERNEL, SCRIPTS, notebook_of
 from tools.readme.datasets import listing_place, title_of
 from tools.site.demo import keep_network
 from tools.site.provenance import anchor_of, cells_that_draw, figures_of
@@ -113,6 +113,20 @@ def keep(executed: Executed, root: Path) -> Path:
     with atomic_path(target) as temporary:
         nbformat.write(nbformat.from_dict(notebook), temporary)
     return target
+
+
+def renew_text(path: Path) -> bool:
+    """Give a notebook that ships the text cells of its script as it is, if it has the same code. Returns whether it has."""
+    notebook, today = nbformat.read(path, as_version=4), notebook_of(SCRIPTS / f"{path.stem}.py")
+    code = [[cell.source for cell in cells if cell.cell_type == "code"] for cells in (notebook.cells, today.cells)]
+    kinds = [[cell.cell_type for cell in cells] for cells in (notebook.cells, today.cells)]
+    if code[0] != code[1] or kinds[0] != kinds[1]:
+        return False
+    for cell, new in zip(notebook.cells, today.cells, strict=True):
+        cell.source = new.source
+    with atomic_path(path) as temporary:
+        nbformat.write(notebook, temporary)
+    return True
 
 
 def _smaller(picture):
@@ -254,15 +268,20 @@ def clean(text: str, folder: Path, name: str, with_sound: bool) -> str:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Store the executed notebooks of a dataset, and its network for the page Try it, where they ship."""
+    """Store the executed notebooks of a dataset with their text as it is today, and its network for the page Try it, where they ship."""
     parser = argparse.ArgumentParser(prog="python -m tools.site.notebooks", description=main.__doc__)
     parser.add_argument("--dataset", default="demo")
     parser.add_argument("--root", default="")
     given = parser.parse_args(arguments)
     root = Path(given.root or REPOSITORY).resolve()
-    kept = [keep(found, root) for found in find_notebooks(root) if found.dataset == given.dataset]
+    found = [executed for executed in find_notebooks(root) if executed.dataset == given.dataset]
+    shipped = root / "notebooks" / "executed"
+    kept = [executed.path if shipped in executed.path.parents else keep(executed, root) for executed in found]
+    other = [path.stem[:2] for path in kept if not renew_text(path)]
     size = sum(path.stat().st_size for path in kept)
     print(f"{len(kept)} notebooks of {given.dataset}, {size / 1e6:.1f} MB: notebooks/executed/{given.dataset}")
+    if other:
+        print(f"Executed before their code was last changed: {', '.join(other)}")
     if network := keep_network(root, given.dataset):
         print(f"the network of the page Try it, {network.stat().st_size / 1e3:.0f} kB: {network.relative_to(root)}")
 
