@@ -10,6 +10,7 @@ from tools.readme.conclusions import about_networks, about_seeds, conclusions
 from tools.readme.datasets import CHOSEN, Dataset, score_files, title_of
 from tools.readme.tables import (
     adaptation_table,
+    corpora_table,
     crossed_table,
     dataset_table,
     nets_at_published_settings,
@@ -45,7 +46,7 @@ def replace_between(marks: tuple[str, str], path: Path, text: str) -> None:
 
 
 def pages(root: Path = REPOSITORY) -> tuple[str, str, list[str]]:
-    """Write what belongs between README's marks, and the whole of results/README.md.
+    """Write what belongs between README's marks, on single corpora, and the whole of results/README.md.
 
     Returns
     -------
@@ -55,7 +56,8 @@ def pages(root: Path = REPOSITORY) -> tuple[str, str, list[str]]:
     datasets = [data for data in datasets if data.name != "demo"] or datasets
     synthetic = any(data.name == "demo" for data in datasets)
     note = " The demo corpus is synthetic: nothing here is a finding about people." if synthetic else ""
-    return _of_readme(datasets, note, crossings(root)), _of_results(datasets, note), [data.name for data in datasets]
+    single = [data for data in datasets if "+" not in data.name] or datasets
+    return _of_readme(single, note, crossings(root)), _of_results(datasets, note), [data.name for data in datasets]
 
 
 def crossings(root: Path) -> list[str]:
@@ -141,6 +143,8 @@ def _of_results(datasets, note) -> str:
         about = data.extent()
         about = f"{about[0].upper()}{about[1:]}; profile {data.made['profile']}, seed {data.made['seed']}."
         text += [f"## {data.title}", about, dataset_table(data)]
+        if by_corpus := corpora_table(data):
+            text += ["The same models, trained on all of these corpora, on the new speakers of each:", by_corpus]
         if len(data.published):
             text += ["Compared with published scores (?: not known, –: has none):", published_table(data.published)]
         if len(data.sizes) or len(data.wavelets):

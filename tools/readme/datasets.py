@@ -29,6 +29,7 @@ class Dataset:
         self.one_voice, self.beaten = self._table(folder, "11_one_voice"), self._table(folder, "11_beaten")
         self.published, self.adapted = self._table(folder, "11_published"), self._table(folder, "11_adapted")
         self.across, self.steps = self._table(folder, "11_across"), self._table(folder, "11_steps")
+        self.corpora = self._table(folder, "11_corpora")
         self.sizes = self._table(folder, accelerator.TABLE)
         self.wavelets = self._table(folder, accelerator.TABLES["sigwavnet"])
         self.nets, self.findings = self._table(folder, "04_published"), self._table(folder, "04_published_findings")

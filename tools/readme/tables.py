@@ -129,6 +129,21 @@ def _difference(row) -> str:
     return f"{100 * row['difference']:+.1f}{interval}, p {row['p']:.2g}"
 
 
+def corpora_table(data: Dataset) -> str:
+    """UAR of new speakers on each of several corpora that a model was trained on together; "" for a single corpus."""
+    rows, shown = data.corpora, shown_models(data.whole)
+    if "+" not in data.name or rows.empty:
+        return ""
+    rows = rows[rows["protocol"] == "speaker"]
+    corpora = data.name.split("+")
+    lines = []
+    for system, model in shown:
+        of_model = rows[(rows["system"] == system) & (rows["model"] == model)].set_index("corpus")["uar"]
+        if len(of_model):
+            lines.append([system, model, *[f"{100 * of_model[corpus]:.1f}" for corpus in corpora]])
+    return markdown(["system", "model", *map(title_of, corpora)], lines, 2)
+
+
 def crossed_table(across: pd.DataFrame) -> str:
     """UAR from corpus to corpus in Markdown, without normalisation and with.
 
