@@ -129,7 +129,8 @@ def two_voices(tmp_path):
     return replace(data, people=people, taught_by={"speaker_01": "others"})
 
 
-def test_a_speakers_autoencoder_starts_from_that_of_others(tmp_path):
+def test_a_speakers_autoencoder_starts_from_that_of_others(tmp_path, monkeypatch):
+    monkeypatch.setenv("SER_JOBS", "1")  # two workers would import TensorFlow twice for seconds of work
     data = two_voices(tmp_path)
     run = Run("utterance", "speaker_01")
     assert data.shared_run(run) == Run("shared", "others")
