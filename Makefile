@@ -17,6 +17,10 @@ LABELS ?=
 # a folder with a speech encoder that is there already
 WEIGHTS ?=
 
+# what a reader wrote is text: make would run a "$(shell …)" in it, and hand its result on
+$(foreach name,DATASET PROFILE SEED JOBS ENGINE ROOT MODEL FILE FILES SPEAKERS DENOISE STRICT LABELS WEIGHTS,\
+  $(if $(filter command environment,$(firstword $(origin $(name)))),$(eval override $(name) := $$(value $(name)))))
+
 # the first Python from 3.11 to 3.13 that is there
 PYTHON ?= $(shell for name in python3 python3.13 python3.12 python3.11; do \
   $$name -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$name && break; done)

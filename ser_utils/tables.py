@@ -11,10 +11,13 @@ import io
 import os
 import re
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
+DAMAGED = (zlib.error, zipfile.BadZipFile, ElementTree.ParseError)
+MOST_COLUMNS = 16_384  # of a sheet, as Excel has it
 # What other tools call a column; these names count only where the first one is not there.
 SYNONYMS = {
     "path": "file filename file_name filepath file_path audio_path wav_path wav",
@@ -102,7 +105,7 @@ def read_table(place: Path) -> Table:
         return _as_table(place, rows)
     except UnicodeDecodeError as error:
         raise CorpusError(f"{place} is not UTF-8 (byte {error.start}): save it as UTF-8.") from error
-    except (OSError, EOFError, ValueError, LookupError, zipfile.BadZipFile, ElementTree.ParseError) as error:
+    except (*DAMAGED, OSError, EOFError, ValueError, LookupError, RuntimeError) as error:
         raise CorpusError(f"{place} cannot be read as a table: {error}") from error
 
 
@@ -168,6 +171,8 @@ def _rows_of_sheet(sheet, strings: list[str]) -> dict[int, list[str]]:
             place = _column_number(cell.get("r")) if cell.get("r") else max(cells, default=0) + 1
             kind, value = cell.get("t"), cell.findtext(f"{SHEET}v") or ""
             inline = cell.find(f"{SHEET}is") if kind == "inlineStr" else None
+            if place > MOST_COLUMNS:
+                raise ValueError(f"a cell is called {cell.get('r')!r}, and a sheet has {MOST_COLUMNS:,} columns")
             cells[place] = strings[int(value)] if kind == "s" else value if inline is None else _text_of(inline)
         rows[number] = [cells.get(place, "") for place in range(1, max(cells, default=0) + 1)]
     width = max(map(len, rows.values()), default=0)

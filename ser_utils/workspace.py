@@ -116,9 +116,16 @@ def write_checksums(folder: Path, *patterns: str) -> None:
 
 
 def read_checksums(folder: Path) -> dict[str, str]:
-    """The checksums in a folder's SHA256SUMS, {name: sha256}; empty where there is no such file."""
+    """The checksums in a folder's SHA256SUMS, {name: sha256}; empty where there is no such file.
+
+    Raises
+    ------
+    WorkspaceError : if it is damaged, or names a file outside the folder
+    """
     path = folder / SUMS
-    lines = path.read_text("utf-8").splitlines() if path.exists() else []
+    lines = path.read_text("utf-8", "replace").splitlines() if path.exists() else []
+    if damaged := [line for line in lines if not re.fullmatch(r"[0-9a-f]{64}  [^/]\S*", line) or ".." in line]:
+        raise WorkspaceError(f"{path} is damaged: {damaged[0]!r:.80} is no checksum and the name of a file beside it.")
     return dict(reversed(line.split("  ", 1)) for line in lines)
 
 

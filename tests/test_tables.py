@@ -1,4 +1,6 @@
 import gzip
+import io
+import zipfile
 
 import pandas as pd
 import pytest
@@ -164,3 +166,29 @@ def test_make_tells_of_a_damaged_table_in_one_line(tmp_path):
     with pytest.raises(SystemExit, match="t.csv cannot be read as a table: row 2 opens a quote") as caught:
         graph.corpus_listing(str(tmp_path / "t.csv"))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("place", ["A3", "ZZZZZZZ3"])
+def test_a_cell_beyond_every_sheet_is_refused_and_no_memory_is_taken(tmp_path, place):
+    written = workbook([[["path", "speaker", "emotion"], ["a.wav", "s1", "anger"]]])
+    with zipfile.ZipFile(io.BytesIO(written)) as book:
+        parts = {name: book.read(name) for name in book.namelist()}
+    sheet = "xl/worksheets/sheet1.xml"
+    row = f'<row r="3"><c r="{place}" t="inlineStr"><is><t>b.wav</t></is></c><c r="B3"><v>1</v></c><c r="C3"><v>2</v></c></row></sheetData>'.encode()
+    parts[sheet] = parts[sheet].replace(b"</sheetData>", row)
+    with zipfile.ZipFile(tmp_path / "t.xlsx", "w") as book:
+        for name, content in parts.items():
+            book.writestr(name, content)
+    if place == "A3":
+        assert read_table(tmp_path / "t.xlsx").column("path")[3] == "b.wav"
+    else:
+        with pytest.raises(CorpusError, match="'ZZZZZZZ3', and a sheet has 16,384 columns"):
+            read_table(tmp_path / "t.xlsx")
+
+
+def test_a_damaged_gzip_is_refused_in_words(tmp_path):
+    packed = bytearray(gzip.compress(b"path,speaker,emotion\n" + b"a.wav,s1,anger\n" * 400))
+    packed[40:44] = b"\xff\xff\xff\xff"
+    (tmp_path / "t.csv.gz").write_bytes(packed)
+    with pytest.raises(CorpusError, match="cannot be read as a table"):
+        read_table(tmp_path / "t.csv.gz")

@@ -179,6 +179,8 @@ def hear_folder(folder: Path, hear: Callable[[Path], HeardClip] = hear_clip) -> 
     if not folder.is_dir():
         raise ValueError(f"FILES must be a folder of recordings of one speaker. Received: FILES={folder}")
     clips, found = [], find_recordings(folder)
+    for file in found.left_out:
+        print(f"left out: {file.path!r}: {file.reason}", file=sys.stderr)
     for path in progress_bar(found.recordings, desc="recordings", unit="file"):
         try:
             clips.append(hear(folder / path))
@@ -297,12 +299,12 @@ def main(arguments: list[str] | None = None) -> None:
         print(_answer_as_given(given))
     except AudioError as error:
         sys.exit(f"{error}\nWanted: {'FILES, for a folder' if Path(error.path).is_dir() else WANTED}.")
-    except (CorpusError, WorkspaceError, ValueError) as error:
+    except (CorpusError, WorkspaceError, OSError, ValueError) as error:
         sys.exit(str(error))
 
 
 def _answer_as_given(given):
-    if not given.seed.isdigit():
+    if not given.seed.isdecimal():
         raise ValueError(f"SEED must be an integer of at least 0. Received: SEED={given.seed}")
     if not given.file and not given.files:
         raise ValueError("which recording? make predict FILE=my.wav, or FILES=folder for several of one speaker")

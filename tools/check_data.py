@@ -15,7 +15,7 @@ import pandas as pd
 from ser_utils.corpora.check import find_loudness_by_corpus, find_regularities
 from ser_utils.corpora.loading import CorpusError, find_shared_people, inspect_parts, is_strict
 from ser_utils.corpora.recordings import describe_remarks
-from ser_utils.workspace import REPOSITORY, Workspace
+from ser_utils.workspace import REPOSITORY, Workspace, WorkspaceError
 
 INDEX = REPOSITORY / "data" / "index"
 DUPLICATED = ["paths", "speakers", "emotions", "of_one_utterance"]  # what is told of files of equal samples
@@ -226,7 +226,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         checks = check_corpus(options.name, options.data_dir or Workspace(options.name or "demo").data_dir)
-    except CorpusError as error:
+    except (CorpusError, WorkspaceError, OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1
     for check in checks:

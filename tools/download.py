@@ -26,7 +26,7 @@ from tqdm.auto import tqdm
 from ser_utils.corpora.facts.grammar import Files
 from ser_utils.corpora.loading import CorpusError, find_corpus, find_folder, inspect_parts
 from ser_utils.corpora.sources import find_recordings
-from ser_utils.workspace import Workspace, file_digest, read_json, write_json
+from ser_utils.workspace import Workspace, WorkspaceError, file_digest, read_json, write_json
 from tools.check_data import load_index
 
 BLOCK = 1 << 18
@@ -263,9 +263,12 @@ def _download_archive(corpus, source, data_dir, progress):
     archive = kept / f"{corpus.name}.zip"
     record = kept / "checksums.json"
     recorded = read_json(record) if record.exists() else {}
-    if not archive.exists():
-        checksum = source.checksum or (recorded.get(source.url, "") if source.is_steady else "")
+    checksum = source.checksum or (recorded.get(source.url, "") if source.is_steady else "")
+    was_there = archive.exists()
+    if not was_there:
         download_file(source.url, archive, checksum=checksum, progress=progress)
+    elif checksum:
+        _hold_to(checksum, archive, source.url)
     # on the same disk as the corpus, so that files are moved and never half copied
     with tempfile.TemporaryDirectory(prefix=".unpacking-", dir=data_dir) as unpacked:
         try:
@@ -280,7 +283,7 @@ def _download_archive(corpus, source, data_dir, progress):
                 target = folder / path.relative_to(unpacked)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 os.replace(path, target)
-    if source.is_steady and not source.checksum:
+    if source.is_steady and not source.checksum and not was_there:
         write_json(record, {source.url: f"sha256:{file_digest(archive)}"} | recorded)
     archive.unlink()
 
@@ -346,7 +349,7 @@ def main(arguments: list[str] | None = None) -> int:
     for name in options.name.split("+"):
         try:
             print(download_corpus(name, options.data_dir or Workspace("emodb").data_dir))
-        except (DownloadError, CorpusError) as error:
+        except (DownloadError, CorpusError, WorkspaceError, OSError) as error:
             print(error, file=sys.stderr)
             failed = True
     return int(failed)

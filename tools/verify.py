@@ -57,6 +57,7 @@ DECISIONS = ("predictions", "audits", "costs")
 TOLERANCE = {"opensmile": 0.005, "baseline": 0.005}
 NEED_OPENSMILE = {"opensmile", "ensemble"}  # the ensemble has other members without it
 SPREAD = 2 * 2**0.5  # two runs differ by √2 of the spread over seeds; twice that is seldom passed
+DECIDED = "decisions/SHA256SUMS"  # so that decisions cannot be gone without a word
 ROUNDING = 2e-6  # tables have six decimals
 
 
@@ -70,7 +71,7 @@ def save_results(workspace: Workspace, **tables: pd.DataFrame) -> None:
             continue
         write_csv(path, table)
     with workspace.results_lock():
-        about = ("scores.csv", "costs.csv", "11_*.csv", "07_published_*.csv", "provenance.json", "model/*")
+        about = ("scores.csv", "costs.csv", "11_*.csv", "07_published_*.csv", "provenance.json", "model/*", DECIDED)
         write_checksums(workspace.results, *about)
 
 
@@ -108,6 +109,8 @@ def keep_decisions(workspace: Workspace, utterances: pd.DataFrame) -> None:
         who.attrs = {}  # a loader's notes are not a fact about who speaks
         who.to_parquet(temporary / "utterances.parquet", index=False)
         write_checksums(temporary, "*.parquet", "*/*.*", "seed_*/*/*")
+    with workspace.results_lock():
+        write_checksums(workspace.results, DECIDED)
 
 
 def _copy_small(path, copy):
@@ -350,7 +353,18 @@ def rescore(workspace: Workspace) -> list[str]:
     and provenance.json, are held against their checksums.
     """
     folder = workspace.root / "results" / workspace.name
-    wrong = altered_files(folder) + readme.outdated_pages(workspace.root)
+    wrong = altered_files(folder)
+    try:
+        return wrong + _recomputed(workspace, folder)
+    except (ValueError, KeyError, TypeError, AttributeError, OSError, WorkspaceError) as error:
+        if not wrong:
+            raise
+        return [*wrong, f"nothing was made again, because a file cannot be read ({error!r:.200})"]
+
+
+def _recomputed(workspace, folder) -> list[str]:
+    """What differs between the files of results/ and those that follow from the decisions that ship."""
+    wrong = readme.outdated_pages(workspace.root)
     if not (folder / "decisions").exists():
         made_by = f"`make reproduce DATASET={workspace.dataset}` makes it"
         print(f"{folder / 'decisions'} does not ship: only checksums and README were checked. {made_by}.")
@@ -512,5 +526,5 @@ def main(arguments: list[str] | None = None) -> None:
 if __name__ == "__main__":
     try:
         main()
-    except (WorkspaceError, CorpusError, FileNotFoundError) as error:
+    except (WorkspaceError, CorpusError, OSError) as error:
         sys.exit(str(error))

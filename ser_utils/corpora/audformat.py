@@ -44,7 +44,12 @@ def read_audformat(place: Path) -> pd.DataFrame:
     columns = []
     for name, about in _mapping(place, "tables", header.get("tables")).items():
         table = _find_table(place, name)
-        if table is not None and "file" in table.columns:
+        if table is None:
+            raise CorpusError(
+                f"{place / 'db.yaml'} names table {name!r}, but neither db.{name}.parquet nor db.{name}.csv is there; a table "
+                f"that is stored as a pickle alone is not opened. Save it as one of them, or take it out of db.yaml."
+            )
+        if "file" in table.columns:
             columns += _columns_of(place, header, name, about, table)
     texts = {meaning: _merge(place, [c for c in columns if c.meaning == meaning]) for meaning in MEANINGS}
     if missing := [meaning for meaning in ("emotion", "speaker") if not texts[meaning]]:
@@ -68,6 +73,9 @@ def _columns_of(place, header, name, about, table):
     declared = _mapping(place, f"columns of table {name!r}", about["columns"])
     facts_of = {str(key).lower(): _mapping(place, f"column {key!r}", facts) for key, facts in declared.items()}
     files = table.column("file")
+    named = sorted(files.values())
+    if twice := {file for file, other in zip(named, named[1:], strict=False) if file == other}:
+        raise CorpusError(f"{place}: table {name!r} names {min(twice)!r} twice. Keep one row of each file.")
     for key in table.columns:
         facts = facts_of.get(key, {})
         scheme = str(facts.get("scheme_id") or key).lower()

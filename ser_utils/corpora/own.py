@@ -235,7 +235,11 @@ def _refuse_incomplete(place, rows, has_no_emotion):
     safe = rows["utterance_id"].map(_is_name)
     nice = rows["speaker"].map(lambda text: is_missing(text) or _is_name(text))
     named = rows["path"] != ""
-    twice = rows["path"].map(os.path.normpath).duplicated(keep=False) & named
+    # rows of a table may call one file by two names
+    places = rows["path"].map(
+        os.path.normpath if place.is_dir() else lambda path: os.path.realpath(place.parent / path)
+    )
+    twice = places.duplicated(keep=False) & named
     faults = {
         "no path": ~named,
         "no speaker": rows["speaker"].map(is_missing),

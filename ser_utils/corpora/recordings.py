@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ser_utils.features.audio import HEARD_DB, UNREADABLE, AudioError, hear, heard_seconds, read_samples
+from ser_utils.features.audio import HEARD_DB, NO_FILE, UNREADABLE, AudioError, hear, heard_seconds, read_samples
 from ser_utils.workspace import REPOSITORY, atomic_path, file_digest
 
 SUFFIXES = frozenset(
@@ -104,6 +104,8 @@ def read_recording(path: str | Path) -> dict:
         }
     except AudioError as error:
         facts["reason"] = error.reason
+        if error.reason == NO_FILE:  # to read it would never end
+            return facts
     try:
         return facts | {"sha256": file_digest(path)}
     except OSError as error:

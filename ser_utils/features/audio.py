@@ -3,6 +3,7 @@
 import io
 import os
 import re
+import stat
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,6 +21,7 @@ LOUDEST = 8.0  # of full scale: what goes beyond was never scaled to it
 LOST = 1e-3  # of the power: less than that is left of channels that cancel each other, or of sound beyond a new rate
 HEARD_DB = 40  # below the loudest 10 ms: silence around the voice
 LOGGED = ("SVX", "VOC", "WVE")
+NO_FILE = "no file, but a pipe or a device"
 UNKNOWN_LENGTH = 2**48  # samples; libsndfile's largest number stands for a length that no header gives
 
 
@@ -73,7 +75,10 @@ def read_samples(path: str | Path) -> Recording:
     """
     path, remark = Path(path), ""
     try:
-        size = os.stat(path).st_size
+        facts = os.stat(path)
+        size = facts.st_size
+        if stat.S_ISFIFO(facts.st_mode) or stat.S_ISCHR(facts.st_mode) or stat.S_ISSOCK(facts.st_mode):
+            raise ValueError(NO_FILE)
         if size == 0:
             raise ValueError("empty file (0 bytes)")
         with open(path, "rb") as stream:
@@ -94,6 +99,8 @@ def read_samples(path: str | Path) -> Recording:
         raise AudioError(path, f"{UNREADABLE}{error.strerror}") from error
     except soundfile.LibsndfileError as error:
         raise AudioError(path, f"not audio, or damaged ({size} bytes): {_in_words(error)}") from error
+    except MemoryError as error:
+        raise AudioError(path, f"more than memory holds ({size} bytes)") from error
     except ValueError as error:
         raise AudioError(path, str(error) + (f" ({remark})" if remark else "")) from error
     return Recording(samples, rate, "; ".join(filter(None, [remark, _describe_offset(samples)])))

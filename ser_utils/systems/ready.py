@@ -5,6 +5,7 @@ needs neither a network nor openSMILE, and answers within seconds.
 """
 
 import re
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,17 @@ from ser_utils.evaluation.splits import make_folds
 from ser_utils.names import dataset_name, dataset_parts
 from ser_utils.systems.adaptation import Population, adapt, fit_for_known
 from ser_utils.systems.known_clips import adaptation_curve
-from ser_utils.workspace import MissingResult, Workspace, atomic_path, made_by, read_json, write_json
+from ser_utils.workspace import (
+    MissingResult,
+    Workspace,
+    WorkspaceError,
+    atomic_path,
+    file_digest,
+    made_by,
+    read_checksums,
+    read_json,
+    write_json,
+)
 
 COUNTS = (0, 1, 2, 5, 10, 20)  # clips known of a speaker, a regression each
 DRAWS = 5  # of the known clips, when it is tested
@@ -153,12 +164,30 @@ def save_model(model: ReadyModel, folder: Path) -> Path:
 
 
 def load_model(path: Path) -> ReadyModel:
-    """Read a model; path : of its JSON."""
-    with np.load(path.with_suffix(".npz"), allow_pickle=False) as stored:
-        arrays = {key: stored[key] for key in stored.files}
-    weights = {int(key.removeprefix("weights_")): arrays[key] for key in arrays if key.startswith("weights_")}
-    population = Population(*(arrays[key] for key in ("mean", "within", "between")))
-    return ReadyModel(population, dict(sorted(weights.items())), read_json(path))
+    """Read a model; path : of its JSON.
+
+    Raises
+    ------
+    WorkspaceError : if it is damaged, or is not what the checksums of its results say
+    """
+    known = read_checksums(path.parents[1])
+    again = "`git checkout` brings back one that ships; notebook 11 makes it anew"
+    try:
+        for file in (path, path.with_suffix(".npz")):
+            if known.get(f"model/{file.name}", digest := file_digest(file)) != digest:
+                raise WorkspaceError(f"{file} was altered since it was made. {again}.")
+        with np.load(path.with_suffix(".npz"), allow_pickle=False) as stored:
+            arrays = {key: stored[key] for key in stored.files}
+        if not all(np.isfinite(values).all() for values in arrays.values()):
+            raise ValueError("not all of its numbers are finite")
+        weights = {int(key.removeprefix("weights_")): arrays[key] for key in arrays if key.startswith("weights_")}
+        population = Population(*(arrays[key] for key in ("mean", "within", "between")))
+        facts = read_json(path)
+        if {len(weights[0]), len(facts["emotions"])} != {len(facts["emotions"])}:
+            raise ValueError("its weights are of other emotions")
+    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+        raise WorkspaceError(f"The model {path.with_suffix('')} is damaged ({error}). {again}.") from error
+    return ReadyModel(population, dict(sorted(weights.items())), facts)
 
 
 def find_model(workspace: Workspace) -> Path:

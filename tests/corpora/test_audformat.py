@@ -4,6 +4,7 @@ import pandas as pd
 import pytest
 
 from ser_utils.corpora import recordings
+from ser_utils.corpora.audformat import read_audformat
 from ser_utils.corpora.loading import CorpusError, inspect_corpus, load_corpus
 from tests.corpora.synthetic import EMOTIONS, people_rows, record, write_table
 
@@ -35,6 +36,8 @@ def write_database(folder, columns, *, table="emotion", schemes="", form="csv"):
     heads = "\n".join(f"      {name}: {{{head}}}" for name, (head, _) in columns.items())
     (folder / "db.yaml").write_text(f"""
 name: votes
+source: internet
+usage: unrestricted
 raters: {{r1: {{type: human}}, r2: {{type: human}}, gold: {{type: vote}}, truth: {{type: ground truth}}, m: {{type: machine}}}}
 schemes: {{emotion: {{dtype: str}}, speaker: {{dtype: str}}{schemes}}}
 tables:
@@ -183,3 +186,25 @@ def test_a_kaldi_folder_is_read(tmp_path):
 def test_a_kaldi_folder_that_says_too_little_is_refused(tmp_path, files, words):
     with pytest.raises(CorpusError, match=words.replace("segments'", "segments")):
         load_corpus(write_kaldi(tmp_path / "train", **files), tmp_path)
+
+
+def test_a_table_that_is_a_pickle_alone_is_not_passed_over(tmp_path):
+    (tmp_path / "db.yaml").write_text(
+        "name: x\nschemes: {emotion: {}, speaker: {}}\ntables:\n"
+        "  a: {columns: {emotion: {scheme_id: emotion}, speaker: {scheme_id: speaker}}}\n"
+        "  b: {columns: {emotion: {scheme_id: emotion}, speaker: {scheme_id: speaker}}}\n"
+    )
+    (tmp_path / "db.a.csv").write_text("file,emotion,speaker\n1.wav,anger,s1\n2.wav,sadness,s1\n")
+    (tmp_path / "db.b.pkl").write_bytes(b"cos\nsystem\n(S'true'\ntR.")
+    with pytest.raises(CorpusError, match="names table 'b', but neither db.b.parquet nor db.b.csv is there.*pickle"):
+        read_audformat(tmp_path)
+
+
+def test_a_file_that_one_table_names_twice_is_refused(tmp_path):
+    (tmp_path / "db.yaml").write_text(
+        "name: x\nschemes: {emotion: {}, speaker: {}}\ntables:\n"
+        "  a: {columns: {emotion: {scheme_id: emotion}, speaker: {scheme_id: speaker}}}\n"
+    )
+    (tmp_path / "db.a.csv").write_text("file,emotion,speaker\n1.wav,anger,s1\n1.wav,sadness,s1\n")
+    with pytest.raises(CorpusError, match="table 'a' names '1.wav' twice"):
+        read_audformat(tmp_path)

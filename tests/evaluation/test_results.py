@@ -326,6 +326,24 @@ def test_scores_are_made_again_from_the_decisions_that_ship(workspace, utterance
     assert any("(utterance): uar was 0.5, is" in line for line in shipped.rescore(workspace))
 
 
+@pytest.mark.parametrize("name", ["scores.csv", "costs.csv", "provenance.json"])
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00", b"[]", b"{}"])
+def test_a_file_that_cannot_be_read_is_named_and_ends_no_check(workspace, utterances, name, content):
+    ship(workspace, utterances)
+    (workspace.results / name).write_bytes(content)
+    told = " ".join(shipped.rescore(workspace))
+    assert f"{name} was altered" in told
+
+
+@pytest.mark.parametrize("line", ["garbage", "0" * 64 + "  ../../../etc/passwd", "0" * 64 + "  /etc/passwd"])
+def test_checksums_that_are_damaged_or_lead_outside_are_refused(workspace, utterances, line):
+    ship(workspace, utterances)
+    path = workspace.results / "SHA256SUMS"
+    path.write_text(path.read_text() + line + "\n")
+    with pytest.raises(WorkspaceError, match="SHA256SUMS is damaged"):
+        shipped.rescore(workspace)
+
+
 ALTERED = {
     "11_fall": "difference",
     "11_speakers": "uar",
@@ -383,6 +401,8 @@ def test_an_altered_number_of_readme_is_found(workspace, utterances, page):
 def test_without_decisions_only_checksums_are_asked_and_that_is_said(workspace, utterances, capsys):
     ship(workspace, utterances)
     shutil.rmtree(workspace.results / "decisions")
+    assert shipped.rescore(workspace) == ["decisions/SHA256SUMS is missing"]
+    write_checksums(workspace.results, "scores.csv")  # as of results that never had decisions
     assert shipped.rescore(workspace) == []
     assert "decisions does not ship: only checksums and README were checked" in capsys.readouterr().out
     alter(workspace.results / "scores.csv", "uar", 1, 0.5)

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from ser_utils.corpora.recordings import read_recording
 from ser_utils.features.audio import (
     AudioError,
     heard_seconds,
@@ -220,3 +221,11 @@ def test_silence_around_the_voice_is_not_heard():
     click = silence.copy()
     click[RATE // 2] = 0.5
     assert heard_seconds(click, RATE) <= 0.02
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names on this system")
+def test_a_pipe_is_no_recording_and_nobody_waits_for_it(tmp_path):
+    os.mkfifo(tmp_path / "pipe.wav")
+    with pytest.raises(AudioError, match="no file, but a pipe or a device"):
+        read_samples(tmp_path / "pipe.wav")
+    assert "pipe or a device" in read_recording(tmp_path / "pipe.wav")["reason"]

@@ -8,7 +8,7 @@ from scipy.special import softmax
 from ser_utils.corpora import CORPORA
 from ser_utils.systems import ready
 from ser_utils.systems.adaptation import adapt
-from ser_utils.workspace import REPOSITORY, MissingResult, Workspace
+from ser_utils.workspace import REPOSITORY, MissingResult, Workspace, WorkspaceError, write_checksums
 
 NAMES = ["pitch_st mean", "level_db mean", "mfcc_1 mean", "modulation 2-4 Hz level"]
 EMOTIONS = ("anger", "calm", "neutral")
@@ -37,6 +37,28 @@ def test_a_model_answers_the_same_after_the_disk_and_holds_no_pickles(learned, t
         assert found == pytest.approx(expected, abs=1e-4)
         assert found.sum(axis=1) == pytest.approx(1)
     assert again.facts["tested"] == json.loads(path.read_text())["tested"]
+
+
+@pytest.mark.parametrize("fault", ["cut", "gone", "NaN", "facts", "altered"])
+def test_a_damaged_model_is_refused_in_words(learned, tmp_path, fault):
+    path = ready.save_model(learned[2], tmp_path / "model")
+    arrays = path.with_suffix(".npz")
+    write_checksums(tmp_path, "model/*")
+    if fault == "cut":
+        arrays.write_bytes(arrays.read_bytes()[:500])
+    elif fault == "gone":
+        arrays.unlink()
+    elif fault == "facts":
+        path.write_text("[]")
+    else:
+        with np.load(arrays) as stored:
+            changed = {key: stored[key] for key in stored.files}
+        changed["weights_0"] = changed["weights_0"] * (np.nan if fault == "NaN" else -1)
+        np.savez_compressed(arrays, **changed)
+    if fault != "altered":  # in a folder without checksums
+        (tmp_path / "SHA256SUMS").unlink()
+    with pytest.raises(WorkspaceError, match="was altered since" if fault == "altered" else "is damaged"):
+        ready.load_model(path)
 
 
 def test_each_number_of_known_clips_has_its_own_regression(learned):

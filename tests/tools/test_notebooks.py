@@ -454,3 +454,16 @@ def test_several_numbers_are_one_run(tmp_path):
     run = _make("-n", "02", "05", ROOT=tmp_path)
     lines = [line for line in run.stdout.splitlines() if "tools.reproduce" in line]
     assert len(lines) == 1 and lines[0].endswith(" 02 05")
+
+
+@pytest.mark.parametrize("name", ["FILE", "FILES", "DATASET", "MODEL", "SEED", "PROFILE", "JOBS", "SPEAKERS", "ROOT"])
+@pytest.mark.parametrize("where", ["command line", "environment"])
+def test_make_runs_nothing_that_a_name_holds(name, where, tmp_path, monkeypatch):
+    """Names of somebody else's files are data: make would run a "$(shell …)" in them when it hands them on."""
+    made, told = tmp_path / "made", {"FILE": "a.wav"}
+    given = {name: f"x$(shell touch {made})"}
+    if where == "environment":
+        monkeypatch.setenv(*next(iter(given.items())))
+        given = {}
+    _make("--eval=told: ; @true", "told", **told | given)
+    assert not made.exists()

@@ -619,7 +619,10 @@ def weight_files(folder: str | Path) -> list[Path]:
     folder = Path(folder)
     index = folder / "model.safetensors.index.json"
     if index.exists():
-        files = sorted({folder / name for name in _read_json(index)["weight_map"].values()})
+        names = sorted(set(_read_json(index)["weight_map"].values()))
+        if outside := [name for name in names if Path(name).name != name]:
+            raise CheckpointError(f"{index} names a file outside its folder: {outside[0]!r}")
+        files = [folder / name for name in names]
     else:
         files = [folder / "model.safetensors"]
     missing = [file.name for file in files if not file.exists()]
