@@ -66,15 +66,18 @@ def test_a_picture_that_a_loop_named_is_found_by_what_it_shows(root):
     assert list(unknown.data) == ["image/png"]
 
 
-def test_what_ships_of_a_notebook_does_not_say_where_it_was_run(root):
+def test_what_ships_of_a_notebook_does_not_say_where_it_was_run(root, monkeypatch):
+    monkeypatch.setenv("SER_DATA_DIR", "/home/me/corpora")
     [executed] = find_notebooks(root)
     notebook = nbformat.read(executed.path, as_version=4)
-    said = nbformat.v4.new_output("stream", text=f"saved in {root}/results/emodb\n")
+    text = f"saved in {root}/results/emodb\nread /home/me/corpora/emodb/a.wav\n"
+    said = nbformat.v4.new_output("stream", text=text)
     logged = nbformat.v4.new_output("stream", text="INFO:tensorflow:Assets written to: elsewhere/assets\n")
     notebook.cells.append(nbformat.v4.new_code_cell("print(workspace.results)", outputs=[said, logged]))
     nbformat.write(notebook, executed.path)
     text = keep(executed, root).read_text("utf-8")
     assert str(root) not in text and "saved in results/emodb" in text
+    assert "/home/me" not in text and "read emodb/a.wav" in text
     assert "elsewhere/assets" not in text
 
 

@@ -70,8 +70,9 @@ def crossings(root: Path) -> list[str]:
             "on the corpora of its row and tested on the corpus of its column. A cell shows UAR in % twice: without "
             "normalisation → with the features of each corpus normalised by its own mean and deviation. Normalisation needs "
             "recordings of the tested corpus, but no labels. Bold: the tested corpus is also trained on, with other "
-            "speakers. Notebook 11 adds intervals and paired tests, and estimates which part of a loss comes from the "
-            "recording conditions.",
+            f"speakers. Notebook 11 adds intervals and paired tests, and estimates which part of a loss comes from the "
+            f"recording conditions (`11_adding.csv`, `11_lost.csv` and `11_told.csv` in `results/{path.parent.name}`). "
+            "[results/README.md](results/README.md) shows what all models reach that were trained on these corpora together.",
             crossed_table(across),
         ]
     return text
@@ -133,8 +134,8 @@ def _of_results(datasets, note) -> str:
         "[choices.md](../notebooks/choices.md) says which. *Seeds* is how many times a network was trained; – means that "
         f"nothing is random. {about_seeds(datasets)} Each dataset has a folder: `scores.csv` holds all scores and the leaks "
         "of their splits, `costs.csv` the costs, and `decisions/` the answer of every model for every test clip. "
-        "`make rescore DATASET=…` computes scores and tables again from these answers and compares. The demo corpus and "
-        "several corpora together (`ravdess+emodb+aesdd`) ship without `decisions/`; there, the command compares checksums."
+        "`make rescore DATASET=…` computes scores and tables again from these answers and compares. The demo corpus "
+        "ships without `decisions/`; there, the command compares checksums."
         f"{note} `make tables` writes this page.",
         "## Models",
         MODELS.read_text("utf-8").strip(),
@@ -145,7 +146,7 @@ def _of_results(datasets, note) -> str:
         text += [f"## {data.title}", about, dataset_table(data)]
         if by_corpus := corpora_table(data):
             text += ["The same models, trained on all of these corpora, on the new speakers of each:", by_corpus]
-        if len(data.published):
+        if len(data.published) and data.published["ours"].notna().any():
             text += ["Compared with published scores (?: not known, –: has none):", published_table(data.published)]
         if len(data.sizes) or len(data.wavelets):
             text += [

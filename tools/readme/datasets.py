@@ -105,9 +105,9 @@ def title_of(dataset: str) -> str:
 
 
 def listing_place(dataset: str) -> tuple:
-    """Sort key of datasets: corpora in the order they are listed in, then readers' own, synthetic speech last."""
+    """Sort key of datasets: corpora in the order they are listed in, readers' own, several together, synthetic speech last."""
     known, first = [*CORPORA], dataset.split("+")[0]
-    return dataset == "demo", known.index(first) if first in known else len(known), dataset
+    return dataset == "demo", dataset.count("+"), known.index(first) if first in known else len(known), dataset
 
 
 def score_files(root: Path) -> list[Path]:

@@ -18,7 +18,7 @@ from bs4 import BeautifulSoup
 from PIL import Image
 
 from ser_utils.profiles import PROFILES
-from ser_utils.workspace import REPOSITORY, atomic_path
+from ser_utils.workspace import REPOSITORY, Workspace, atomic_path
 from tools.notebooks import KERNEL, SCRIPTS, notebook_of
 from tools.readme.datasets import listing_place, title_of
 from tools.site.demo import keep_network
@@ -81,11 +81,13 @@ def _profile_of(path):
 def keep(executed: Executed, root: Path) -> Path:
     """Store an executed notebook where it ships: without sounds, its pictures by name where figures/ has them.
 
-    Paths under `root` lose it: where a run was made is nobody's business.
+    Paths under `root` and under the folder of recordings lose it: where a run was made is nobody's business.
 
     Returns the path, notebooks/executed/<dataset>/<name>.ipynb under `root`.
     """
-    text = executed.path.read_text("utf-8").replace(f"{root}/", "")
+    text = executed.path.read_text("utf-8")
+    for place in (root, Workspace(executed.dataset).data_dir):
+        text = text.replace(f"{place}/", "")
     notebook, drawn = nbformat.reads(text, as_version=4), figures_of(executed.path.stem)
     target = root / "notebooks" / "executed" / executed.dataset / executed.path.name
     folder = root / "figures" / executed.dataset
