@@ -203,7 +203,7 @@ class Workspace:
 
     Raises
     ------
-    ValueError : for another profile, a seed below 0 or an empty dataset
+    ValueError : for another profile, a seed below 0 or beyond 32 bits, or an empty dataset
     """
 
     dataset: str = "demo"
@@ -219,8 +219,8 @@ class Workspace:
         if self.profile not in PROFILES:
             known = ", ".join(PROFILES)
             raise ValueError(f"profile must be one of {known}. Received: profile={self.profile!r}")
-        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
-            raise ValueError(f"seed must be an integer of at least 0. Received: seed={self.seed!r}")
+        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or not 0 <= self.seed < 2**32:
+            raise ValueError(f"seed must be an integer of at least 0 and below 2**32. Received: seed={self.seed!r}")
         if not isinstance(self.dataset, str) or not self.dataset.strip():
             raise ValueError(f"dataset must be a name or a path. Received: dataset={self.dataset!r}")
         # absolute, since notebooks run in a folder of their own

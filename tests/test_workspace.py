@@ -71,6 +71,7 @@ def test_content_keys_follow_content(tmp_path):
         ({"profile": "fast"}, "profile must be one of smoke, quick, paper. Received: profile='fast'"),
         ({"seed": -1}, "seed must be an integer of at least 0"),
         ({"seed": 1.5}, "seed must be an integer"),
+        ({"seed": 2**32}, "seed must be an integer of at least 0 and below"),
         ({"dataset": ""}, "dataset must be a name or a path"),
     ],
 )

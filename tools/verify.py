@@ -528,3 +528,5 @@ if __name__ == "__main__":
         main()
     except (WorkspaceError, CorpusError, OSError) as error:
         sys.exit(str(error))
+    except KeyboardInterrupt:
+        sys.exit("interrupted: nothing was compared to its end")

@@ -222,7 +222,8 @@ plt.show()
 
 # %%
 figure = vae.latent_maps(latent, table, seed)
-caption = f"Latent means by emotion and by speaker ({shown} protocol's model)."
+who = "corpus" if table["corpus"].nunique() > 1 else "speaker"
+caption = f"Latent means by emotion and by {who} ({shown} protocol's model)."
 style.save_figure(workspace, figure, "06_latent", caption)
 plt.show()
 

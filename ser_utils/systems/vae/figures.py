@@ -7,6 +7,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 
@@ -83,12 +84,14 @@ def workflow(n_features: int, n_latent: int, hidden: Sequence[int], n_classes: i
 
 
 def latent_maps(latent: np.ndarray, table: pd.DataFrame, seed: int = 0) -> Figure:
-    """Draw the latent in two dimensions, by PCA (top) and t-SNE, coloured by emotion (left) and by speaker.
+    """Draw the latent in two dimensions, by PCA (top) and t-SNE, coloured by emotion (left) and by who speaks.
+
+    Each speaker's name stands amid their points; of several corpora, each has its colour instead.
 
     Parameters
     ----------
     latent : (n, n_latent)
-    table : `emotion`, `speaker` of the same rows
+    table : `emotion`, `speaker`, `corpus` of the same rows
     """
     pca, perplexity = PCA(2).fit(latent), min(30, (len(latent) - 1) / 3)
     tsne = TSNE(2, perplexity=perplexity, init="pca", random_state=seed)
@@ -96,18 +99,24 @@ def latent_maps(latent: np.ndarray, table: pd.DataFrame, seed: int = 0) -> Figur
         f"PCA ({pca.explained_variance_ratio_.sum():.0%} of the variance)": pca.transform(latent),
         "t-SNE": tsne.fit_transform(latent),
     }
-    emotions, speakers = in_order(table["emotion"]), sorted(table["speaker"].unique())
-    wheel = plt.get_cmap("turbo")(np.linspace(0.05, 0.95, len(speakers)))
-    groups = (("emotion", emotions, colours(emotions)), ("speaker", speakers, wheel))
+    who = "corpus" if table["corpus"].nunique() > 1 else "speaker"
+    emotions, people = in_order(table["emotion"]), sorted(table[who].unique())
+    wheel = plt.get_cmap("turbo")(np.linspace(0.05, 0.95, len(people)))
+    groups = (("emotion", emotions, colours(emotions)), (who, people, wheel))
     figure, grid = plt.subplots(2, 2, figsize=(10, 8))
     for row, (name, points) in zip(grid, maps.items(), strict=True):
         for axes, (column, values, palette) in zip(row, groups, strict=True):
             for value, colour in zip(values, palette, strict=True):
                 members = points[(table[column] == value).to_numpy()]
                 axes.scatter(*members.T, s=9, color=colour, alpha=0.8, linewidth=0, label=value)
+                if column == "speaker":
+                    middle = axes.text(*np.median(members, axis=0), value, fontsize=7, weight="bold", ha="center")
+                    middle.set_path_effects([withStroke(linewidth=2, foreground="white")])
             axes.set(title=f"{name}, by {column}", xticks=[], yticks=[])
+            if column != "speaker":
+                axes.legend(fontsize=7, markerscale=1.6, loc="upper left", framealpha=0.7)
     for axes in grid[0]:
-        axes.legend(fontsize=7, markerscale=1.6, loc="center left", bbox_to_anchor=(1, 0.5), ncols=1)
+        axes.set(xlabel="first component", ylabel="second component")
     return figure
 
 
