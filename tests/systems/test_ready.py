@@ -122,8 +122,9 @@ def test_a_model_that_is_not_there_says_which_are(tmp_path):
 @pytest.mark.parametrize("path", sorted(REPOSITORY.glob("results/*/model/*.json")), ids=lambda path: path.stem)
 def test_models_that_ship_are_whole_and_name_their_licence(path):
     model = ready.load_model(path)
-    corpus = CORPORA[model.facts["dataset"]]
-    assert corpus.models_may_be_shared and model.facts["licence"] == corpus.licence and corpus.citation
+    corpora = [CORPORA[name] for name in model.facts["dataset"].split("+")]
+    assert all(corpus.models_may_be_shared and corpus.citation for corpus in corpora)
+    assert model.facts["licence"] == "; ".join(corpus.licence for corpus in corpora)
     n_features = len(model.facts["features"])
     p = model.probabilities(np.tile(model.population.mean, (2, 1)), np.zeros((0, n_features)))
     assert p.shape == (2, len(model.facts["emotions"])) and np.isfinite(p).all()
