@@ -93,6 +93,12 @@ def test_incomplete_rows_are_refused_by_number(tmp_path, rows, words):
         load_corpus(write_table(tmp_path, rows, sounds=False), tmp_path)
 
 
+def test_one_file_of_two_names_is_refused(tmp_path):
+    rows = [("a.wav", "1", "sad"), (str(tmp_path / "a.wav"), "1", "sad")]
+    with pytest.raises(CorpusError, match=r"named twice: row 2 \('a.wav'\), row 3"):
+        load_corpus(write_table(tmp_path, rows, sounds=False), tmp_path)
+
+
 def test_missing_columns_are_named(tmp_path):
     with pytest.raises(CorpusError, match="needs columns path, speaker, emotion. Missing: speaker; received"):
         load_corpus(write_table(tmp_path, [("a.wav", "sad")], columns=("path", "emotion")), tmp_path)

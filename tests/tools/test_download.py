@@ -287,6 +287,19 @@ def test_an_undocumented_checksum_is_recorded_and_later_downloads_are_held_to_it
     assert not (published / "emodb").exists()
 
 
+def test_an_archive_that_lies_there_is_held_to_its_checksum_before_anything_is_replaced(published, server, monkeypatch):
+    kept = published / "emodb" / "wav" / "03a01Wa.wav"
+    kept.parent.mkdir(parents=True)
+    kept.write_bytes(wav(0))
+    (published / ".downloads").mkdir()
+    (published / ".downloads" / "emodb.zip").write_bytes(zipped({"wav/03a01Wa.wav": wav(77)}))
+    documented = Archive(f"{server.url}/emodb.zip", checksum=sha256(server.files["/emodb.zip"]))
+    monkeypatch.setitem(CORPORA, "emodb", replace(CORPORA["emodb"], source=documented))
+    with pytest.raises(DownloadError, match="wrong checksum"):
+        download_corpus("emodb", published, progress=False)
+    assert kept.read_bytes() == wav(0)
+
+
 def test_files_that_are_not_as_published_are_not_put_in_place(published, server):
     server.files["/emodb.zip"] = zipped({"wav/03a01Wa.wav": wav(77), "wav/08a01Na.wav": wav(1)})
     with pytest.raises(DownloadError, match=r"1 files are not as published \(wav/03a01Wa.wav"):

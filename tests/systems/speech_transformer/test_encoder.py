@@ -16,6 +16,7 @@ from ser_utils.systems.speech_transformer.encoder import (
     checkpoint_names,
     copy_weights,
     load_speech_transformer,
+    weight_files,
 )
 
 # From the fourth on they hold what the project's own checks add (random weights; Transformers 5.23 and 5.24 on PyTorch):
@@ -287,3 +288,13 @@ def test_unknown_settings_list_the_accepted_ones():
         Architecture(feat_extract_norm="batch")
     with pytest.raises(CheckpointError, match="hidden_size must be a multiple of num_attention_heads"):
         Architecture(hidden_size=100, num_attention_heads=12)
+
+
+def test_an_index_that_leads_out_of_its_folder_is_refused(tmp_path):
+    save_file({"a": np.zeros(1, np.float32)}, tmp_path / "out.safetensors")
+    folder = tmp_path / "encoder"
+    folder.mkdir()
+    for name in ("../out.safetensors", str(tmp_path / "out.safetensors")):
+        (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": name}}))
+        with pytest.raises(CheckpointError, match="names a file outside its folder"):
+            weight_files(folder)
