@@ -98,6 +98,10 @@ def _features_of(known, clip):
     return np.concatenate([other.features for other in known]) if known else clip.features[:0]
 
 
+def _guessing(share: float) -> str:
+    return f"guessing gives {100 * share:.3g}%"
+
+
 def describe_model(model: ReadyModel, n_known: int) -> list[str]:
     """Tell what a model learned from, and what it reaches on new speakers of whom so many clips are known."""
     facts = model.facts
@@ -107,7 +111,7 @@ def describe_model(model: ReadyModel, n_known: int) -> list[str]:
     )
     rows = pd.DataFrame(facts["tested"]).query("known == 'random'").sort_values("n_known")
     without, reached = rows.iloc[0], rows[rows["n_known"] <= n_known].iloc[-1]
-    guessing = f"guessing gives {100 / len(facts['emotions']):.3g}%"
+    guessing = _guessing(1 / len(facts["emotions"]))
     tested = "Models made in the same way were tested on speakers that they had not learned from"
     lines = [learned, f"{tested}: they recognised {without['uar']:.0%} (UAR; {guessing})."]
     if n_known:
@@ -120,7 +124,7 @@ def describe_ensemble(ensemble: ReadyEnsemble, table: pd.DataFrame, n_known: int
     """Tell who answers, who does not, and what both reach on new speakers; n_known : clips of the speaker."""
     titles = [CORPORA[name].title if name in CORPORA else name for name in table["corpus"].unique()]
     n_members, n_all = len(ensemble.weights), len(ensemble.weights) + len(ensemble.missing)
-    guessing, whole = 100 / len(ensemble.emotions), f"; all {n_all} together recognised {ensemble.whole:.0%}"
+    guessing, whole = _guessing(1 / len(ensemble.emotions)), f"; all {n_all} together recognised {ensemble.whole:.0%}"
     lines = [
         f"This is the ensemble {ensemble.model} of notebook 11, fitted to {len(table):,} recordings of {' + '.join(titles)}. "
         f"{n_members} of its {n_all} members answer.",
@@ -128,8 +132,8 @@ def describe_ensemble(ensemble: ReadyEnsemble, table: pd.DataFrame, n_known: int
             f"Not asked: {', '.join(names)}: {why}."
             for why, names in ensemble.missing.groupby(ensemble.missing).groups.items()
         ),
-        f"On speakers they had not learned from, these members recognised {ensemble.tested:.0%} (UAR; guessing gives "
-        f"{guessing:.3g}%){whole if n_members < n_all else ''}.",
+        f"On speakers they had not learned from, these members recognised {ensemble.tested:.0%} (UAR; "
+        f"{guessing}){whole if n_members < n_all else ''}.",
     ]
     if ensemble.model == "adapted":
         known = (
@@ -256,7 +260,7 @@ def report_networks(workspace: Workspace, path: Path, model: str) -> str:
             "This is a hint: notebook 10 shows for each network whether it can be trusted (10_verdicts.csv, occlusion).",
             "",
             f"On {tested['n_speakers']} speakers they had not heard, these networks recognised {tested['uar']:.0%} (UAR; "
-            f"guessing gives {tested['chance']:.0%}).{synthetic if workspace.dataset == 'demo' else ''}",
+            f"{_guessing(tested['chance'])}).{synthetic if workspace.dataset == 'demo' else ''}",
             predict.MEANING,
         ]
     )

@@ -285,7 +285,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _run_as_asked(given):
-    if not given.seed.isdigit():
+    if not given.seed.isdecimal():
         raise ValueError(f"SEED must be an integer of at least 0. Received: SEED={given.seed}")
     for name in ("SER_DATA_DIR", "SER_WEIGHTS_DIR", "WEIGHTS"):  # the kernel works in another folder
         if os.environ.get(name):

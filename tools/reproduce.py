@@ -14,7 +14,6 @@ from collections.abc import Callable, Mapping
 from joblib import cpu_count  # knows how many cores a container has
 
 from ser_utils.locks import locked
-from ser_utils.names import CORPUS_NAMES, dataset_parts
 from ser_utils.progress import FOLDER
 from ser_utils.workspace import REPOSITORY, Workspace
 from tools.graph import Step, chain_length, outdated, read_by, readers, steps_of
@@ -147,7 +146,7 @@ def cores_for(jobs: str) -> int:
     ------
     ValueError : for text that is no such number
     """
-    if jobs and (not jobs.isdigit() or int(jobs) < 1):
+    if jobs and (not jobs.isdecimal() or int(jobs) < 1):
         raise ValueError(f"JOBS must be an integer of at least 1. Received: JOBS={jobs}")
     return int(jobs or cpu_count())
 
@@ -170,12 +169,10 @@ def refuse_unknown_corpora(dataset: str) -> None:
     """
     # imported here, since a run that has nothing to do would wait for it
     from ser_utils.corpora.facts import CorpusError
-    from ser_utils.corpora.loading import find_corpus
+    from ser_utils.corpora.loading import refuse_unknown
 
     try:
-        for part in dataset_parts(dataset):
-            if CORPUS_NAMES.fullmatch(part):
-                find_corpus(part)
+        refuse_unknown(dataset)
     except CorpusError as error:
         raise SystemExit(str(error)) from None
 
@@ -247,7 +244,7 @@ def main(arguments: list[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        if not given.seed.isdigit():
+        if not given.seed.isdecimal():
             raise ValueError(f"SEED must be an integer of at least 0. Received: SEED={given.seed}")
         workspace = Workspace(given.dataset, given.profile, int(given.seed), given.root)
         reproduce(workspace, given.number, given.where_known, Screen())

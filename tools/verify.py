@@ -49,7 +49,7 @@ from ser_utils.workspace import (
     write_json,
 )
 from tools import readme
-from tools.readme.datasets import read_scores
+from tools.readme.datasets import read_scores, recorded_setting
 
 # What scores are made of, as it lies in build/ and, in results/<dataset>/decisions, ships
 DECISIONS = ("predictions", "audits", "costs")
@@ -440,15 +440,11 @@ def epochs_of(made: Mapping) -> dict[str, int]:
     """Epochs of each system at most, from the settings in a provenance; none where few clips may have made them more."""
     epochs = {}
     for name, system in systems().items():
-        notebook = made["notebooks"].get(system.notebook, {})
-        settings = notebook.get("settings", {})
-        number, least, batch = (
-            settings.get(f"{name}.{key}", settings.get(key)) for key in ("epochs", "least_updates", "batch_size")
-        )
-        fewest_steps = (
-            (number or 0) * notebook.get("n_utterances", 0) // (2 * (batch or 1))
-        )  # half the clips are for training
-        epochs[name] = None if (least or 0) > fewest_steps else number
+        number, least, batch = (recorded_setting(made, system, k) for k in ("epochs", "least_updates", "batch_size"))
+        if least:  # half the clips at least are for training
+            steps = number * made["notebooks"][system.notebook]["n_utterances"] // (2 * batch)
+            number = None if least > steps else number
+        epochs[name] = number
     return {name: number for name, number in epochs.items() if number is not None}
 
 

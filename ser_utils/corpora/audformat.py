@@ -1,5 +1,6 @@
 """An audformat database (a folder with db.yaml) read as a corpus: whole files, by the meaning of their columns."""
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,8 +74,7 @@ def _columns_of(place, header, name, about, table):
     declared = _mapping(place, f"columns of table {name!r}", about["columns"])
     facts_of = {str(key).lower(): _mapping(place, f"column {key!r}", facts) for key, facts in declared.items()}
     files = table.column("file")
-    named = sorted(files.values())
-    if twice := {file for file, other in zip(named, named[1:], strict=False) if file == other}:
+    if twice := [file for file, n_rows in Counter(files.values()).items() if n_rows > 1]:
         raise CorpusError(f"{place}: table {name!r} names {min(twice)!r} twice. Keep one row of each file.")
     for key in table.columns:
         facts = facts_of.get(key, {})

@@ -14,7 +14,7 @@ from ser_utils.corpora.people import UNKNOWN, speaker_key
 from ser_utils.corpora.recordings import SHORTEST_S, read_recordings
 from ser_utils.corpora.sources import NO_ROW, LeftOut, Source, find_meant, find_recordings, is_unread, unread_files
 from ser_utils.features.audio import UNREADABLE
-from ser_utils.names import dataset_parts, path_of
+from ser_utils.names import CORPUS_NAMES, dataset_parts, path_of
 from ser_utils.tables import CLOSED
 
 __all__ = ["COLUMNS", "CORPORA", "EMOTIONS", "CorpusError", "CorpusReport", "inspect_corpus", "load_corpus"]
@@ -164,7 +164,7 @@ def find_corpus(name: str) -> Corpus:
 def refuse_unknown(dataset: str) -> None:
     """Refuse a dataset of which a part is neither a corpus nor a path; raises CorpusError as `find_corpus` does."""
     for part in dataset_parts(dataset):
-        if not is_own(part):
+        if CORPUS_NAMES.fullmatch(part):
             find_corpus(part)
 
 

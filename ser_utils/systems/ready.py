@@ -174,7 +174,8 @@ def load_model(path: Path) -> ReadyModel:
     again = "`git checkout` brings back one that ships; notebook 11 makes it anew"
     try:
         for file in (path, path.with_suffix(".npz")):
-            if known.get(f"model/{file.name}", digest := file_digest(file)) != digest:
+            digest = file_digest(file)
+            if known.get(f"model/{file.name}", digest) != digest:
                 raise WorkspaceError(f"{file} was altered since it was made. {again}.")
         with np.load(path.with_suffix(".npz"), allow_pickle=False) as stored:
             arrays = {key: stored[key] for key in stored.files}
@@ -183,7 +184,7 @@ def load_model(path: Path) -> ReadyModel:
         weights = {int(key.removeprefix("weights_")): arrays[key] for key in arrays if key.startswith("weights_")}
         population = Population(*(arrays[key] for key in ("mean", "within", "between")))
         facts = read_json(path)
-        if {len(weights[0]), len(facts["emotions"])} != {len(facts["emotions"])}:
+        if len(weights[0]) != len(facts["emotions"]):
             raise ValueError("its weights are of other emotions")
     except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
         raise WorkspaceError(f"The model {path.with_suffix('')} is damaged ({error}). {again}.") from error

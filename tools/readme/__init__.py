@@ -89,11 +89,12 @@ def _of_readme(datasets, note, crossed) -> str:
         f"{data.title}: {data.extent()} (profile {data.made['profile']}, seed {data.made['seed']})."
         for data in datasets
     )
+    shown, adapted = overview(datasets), adaptation_table(datasets)
     text = [
-        overview(datasets),
+        shown,
         "Scores are UAR (the mean recall of the emotions) in %, with one decision per recording. "
-        f"{_brackets(overview(datasets) + adaptation_table(datasets))} {about_networks(datasets)} *Published* is what the authors report, mostly as accuracy and partly on other recordings, so "
-        "it cannot be compared with the other columns directly; [results/README.md](results/README.md) lists what differs. "
+        f"{_brackets(shown + adapted)} {about_networks(datasets)} *Published* is what the authors report, mostly as accuracy "
+        "and partly on other recordings, so it cannot be compared with the other columns directly; [results/README.md](results/README.md) lists what differs. "
         "`opensmile` and `baseline` are acoustic features with a support vector machine. `ensemble` combines several models. "
         "[results/README.md](results/README.md#models) explains every name.",
         "`paper` is the kind of split that the papers used; it [leaks](#the-splits). *New speakers* is the protocol `speaker`: "
@@ -112,7 +113,7 @@ def _of_readme(datasets, note, crossed) -> str:
             "table compares them with the baselines on exactly the same clips:",
             voices,
         ]
-    if adapted := adaptation_table(datasets):
+    if adapted:
         text += [
             "### What a new speaker's other recordings are worth, without labels",
             "*Nothing known*: the model has no other recording of the tested speaker. *Adapted*: it has all clips of that "
@@ -127,10 +128,11 @@ def _of_readme(datasets, note, crossed) -> str:
 
 
 def _of_results(datasets, note) -> str:
+    tables = [dataset_table(data) for data in datasets]
     text = [
         "# Scores",
         "UAR (the mean recall of the emotions) in %, with one decision per recording, under four splits. The split `paper` "
-        f"leaks. {_brackets(''.join(map(dataset_table, datasets)), HOW)} {ABOUT_CHOSEN}; "
+        f"leaks. {_brackets(''.join(tables), HOW)} {ABOUT_CHOSEN}; "
         "[choices.md](../notebooks/choices.md) says which. *Seeds* is how many times a network was trained; – means that "
         f"nothing is random. {about_seeds(datasets)} Each dataset has a folder: `scores.csv` holds all scores and the leaks "
         "of their splits, `costs.csv` the costs, and `decisions/` the answer of every model for every test clip. "
@@ -140,10 +142,10 @@ def _of_results(datasets, note) -> str:
         "## Models",
         MODELS.read_text("utf-8").strip(),
     ]
-    for data in datasets:
+    for data, table in zip(datasets, tables, strict=True):
         about = data.extent()
         about = f"{about[0].upper()}{about[1:]}; profile {data.made['profile']}, seed {data.made['seed']}."
-        text += [f"## {data.title}", about, dataset_table(data)]
+        text += [f"## {data.title}", about, table]
         if by_corpus := corpora_table(data):
             text += ["The same models, trained on all of these corpora, on the new speakers of each:", by_corpus]
         if len(data.published) and data.published["ours"].notna().any():
@@ -152,8 +154,8 @@ def _of_results(datasets, note) -> str:
             text += [
                 "At the published size and by the published recipe, trained on an accelerator. *Draws* are repeated random draws "
                 "of the published split. Under `speaker`, each *fold* tests other speakers; under `paper`, SigWavNet has ten "
-                "folds, of which so many were trained. Accuracy is the mean ± standard deviation over them, UAR that of all their test clips together. "
-                "Where fewer than 60 epochs (SigWavNet: 100) are listed, the time was over.",
+                "folds, of which so many were trained. Accuracy is the mean ± standard deviation over them, UAR that of all their "
+                "test clips together. Where fewer than 60 epochs (SigWavNet: 100) are listed, the time was over.",
                 sizes_table(data),
             ]
         if len(data.nets):

@@ -5,7 +5,7 @@ import pandas as pd
 from ser_utils.evaluation import metrics
 from ser_utils.evaluation.results import label_of
 from ser_utils.profiles import settings, systems
-from tools.readme.datasets import NOT_RANDOM, Dataset, shown_models
+from tools.readme.datasets import NOT_RANDOM, Dataset, recorded_setting, shown_models
 
 ALPHA = 0.05
 
@@ -64,30 +64,29 @@ def _at_chance(data) -> str:
         for row in rows[rows["uar_low"] <= chance].itertuples()
         if (row.system, row.model) in shown and row.system != "baseline"
     ]
-    return (
-        f"{data.title}: not shown to be better than guessing ({100 * chance:.1f}): {', '.join(guessed)}."
-        if guessed
-        else ""
-    )
+    if not guessed:
+        return ""
+    return f"{data.title}: not shown to be better than guessing ({100 * chance:.1f}): {', '.join(guessed)}."
 
 
 def _by_earlier_settings(data) -> str:
     """Which networks were trained with settings that their profile no longer has."""
     earlier = []
     for name, system in systems().items():
-        made = data.made["notebooks"].get(system.notebook, {}).get("settings", {})
-        table = {"prototype": "prototype_classifier"}.get(
-            name, name
-        )  # its notebook trains what stands on an autoencoder
-        if name in NOT_RANDOM or not made or data.whole[data.whole["system"] == name].empty:
+        if name in NOT_RANDOM or data.whole[data.whole["system"] == name].empty:
             continue
+        # the notebook of `prototype` trains what stands on its autoencoder
+        table = "prototype_classifier" if name == "prototype" else name
         today = settings(table, data.made["profile"], data.name)
-        then = {key: made.get(f"{name}.{key}", made.get(key)) for key in today}
+        then = {key: recorded_setting(data.made, system, key) for key in today}
         other = [key for key, value in then.items() if value is not None and value != today[key]]
         earlier += [f"{name} ({', '.join(other)})"] if other else []
     if not earlier:
         return ""
-    return f"{data.title}: trained with earlier settings than those in `ser_utils/profiles`, so other networks than on the other corpora: {'; '.join(earlier)}."
+    return (
+        f"{data.title}: trained with earlier settings than those in `ser_utils/profiles`, so other networks than on the other "
+        f"corpora: {'; '.join(earlier)}."
+    )
 
 
 def _count_of(n) -> str:
@@ -114,7 +113,8 @@ def _falls(data) -> str:
         for row in sure.itertuples()
     ]
     return (
-        f"{data.title}, from `paper` to new speakers on the same clips: {len(sure)} of the {len(rows)} models that were tested in both ways "
+        f"{data.title}, from `paper` to new speakers on the same clips: {len(sure)} of the {len(rows)} models that were tested "
+        "in both ways "
         f"{'loses' if len(sure) == 1 else 'lose'} UAR with p < {ALPHA}, not corrected for the number of models"
         f"{'. Points lost, with 95 % intervals: ' if losses else ''}{', '.join(losses)}."
     )

@@ -1,8 +1,10 @@
 """Folders of results/ as tables, and how their corpora and models are called and sorted."""
 
+from collections.abc import Mapping
 from fnmatch import fnmatch
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -10,7 +12,7 @@ from ser_utils.corpora.loading import CORPORA
 from ser_utils.evaluation import metrics
 from ser_utils.evaluation.results import NAME, sort_results
 from ser_utils.evaluation.splits import FITTED
-from ser_utils.profiles import systems
+from ser_utils.profiles import System, systems
 from ser_utils.systems.sigwavnet import accelerator
 from ser_utils.workspace import read_json
 
@@ -82,6 +84,12 @@ class Dataset:
 
 def same_result(table, row) -> pd.DataFrame:
     return table[(table[NAME] == row[NAME]).all(axis=1)] if len(table) else table
+
+
+def recorded_setting(made: Mapping, system: System, key: str) -> Any:
+    """A setting of a system as a provenance has it; None where it has none."""
+    settings = made["notebooks"].get(system.notebook, {}).get("settings", {})
+    return settings.get(f"{system.name}.{key}", settings.get(key))
 
 
 def _each(speakers) -> str:

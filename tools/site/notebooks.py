@@ -72,8 +72,13 @@ def find_notebooks(root: Path) -> list[Executed]:
     return found
 
 
+def _ships(path):
+    """Whether a notebook is one of those that ship, and not of a run made here."""
+    return path.parents[1].name == "executed"
+
+
 def _profile_of(path):
-    if path.parents[1].name == "executed":
+    if _ships(path):
         return nbformat.read(path, as_version=4).metadata["profile"]
     return path.parents[2].name
 
@@ -120,9 +125,11 @@ def keep(executed: Executed, root: Path) -> Path:
 def renew_text(path: Path) -> bool:
     """Give a notebook that ships the text cells of its script as it is, if it has the same code. Returns whether it has."""
     notebook, today = nbformat.read(path, as_version=4), notebook_of(SCRIPTS / f"{path.stem}.py")
-    code = [[cell.source for cell in cells if cell.cell_type == "code"] for cells in (notebook.cells, today.cells)]
-    kinds = [[cell.cell_type for cell in cells] for cells in (notebook.cells, today.cells)]
-    if code[0] != code[1] or kinds[0] != kinds[1]:
+    then, now = (
+        [(cell.cell_type, cell.cell_type == "code" and cell.source) for cell in cells]
+        for cells in (notebook.cells, today.cells)
+    )
+    if then != now:
         return False
     for cell, new in zip(notebook.cells, today.cells, strict=True):
         cell.source = new.source
@@ -270,15 +277,14 @@ def clean(text: str, folder: Path, name: str, with_sound: bool) -> str:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Store the executed notebooks of a dataset with their text as it is today, and its network for the page Try it, where they ship."""
+    """Store a dataset's executed notebooks, with their text as it is today, and its network for the page Try it."""
     parser = argparse.ArgumentParser(prog="python -m tools.site.notebooks", description=main.__doc__)
     parser.add_argument("--dataset", default="demo")
     parser.add_argument("--root", default="")
     given = parser.parse_args(arguments)
     root = Path(given.root or REPOSITORY).resolve()
     found = [executed for executed in find_notebooks(root) if executed.dataset == given.dataset]
-    shipped = root / "notebooks" / "executed"
-    kept = [executed.path if shipped in executed.path.parents else keep(executed, root) for executed in found]
+    kept = [executed.path if _ships(executed.path) else keep(executed, root) for executed in found]
     other = [path.stem[:2] for path in kept if not renew_text(path)]
     size = sum(path.stat().st_size for path in kept)
     print(f"{len(kept)} notebooks of {given.dataset}, {size / 1e6:.1f} MB: notebooks/executed/{given.dataset}")
