@@ -32,7 +32,7 @@ READY_TO_SHOW := $(VENV)/.ready-site
 
 export SER_JOBS := $(JOBS)
 export SER_ENGINE := $(ENGINE)
-export STRICT LABELS WEIGHTS
+export STRICT WEIGHTS
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 export PYTHONWARNINGS ?= ignore::SyntaxWarning
 # many containers set it: each process would compile anew what it imports, which takes 1 to 7 s
@@ -40,6 +40,13 @@ unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
 # a variable as one word of a shell: $(call quoted,FILE)
 quoted = '$(subst ','\'',$(value $(1)))'
+ifneq ($(filter-out all shared,$(LABELS)),)
+$(error LABELS must be all or shared. Received: LABELS=$(LABELS))
+endif
+ifneq ($(filter-out local ray,$(ENGINE)),)
+$(error ENGINE must be local or ray. Received: ENGINE=$(ENGINE))
+endif
+DATA = $(call quoted,DATASET)$(if $(filter all,$(LABELS)),+all)
 ifneq ($(ROOT),$(firstword $(ROOT)))
 $(error ROOT must have no spaces, make knows no such names. Received: ROOT=$(ROOT))
 endif
@@ -130,7 +137,7 @@ lock: ## write the four lock files again from pyproject.toml (needs uv)
 
 # --- notebooks -----------------------------------------------------------------------------------------
 
-WHICH = --dataset $(call quoted,DATASET) --profile $(call quoted,PROFILE) --seed $(call quoted,SEED) --root $(call quoted,ROOT)
+WHICH = --dataset $(DATA) --profile $(call quoted,PROFILE) --seed $(call quoted,SEED) --root $(call quoted,ROOT)
 OWN = $(if $(SPEAKERS),--where-known speakers $(call quoted,SPEAKERS)) $(if $(DENOISE),--where-known denoise $(call quoted,DENOISE))
 REPRODUCE = $(BIN)/python -m tools.reproduce $(WHICH) $(OWN)
 ASKED := $(filter $(NUMBERS),$(MAKECMDGOALS))
@@ -161,10 +168,10 @@ lab: setup ## open the notebooks in JupyterLab, on this machine only, with a tok
 # --- data, weights, one recording ----------------------------------------------------------------------
 
 data: setup ## download a corpus, or say whom to ask for it: make data DATASET=emodb
-	@$(BIN)/python -m tools.download $(call quoted,DATASET)
+	@$(BIN)/python -m tools.download $(DATA)
 
 check-data: setup ## list missing, altered and suspicious files of a corpus
-	@$(BIN)/python -m tools.check_data $(call quoted,DATASET)
+	@$(BIN)/python -m tools.check_data $(DATA)
 
 weights: setup ## download the speech encoders of notebook 08, or one: make weights MODEL=facebook/hubert-base-ls960
 	@$(BIN)/python -m tools.weights $(if $(WEIGHTS),$(call quoted,WEIGHTS),$(if $(MODEL),$(call quoted,MODEL)))
@@ -179,10 +186,10 @@ search: setup ## search hyperparameters of SigWavNet with Ray Tune and ASHA (aft
 # --- results -------------------------------------------------------------------------------------------
 
 verify: setup ## train everything again and compare the scores with results/
-	@$(BIN)/python -m tools.verify verify --dataset $(call quoted,DATASET) --root $(call quoted,ROOT)
+	@$(BIN)/python -m tools.verify verify --dataset $(DATA) --root $(call quoted,ROOT)
 
 rescore: setup ## compute the scores again from the stored answers of the models and compare: no corpus, no training
-	@$(BIN)/python -m tools.verify rescore --dataset $(call quoted,DATASET) --root $(call quoted,ROOT)
+	@$(BIN)/python -m tools.verify rescore --dataset $(DATA) --root $(call quoted,ROOT)
 
 tables: setup ## write the tables of README.md and results/README.md from results/
 	@$(BIN)/python -m tools.verify readme
@@ -191,7 +198,7 @@ site: $(READY_TO_SHOW) ## build the site into build/site (installs Sphinx)
 	@$(BIN)/python -m tools.site --root $(call quoted,ROOT)
 
 executed: setup ## store executed notebooks (without sounds) and the network of "Try it" for the site: make executed DATASET=emodb
-	@$(BIN)/python -m tools.site.notebooks --dataset $(call quoted,DATASET) --root $(call quoted,ROOT)
+	@$(BIN)/python -m tools.site.notebooks --dataset $(DATA) --root $(call quoted,ROOT)
 
 serve: setup ## show the built site at http://127.0.0.1:8000
 	@$(BIN)/python -m http.server --bind 127.0.0.1 --directory $(BUILD)/site 8000

@@ -49,7 +49,7 @@ def make(root, *arguments):
         text=True,
         capture_output=True,
         check=False,
-        env={k: v for k, v in os.environ.items() if k not in ("STRICT", "LABELS")},
+        env={k: v for k, v in os.environ.items() if k != "STRICT"},
     )
     wall, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
     if run.returncode:

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 STAND_INS = ("random_", "fixture_")  # how models with encoders that were never trained begin: their scores mean nothing
+ALL = "+all"  # ends a dataset of several corpora that keeps emotions which only some of them have
 CORPUS_NAMES = re.compile(r"[a-z0-9_]+(\+[a-z0-9_]+)*")  # anything else is a path to the reader's own
 
 
@@ -27,19 +28,33 @@ def path_of(text: str | Path) -> Path:
     return Path(os.path.expanduser(text))
 
 
+def keeps_all(dataset: str) -> bool:
+    """Whether a dataset asks for every emotion of its corpora, not only those that all have: "ravdess+emodb+all"."""
+    return dataset.endswith(ALL) and "+" in dataset.removesuffix(ALL) and not path_of(dataset).exists()
+
+
+def corpora_of(name: str) -> list[str]:
+    """Split the name of a dataset's folder: "ravdess+emodb+all" → ravdess, emodb."""
+    return (name.removesuffix(ALL) if keeps_all(name) else name).split("+")
+
+
 def dataset_parts(dataset: str) -> list[str]:
     """Split a dataset at its "+": names of corpora as they are, the reader's own as absolute paths."""
     if CORPUS_NAMES.fullmatch(dataset):
-        return dataset.split("+")
-    parts = [dataset] if path_of(dataset).exists() else dataset.split("+")
+        return corpora_of(dataset)
+    parts = [dataset] if path_of(dataset).exists() else corpora_of(dataset)
     return [p if CORPUS_NAMES.fullmatch(p) or not p else str(path_of(p).resolve()) for p in parts]
+
+
+def resolved(dataset: str) -> str:
+    """The dataset with absolute paths."""
+    return "+".join(dataset_parts(dataset)) + ALL * keeps_all(dataset)
 
 
 def dataset_name(dataset: str) -> str:
     """Name the folder of a dataset: the dataset itself, or for paths their stems and a hash of where they are."""
     if CORPUS_NAMES.fullmatch(dataset):
         return dataset
-    parts = dataset_parts(dataset)
-    place = hashlib.sha256("+".join(parts).encode()).hexdigest()[:6]
-    stem = "_".join(Path(corpus).stem for corpus in parts)
+    place = hashlib.sha256(resolved(dataset).encode()).hexdigest()[:6]
+    stem = "_".join(Path(corpus).stem for corpus in dataset_parts(dataset))
     return re.sub(r"[^a-z0-9]+", "_", stem.lower()).strip("_")[:40] + "-" + place

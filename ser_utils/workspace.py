@@ -24,7 +24,7 @@ import numpy as np
 import pandas as pd
 
 from ser_utils.locks import locked
-from ser_utils.names import dataset_name, dataset_parts, path_of, result_name
+from ser_utils.names import dataset_name, path_of, resolved, result_name
 from ser_utils.profiles import PROFILES, systems
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -224,7 +224,7 @@ class Workspace:
         if not isinstance(self.dataset, str) or not self.dataset.strip():
             raise ValueError(f"dataset must be a name or a path. Received: dataset={self.dataset!r}")
         # absolute, since notebooks run in a folder of their own
-        object.__setattr__(self, "dataset", "+".join(dataset_parts(self.dataset)))
+        object.__setattr__(self, "dataset", resolved(self.dataset))
         object.__setattr__(self, "root", path_of(self.root).resolve() if self.root else REPOSITORY)
         made_by()  # the commit is that of the beginning, whatever is committed meanwhile
 

@@ -85,6 +85,24 @@ def test_an_unknown_system_lists_the_known_ones():
         profiles.settings("prototypes", "quick")
 
 
+def test_settings_of_joined_corpora_hold_for_several_corpora_alone():
+    of_joined = profiles.settings("cnn_n_gru", "quick", "emodb+aesdd")
+    assert of_joined == profiles.settings("cnn_n_gru", "quick", "emodb+aesdd+all") and of_joined["protocols"] == [
+        "speaker"
+    ]
+    assert profiles.settings("cnn_n_gru", "quick", "emodb") == profiles.settings("cnn_n_gru", "quick")
+
+
+def test_all_emotions_of_joined_corpora_have_a_folder_of_their_own(tmp_path):
+    names = [Workspace(name, root=tmp_path).name for name in ("emodb+aesdd", "emodb+aesdd+all")]
+    assert names == ["emodb+aesdd", "emodb+aesdd+all"]
+    (tmp_path / "a.csv").touch()
+    own = [Workspace(f"{tmp_path}/a.csv+emodb{end}", root=tmp_path) for end in ("", "+all")]
+    assert own[0].name != own[1].name and own[1].dataset == f"{tmp_path}/a.csv+emodb+all"
+    (tmp_path / "mine+all").mkdir()  # a folder is called so: it is meant
+    assert Workspace(f"{tmp_path}/mine+all", root=tmp_path).dataset == f"{tmp_path}/mine+all"
+
+
 def test_names_of_datasets_stay_in_their_folder(tmp_path):
     assert workspace.dataset_name("ravdess+emodb") == "ravdess+emodb"
     for hostile in ("../../etc/passwd", "/abs/My table.csv", "a\nb", "<script>"):

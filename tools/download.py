@@ -26,6 +26,7 @@ from tqdm.auto import tqdm
 from ser_utils.corpora.facts.grammar import Files
 from ser_utils.corpora.loading import CorpusError, find_corpus, find_folder, inspect_parts
 from ser_utils.corpora.sources import find_recordings
+from ser_utils.names import corpora_of
 from ser_utils.workspace import Workspace, WorkspaceError, file_digest, read_json, write_json
 from tools.check_data import load_index
 
@@ -346,7 +347,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--data-dir", type=Path, help="where it is put (default: SER_DATA_DIR, or data/)")
     options = parser.parse_args(arguments)
     failed = False
-    for name in options.name.split("+"):
+    for name in corpora_of(options.name):
         try:
             print(download_corpus(name, options.data_dir or Workspace("emodb").data_dir))
         except (DownloadError, CorpusError, WorkspaceError, OSError) as error:

@@ -179,7 +179,7 @@ def refuse_unknown_corpora(dataset: str) -> None:
 
 def parameters_text(where_known: list[list[str]], environment: Mapping[str, str]) -> str:
     """What a run is made from beside its files: the notebooks' own parameters and how corpora are taken, as text."""
-    return json.dumps([where_known, environment.get("STRICT", ""), environment.get("LABELS", "")])
+    return json.dumps([where_known, environment.get("STRICT", "")])
 
 
 def reproduce(workspace: Workspace, numbers: list[str], where_known: list[list[str]], screen: Screen) -> None:

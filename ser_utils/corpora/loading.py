@@ -14,7 +14,7 @@ from ser_utils.corpora.people import UNKNOWN, speaker_key
 from ser_utils.corpora.recordings import SHORTEST_S, read_recordings
 from ser_utils.corpora.sources import NO_ROW, LeftOut, Source, find_meant, find_recordings, is_unread, unread_files
 from ser_utils.features.audio import UNREADABLE
-from ser_utils.names import CORPUS_NAMES, dataset_parts, path_of
+from ser_utils.names import CORPUS_NAMES, corpora_of, dataset_parts, keeps_all, path_of
 from ser_utils.tables import CLOSED
 
 __all__ = ["COLUMNS", "CORPORA", "EMOTIONS", "CorpusError", "CorpusReport", "inspect_corpus", "load_corpus"]
@@ -82,11 +82,11 @@ def load_corpus(name: str, data_dir: str | Path) -> pd.DataFrame:
 
     Parameters
     ----------
-    name : one of CORPORA, "demo", the path of your own (see `own.read_own`), or several joined by "+"
+    name : one of CORPORA, "demo", the path of your own (see `own.read_own`), or several joined by "+". Of several, the
+        emotions that all have are kept; every one where the name ends in "+all".
     data_dir : folder in which corpora are looked for
 
-    The environment variable STRICT=1 refuses a partial corpus. Of several corpora, LABELS keeps the emotions that all
-    have ("shared", without it) or every one ("all").
+    The environment variable STRICT=1 refuses a partial corpus.
 
     Returns
     -------
@@ -122,7 +122,7 @@ def inspect_corpus(name: str, data_dir: str | Path, *, cache: Path | None = None
                 f"{report.corpora[0].title} in {report.folders[0]} is partial ({report.announcement}), which "
                 f"STRICT=1 refuses. make check-data DATASET={report.corpora[0].name} lists what is missing."
             )
-    report = reports[0] if len(reports) == 1 else _join(reports, os.environ.get("LABELS") or "shared")
+    report = reports[0] if len(reports) == 1 else _join(reports, keeps_all(name))
     rate = common_rate(report.table)
     notes = list(report.notes)
     if n_others := int((report.table["sample_rate_hz"] != rate).sum()):
@@ -140,7 +140,7 @@ def is_strict() -> bool:
 def inspect_parts(name: str, data_dir: str | Path, *, cache: Path | None = None) -> list[CorpusReport]:
     """Inspect each corpus in `name`, however bad it is; raises CorpusError only where one is absent."""
     is_one = is_own(name) and path_of(name).exists()
-    names = [name] if is_one else name.split("+")
+    names = [name] if is_one else corpora_of(name)
     return [_inspect_part(each, Path(data_dir).absolute(), cache) for each in names]
 
 
@@ -318,10 +318,8 @@ def _announce(corpus, table, n_closed):
     return ", ".join(sentences)
 
 
-def _join(reports, labels):
+def _join(reports, keep_all):
     """Several corpora as one: speakers and utterances named after their corpus, one set of emotions."""
-    if labels not in ("shared", "all"):
-        raise CorpusError(f"labels must be shared or all. Received: labels={labels!r}")
     names = [report.corpora[0].name for report in reports]
     if len(set(names)) < len(names):
         raise CorpusError(
@@ -334,12 +332,12 @@ def _join(reports, labels):
     tables = [_named_after(name, report.table) for name, report in named]
     table = pd.concat(tables).sort_values("utterance_id", ignore_index=True)
     present = [set(rows["emotion"]) for rows in tables]
-    kept = set.intersection(*present) if labels == "shared" else set.union(*present)
+    kept = set.union(*present) if keep_all else set.intersection(*present)
     if len(kept) < 2:
         raise CorpusError(f"{'+'.join(names)}: fewer than two emotions are in all of them. LABELS=all keeps all.")
     said = [f"{name}: {report.announcement}" for name, report in named if report.announcement]
     listed = ", ".join(emotion for emotion in EMOTIONS if emotion in kept)
-    said.append(f"the {len(kept)} emotions that {'all' if labels == 'shared' else 'any'} of them have: {listed}")
+    said.append(f"the {len(kept)} emotions that {'any' if keep_all else 'all'} of them have: {listed}")
     problems = [_named_after(name, report.problems) for name, report in named]
     dropped = table[~table["emotion"].isin(kept)]
     if len(dropped):

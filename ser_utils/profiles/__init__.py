@@ -5,7 +5,7 @@
     paper  the published settings
 
 A table of a corpus's name inside a profile holds for that corpus alone: `demo`, from which nothing is to be learned but
-that it runs, is trained for less time.
+that it runs, is trained for less time. A table `joined` holds for several corpora at once.
 """
 
 import functools
@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from ser_utils.names import dataset_parts
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -95,7 +97,8 @@ def settings(table: str, profile: str, dataset: str = "") -> dict[str, Any]:
     ----------
     table : such as "prototype" or "prototype_classifier"
     profile : "smoke", "quick" or "paper"
-    dataset : where the profile has a table of that name, such as `demo`, what stands there comes first
+    dataset : where the profile has a table of that name, such as `demo`, or `joined` and there are several corpora,
+        what stands there comes first
 
     Returns
     -------
@@ -112,7 +115,7 @@ def settings(table: str, profile: str, dataset: str = "") -> dict[str, Any]:
         raise ValueError(f"profile must be one of {', '.join(PROFILES)}. Received: profile={profile!r}")
     values = _tables()[table][profile]
     common = {name: value for name, value in values.items() if not isinstance(value, dict)}
-    return common | values.get(dataset, {})
+    return common | values.get("joined" if len(dataset_parts(dataset)) > 1 else dataset, {})
 
 
 def settings_table(table: str) -> "pd.DataFrame":

@@ -16,8 +16,7 @@ from ser_utils.corpora.loading import COLUMNS, CORPORA, EMOTIONS, CorpusError, i
 @pytest.fixture(autouse=True)
 def apart(request, monkeypatch, tmp_path):
     """No environment of the caller, and, but for the real corpora, no cache but this test's own."""
-    for name in ("STRICT", "LABELS"):
-        monkeypatch.delenv(name, raising=False)
+    monkeypatch.delenv("STRICT", raising=False)
     if not request.node.get_closest_marker("real_data"):
         monkeypatch.setattr(recordings, "REPOSITORY", tmp_path / "repository")
 
@@ -354,14 +353,12 @@ def test_corpora_are_joined_under_the_emotions_that_all_have(tmp_path):
     assert table.attrs["sample_rate_hz"] == 16_000 and "4 of 14 files are resampled to 16000 Hz" in said
 
 
-def test_corpora_are_joined_under_all_emotions_when_asked(tmp_path, monkeypatch):
+def test_corpora_are_joined_under_all_emotions_when_asked(tmp_path):
     record_two(tmp_path)
-    monkeypatch.setenv("LABELS", "all")
-    table = load_corpus("emodb+aesdd", tmp_path)
+    table = load_corpus("emodb+aesdd+all", tmp_path)
     assert len(table) == 26 and "the 5 emotions that any of them have" in table.attrs["announcement"]
-    monkeypatch.setenv("LABELS", "some")
-    with pytest.raises(CorpusError, match="labels must be shared or all. Received: labels='some'"):
-        load_corpus("emodb+aesdd", tmp_path)
+    with pytest.raises(CorpusError, match="No corpus is called 'all'"):  # of one corpus there is nothing to share
+        load_corpus("emodb+all", tmp_path)
 
 
 def test_a_corpus_joined_to_itself_is_refused(tmp_path):

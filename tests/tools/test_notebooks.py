@@ -189,6 +189,8 @@ def test_an_unknown_parameter_lists_those_there_are(tmp_path):
         ({"SEED": "one"}, "SEED must be an integer"),
         ({"JOBS": "0"}, "JOBS must be an integer of at least 1. Received: JOBS=0"),
         ({"DATASET": "emobd", "PROFILE": "smoke"}, "No corpus is called 'emobd'. Accepted: demo, "),
+        ({"LABELS": "some"}, "LABELS must be all or shared. Received: LABELS=some"),
+        ({"ENGINE": "dask"}, "ENGINE must be local or ray. Received: ENGINE=dask"),
     ],
 )
 def test_make_says_what_is_accepted(variables, words, tmp_path):
@@ -352,6 +354,7 @@ def test_make_hands_on_names_with_spaces_and_quotes(tmp_path):
     assert odd in _words(_make("-n", "check-data", DATASET=odd), "tools.check_data")
     run = _words(_make("-n", "00", DATASET=odd, ROOT=tmp_path, SPEAKERS="a 'b'"), "tools.reproduce")
     assert odd in run and "a 'b'" in run
+    assert f"{odd}+all" in _words(_make("-n", "00", DATASET=odd, LABELS="all", ROOT=tmp_path), "tools.reproduce")
 
 
 def test_make_cleans_and_serves_what_root_says(tmp_path):

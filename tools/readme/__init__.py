@@ -5,6 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from ser_utils.evaluation import metrics
+from ser_utils.names import keeps_all
 from ser_utils.workspace import REPOSITORY, atomic_path
 from tools.readme.conclusions import about_networks, about_seeds, conclusions
 from tools.readme.datasets import CHOSEN, Dataset, score_files, title_of
@@ -63,7 +64,8 @@ def pages(root: Path = REPOSITORY) -> tuple[str, str, list[str]]:
 def crossings(root: Path) -> list[str]:
     """What README says of each set of corpora that models were carried between, as Markdown."""
     text = []
-    for path in sorted(root.glob("results/*+*/11_across.csv")):
+    paths = sorted(root.glob("results/*+*/11_across.csv"))
+    for path in (path for path in paths if not keeps_all(path.parent.name)):  # those cross the shared emotions again
         across = pd.read_csv(path)
         text += [
             f"From corpus to corpus ({title_of(path.parent.name)}, the emotions that all of them have), a model is trained "

@@ -12,6 +12,7 @@ from ser_utils.corpora.loading import CORPORA
 from ser_utils.evaluation import metrics
 from ser_utils.evaluation.results import NAME, sort_results
 from ser_utils.evaluation.splits import FITTED
+from ser_utils.names import corpora_of, keeps_all
 from ser_utils.profiles import System, systems
 from ser_utils.systems.sigwavnet import accelerator
 from ser_utils.workspace import read_json
@@ -106,10 +107,11 @@ def read_scores(path: Path) -> pd.DataFrame:
 
 
 def title_of(dataset: str) -> str:
-    """ "ravdess+emodb" → "RAVDESS + EmoDB"."""
+    """ "ravdess+emodb" → "RAVDESS + EmoDB"; "ravdess+emodb+all" → "RAVDESS + EmoDB, all emotions"."""
     if dataset == "demo":
         return "Demo corpus (synthetic)"
-    return " + ".join(CORPORA[name].title if name in CORPORA else name for name in dataset.split("+"))
+    titles = [CORPORA[name].title if name in CORPORA else name for name in corpora_of(dataset)]
+    return " + ".join(titles) + ", all emotions" * keeps_all(dataset)
 
 
 def listing_place(dataset: str) -> tuple:

@@ -4,6 +4,7 @@ import pandas as pd
 
 from ser_utils.evaluation.results import load_published
 from ser_utils.evaluation.splits import PROTOCOLS
+from ser_utils.names import corpora_of
 from ser_utils.profiles import settings, systems
 from ser_utils.systems.sigwavnet import accelerator
 from tools.readme.datasets import Dataset, same_result, shown_models, title_of
@@ -135,7 +136,7 @@ def corpora_table(data: Dataset) -> str:
     if "+" not in data.name or rows.empty:
         return ""
     rows = rows[rows["protocol"] == "speaker"]
-    corpora = data.name.split("+")
+    corpora = corpora_of(data.name)
     lines = []
     for system, model in shown:
         of_model = rows[(rows["system"] == system) & (rows["model"] == model)].set_index("corpus")["uar"]

@@ -20,6 +20,7 @@ from ser_utils.evaluation.splits import SEGMENT_MS
 from ser_utils.features.audio import AudioError, load_audio
 from ser_utils.features.spectral import LEVEL_STEP_DB, MEL, log_mel_segments, round_levels
 from ser_utils.figures.style import DIVERGING, EMOTION_COLOUR, SEQUENTIAL
+from ser_utils.names import corpora_of
 from ser_utils.profiles import PROFILES
 from ser_utils.workspace import MissingResult, Workspace, WorkspaceError
 from tools.readme.datasets import listing_place, title_of
@@ -126,7 +127,7 @@ def find_recordings(root: Path, dataset: str) -> dict[str, str]:
 
     Empty where the licence of the corpus does not let anybody pass them on, or where they are not at hand.
     """
-    free = (name == "demo" or (name in CORPORA and CORPORA[name].may_be_shared) for name in dataset.split("+"))
+    free = (name == "demo" or (name in CORPORA and CORPORA[name].may_be_shared) for name in corpora_of(dataset))
     if all(free):
         for profile in reversed(PROFILES):
             try:
@@ -144,7 +145,7 @@ def describe_utterance(dataset: str, utterance_id: str) -> dict[str, str]:
     -------
     dict of speaker, emotion, sentence and language; empty where the name says nothing, as in a corpus of one's own
     """
-    parts = dataset.split("+")
+    parts = corpora_of(dataset)
     for name in parts:
         mark = f"{name}_" if len(parts) > 1 else ""  # joined corpora name their utterances so
         if not utterance_id.startswith(mark):
@@ -203,7 +204,7 @@ def write_prototypes(root: Path, target: Path) -> dict[str, list[dict[str, Any]]
             _add_nearest(row, name, recordings, copy)
         note = describe_run(root / "results" / name)
         if any(row["_nearest"] for row in shown[name]):
-            note += " " + " ".join(_credit(part) for part in name.split("+"))
+            note += " " + " ".join(_credit(part) for part in corpora_of(name))
         rates = [row["_rate_hz"] for row in shown[name] if "_rate_hz" in row]
         axes = describe_axes(rates[0]) if rates else None
         corpora[name] = {"title": title_of(name), "n": len(shown[name]), "note": note, "axes": axes}
