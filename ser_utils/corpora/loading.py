@@ -132,6 +132,11 @@ def inspect_corpus(name: str, data_dir: str | Path, *, cache: Path | None = None
     return report
 
 
+def tell_only_emotion(table: pd.DataFrame) -> str:
+    """What is wrong with a corpus of a single emotion, in words."""
+    return f"it needs two emotions at least. Received: {len(table)} recordings, all of {table['emotion'].iloc[0]}"
+
+
 def is_strict() -> bool:
     """Whether the environment variable STRICT asks to refuse partial corpora."""
     return os.environ.get("STRICT", "") not in ("", "0")
@@ -321,11 +326,6 @@ def _announce(corpus, table, n_closed):
 def _join(reports, keep_all):
     """Several corpora as one: speakers and utterances named after their corpus, one set of emotions."""
     names = [report.corpora[0].name for report in reports]
-    if len(set(names)) < len(names):
-        raise CorpusError(
-            f"Each corpus may be there once, under a name of its own. Received: {'+'.join(names)}. "
-            f"Two tables of one name need two names."
-        )
     if shared := find_shared_people(reports):
         raise CorpusError(shared[0])
     named = list(zip(names, reports, strict=True))
@@ -362,8 +362,14 @@ def _join(reports, keep_all):
 
 
 def find_shared_people(reports: Sequence[CorpusReport]) -> list[str]:
-    """Find people of the reader's own, or their recordings, who are in two parts and would become two; in sentences."""
+    """Find people or recordings that are in two parts and would become two; in sentences."""
     seen, heard, said = {}, {}, []
+    names = [report.corpora[0].name for report in reports]
+    if len(set(names)) < len(names):
+        return [
+            f"Each corpus may be there once, under a name of its own. Received: {'+'.join(names)}. "
+            f"Two tables of one name need two names."
+        ]
     for report in reports:
         corpus = report.corpora[0]
         for speaker in corpus.speakers if corpus.is_own else ():

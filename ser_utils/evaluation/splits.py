@@ -133,6 +133,8 @@ def _prepare(table):
         raise ValueError(f"Folds need utterance_id, speaker, emotion. Missing: {', '.join(missing)}")
     if table.empty:
         raise ValueError("Folds need at least one utterance. Received an empty table.")
+    if table["emotion"].nunique() < 2:
+        raise ValueError(f"Folds need two emotions at least. Received: {len(table)} rows of {table['emotion'].iloc[0]}")
     rows = pd.DataFrame({name: _column(table, name) for name in ("utterance_id", "speaker", "emotion")})
     if "start_ms" not in table and rows["utterance_id"].duplicated().any():
         twice = rows.loc[rows["utterance_id"].duplicated(), "utterance_id"].iloc[0]

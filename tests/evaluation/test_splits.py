@@ -382,7 +382,7 @@ def test_choices_md_and_the_systems_declare_the_same_choices():
 
 
 def test_overlap_in_time_is_counted_exactly():
-    table = corpus(speakers=1, texts=1, emotions="a").assign(duration_s=1.0)
+    table = corpus(speakers=1, texts=1, emotions="ab").assign(duration_s=1.0)
     start = [0, 20, 90, 100, 110, 300, 400, 499]
     role = ["train", "test", "test", "test", "test", "train", "test", "test"]
     folds = pd.DataFrame({"utterance_id": table["utterance_id"][0], "start_ms": start, "fold": 0, "role": role})

@@ -5,7 +5,8 @@ import pytest
 import soundfile
 
 from ser_utils.corpora import recordings
-from ser_utils.corpora.loading import CORPORA, CorpusError, inspect_parts
+from ser_utils.corpora.loading import CORPORA, CorpusError, inspect_parts, load_corpus
+from ser_utils.evaluation.splits import make_folds
 from tools import check_data
 from tools.check_data import check_corpus, describe, load_index, main
 
@@ -103,6 +104,21 @@ def test_a_corpus_with_too_many_faults_is_not_usable(emodb, capsys):
     assert not check.usable and check.verdict.startswith("not usable: 4 of 30 files")
     assert main(["emodb", "--data-dir", str(emodb)]) == 1
     assert "not usable" in capsys.readouterr().out
+
+
+def test_a_single_emotion_is_nothing_to_learn(emodb, capsys):
+    for path in (emodb / "emodb" / "wav").glob("*[!W]a.wav"):
+        path.unlink()
+    assert main(["emodb", "--data-dir", str(emodb)]) == 1
+    said = capsys.readouterr().out
+    assert "not usable: it needs two emotions at least. Received: 6 recordings, all of anger" in said
+    with pytest.raises(ValueError, match="Folds need two emotions at least. Received: 6 rows of anger"):
+        make_folds(load_corpus("emodb", emodb), "speaker", system="baseline")
+
+
+def test_a_corpus_named_twice_is_not_called_usable(emodb, capsys):
+    assert main(["emodb+emodb", "--data-dir", str(emodb)]) == 1
+    assert "Each corpus may be there once, under a name of its own. Received: emodb+emodb" in capsys.readouterr().out
 
 
 def test_the_exit_status_says_whether_it_is_usable(emodb, monkeypatch, capsys):
