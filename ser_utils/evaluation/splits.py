@@ -411,10 +411,12 @@ def _drop_untrained(split, rows, within_speaker, notes):
     if not within_speaker:
         return split
     speaker_of = split["utterance_id"].map(rows.set_index("utterance_id")["speaker_key"])
-    for speaker in sorted(speaker_of.unique()):
-        if not {"train", "test"} <= set(split.loc[speaker_of == speaker, "role"]):
-            notes.append(f"speaker {speaker.split('/', 1)[1]} is left out: too few clips to train and test on")
-            split = split[speaker_of.loc[split.index] != speaker]
+    roles = split.groupby(speaker_of)["role"].agg(set)
+    few = roles.index[[not {"train", "test"} <= played for played in roles]]
+    split = split[~speaker_of.isin(few)]
+    if len(few):
+        named = ", ".join(speaker.split("/", 1)[1] for speaker in few)
+        notes.append(f"left out, since they have too few clips to train and test on: speaker {named}")
     if split.empty:
         raise ValueError("No speaker has enough clips to train and test on.")
     return split
