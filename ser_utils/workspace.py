@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 import types
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -28,6 +29,8 @@ from ser_utils.names import dataset_name, path_of, resolved, result_name
 from ser_utils.profiles import PROFILES, systems
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+UNFINISHED = ".writing-"  # how folders begin in which something is being written
+A_DAY = 86_400  # s
 
 
 class WorkspaceError(Exception):
@@ -51,7 +54,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     # the suffix is kept: many writers choose their format by it
-    holder = Path(tempfile.mkdtemp(prefix=".writing-", dir=path.parent))
+    holder = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=path.parent))
     temporary = holder / path.name
     try:
         yield temporary
@@ -63,6 +66,13 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         shutil.rmtree(holder, ignore_errors=True)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what a killed run left half-written under `folder`: all that is older than a day, which no writing takes."""
+    for remains in folder.rglob(f"{UNFINISHED}*"):
+        if time.time() - remains.stat().st_mtime > A_DAY:
+            shutil.rmtree(remains, ignore_errors=True)
 
 
 def write_json(path: str | Path, content: Any) -> None:

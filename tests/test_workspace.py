@@ -1,5 +1,6 @@
 import json
 import os
+import time
 
 import numpy as np
 import pandas as pd
@@ -83,6 +84,16 @@ def test_unknown_parameters_list_what_is_accepted(given, words):
 def test_an_unknown_system_lists_the_known_ones():
     with pytest.raises(ValueError, match="system must be one of .*prototype"):
         profiles.settings("prototypes", "quick")
+
+
+def test_what_a_killed_run_left_is_removed_after_a_day(tmp_path):
+    for name, age_s in (("old", 2 * workspace.A_DAY), ("young", 60)):
+        left = tmp_path / "models" / f".writing-{name}"
+        left.mkdir(parents=True)
+        (left / "m.keras").write_bytes(b"half")
+        os.utime(left, (time.time() - age_s,) * 2)
+    workspace.remove_unfinished(tmp_path)
+    assert [path.name for path in (tmp_path / "models").iterdir()] == [".writing-young"]
 
 
 def test_settings_of_joined_corpora_hold_for_several_corpora_alone():

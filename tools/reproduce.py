@@ -15,7 +15,7 @@ from joblib import cpu_count  # knows how many cores a container has
 
 from ser_utils.locks import locked
 from ser_utils.progress import FOLDER
-from ser_utils.workspace import REPOSITORY, Workspace
+from ser_utils.workspace import REPOSITORY, Workspace, remove_unfinished
 from tools.graph import Step, chain_length, outdated, read_by, readers, steps_of
 from tools.screen import INTERRUPTED, Screen, Task, near
 
@@ -219,6 +219,7 @@ def reproduce(workspace: Workspace, numbers: list[str], where_known: list[list[s
         to_run = [number for number in outdated(steps) if number in wanted]
         if to_run:
             refuse_unknown_corpora(workspace.dataset)
+            remove_unfinished(workspace.build)
         slots = slots_for(cores, os.environ.get("SER_ENGINE") or "local")
         run_side_by_side(steps, to_run, command, screen, cores=cores, slots=slots)
     screen.say(summary(workspace, numbers))
