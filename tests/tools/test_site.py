@@ -310,7 +310,7 @@ def drawn(built, tmp_path_factory):
     return target
 
 
-def test_pictures_that_do_not_fit_the_index_are_not_taken(tmp_path):
+def test_pictures_that_do_not_fit_the_index_are_not_taken_and_named(tmp_path, capsys):
     folder = tmp_path / "demo"
     _write_prototypes(folder, ("51", "52"), 2)
     _add_pictures(folder, 2)
@@ -320,7 +320,13 @@ def test_pictures_that_do_not_fit_the_index_are_not_taken(tmp_path):
     np.savez(lacking, levels=np.stack([_levels(1)] * 3), step_db=0.5, sample_rate_hz=RATE_HZ)
     assert len(load_prototypes(folder)) == 8 and not any("_levels" in row for row in load_prototypes(folder))
     np.savez(lacking, levels=np.array([{}] * 4), step_db=0.5, sample_rate_hz=RATE_HZ)  # no pickle is opened
+    capsys.readouterr()
     assert not any("_levels" in row for row in load_prototypes(folder))
+    said = capsys.readouterr().err.splitlines()
+    assert [
+        f"{path} does not hold the 4 pictures of index.csv" in line
+        for path, line in zip((damaged, lacking), said, strict=True)
+    ] == [True] * 2
 
 
 def test_a_name_tells_what_was_said_where_the_corpus_documents_it():

@@ -3,7 +3,9 @@
 import base64
 import json
 import shutil
+import sys
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -104,17 +106,24 @@ def load_prototypes(folder: Path) -> list[dict[str, Any]]:
 
 
 def _load_pictures(folder, speaker, n):
-    """Levels (n, n_mels, n_frames) and rate; None where there is no file of `n` pictures on the scale in use."""
+    """Levels (n, n_mels, n_frames) and rate; None, and said, where there is no file of `n` pictures on the scale in use."""
     path = (folder / f"speaker_{speaker}" / "pictures.npz").resolve()
     if not path.is_relative_to(folder.resolve()):
         return None
     try:
         with np.load(path, allow_pickle=False) as stored:
             levels, step_db, rate = (stored[name] for name in ("levels", "step_db", "sample_rate_hz"))
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+        fits = levels.dtype == np.uint8 and levels.ndim == 3 and levels.shape[:2] == (n, MEL.n_mels)
+        if fits and step_db == LEVEL_STEP_DB:
+            return levels, int(rate)
+    except FileNotFoundError:  # pictures are files then
         return None
-    fits = levels.dtype == np.uint8 and levels.ndim == 3 and levels.shape[:2] == (n, MEL.n_mels)
-    return (levels, int(rate)) if fits and step_db == LEVEL_STEP_DB else None
+    except (OSError, ValueError, KeyError, zlib.error, zipfile.BadZipFile):
+        pass
+    print(
+        f"{path} does not hold the {n} pictures of index.csv, so they are left out. make 03 writes it.", file=sys.stderr
+    )
+    return None
 
 
 def _encode(array):
