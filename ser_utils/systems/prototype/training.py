@@ -32,8 +32,9 @@ WORTH_ITS_OVERHEAD = 20_000  # segments; iterators and scores of an epoch cost a
 
 def in_batches(function: Callable, rows: np.ndarray) -> np.ndarray:
     """Apply a function of a Keras model to `AT_ONCE` rows at a time and join what it gives."""
-    starts = range(0, len(rows), AT_ONCE) or [0]
-    batches = [function(rows[start : start + AT_ONCE]) for start in starts]
+    if not len(rows):  # TensorFlow refuses to convolve nothing
+        return in_batches(function, np.zeros((1, *rows.shape[1:]), rows.dtype))[:0]
+    batches = [function(rows[start : start + AT_ONCE]) for start in range(0, len(rows), AT_ONCE)]
     return np.concatenate([keras.ops.convert_to_numpy(batch) for batch in batches])
 
 
@@ -57,7 +58,7 @@ class Coder:
     def embed(self, log_mel: np.ndarray) -> np.ndarray:
         """Turn dB (n, n_mels, n_frames), memory-mapped or not, into float32 (n, n_dimensions), flattened."""
         code = in_batches(lambda batch: self.model.encoder(self.scale.apply(batch)), log_mel)
-        return code.reshape(len(code), -1)
+        return code.reshape(len(code), np.prod(code.shape[1:]))
 
     def decode(self, embeddings: np.ndarray) -> np.ndarray:
         """Turn (n, n_dimensions) into dB below each one's maximum, not lower than the scale's floor."""

@@ -12,6 +12,7 @@ from ser_utils.evaluation.splits import make_all_folds
 from ser_utils.profiles import settings
 from ser_utils.systems.prototype import data as prototype_data
 from ser_utils.systems.prototype import training
+from ser_utils.systems.prototype.autoencoder import build_autoencoder
 from ser_utils.systems.prototype.data import PrototypeData, Run, n_prototypes_per_class, open_data, teachers_of
 from ser_utils.systems.prototype.runs import autoencoder_runs
 from ser_utils.systems.prototype.segments import overlap_share, segment_table, select_segments
@@ -91,6 +92,13 @@ def test_trained_models_come_back_from_another_process_as_they_were(tmp_path):
     np.testing.assert_array_equal(again.fitted.model.prototypes, one.fitted.model.prototypes)
 
 
+def test_no_segments_have_no_embeddings():
+    model = build_autoencoder(16, 7, filters=[8, 6, 4, 4, 2])
+    coder = training.Coder(model, training.Scale(-80.0, 0.0), pd.DataFrame(), 0.0, "")
+    one, none = (coder.embed(np.zeros((n, 16, 7), np.float32)) for n in (1, 0))
+    assert none.shape == (0, one.shape[1])
+
+
 def test_a_model_of_other_data_is_trained_anew(tmp_path):
     table, store = voice(dict.fromkeys(EMOTIONS, 5))
     first = run(tmp_path, table, store).fitted.path.read_bytes()
@@ -107,7 +115,9 @@ def test_a_rare_or_absent_emotion_is_lived_with(tmp_path):
 
 
 def test_a_voice_of_one_emotion_has_no_model(tmp_path):
-    assert run(tmp_path, *voice({"anger": 6})) is None
+    table, store = voice({"anger": 6, "sadness": 6})
+    store.table = table = table.assign(speaker=np.where(table["emotion"] == "sadness", "02", "01"))
+    assert run(tmp_path, table, store) is None
 
 
 @pytest.mark.parametrize("shown, everybody", [("ab", "abcde"), ("abcd", "abcd"), ("abc", "abc"), ("a", "a")])
