@@ -72,7 +72,9 @@ def crossings(root: Path) -> list[str]:
             "on the corpora of its row and tested on the corpus of its column. A cell shows UAR in % twice: without "
             "normalisation → with the features of each corpus normalised by its own mean and deviation. Normalisation needs "
             "recordings of the tested corpus, but no labels. Bold: the tested corpus is also trained on, with other "
-            f"speakers. Notebook 11 adds intervals and paired tests, and estimates which part of a loss comes from the "
+            "speakers. The deep CNN was trained with one seed, so do not build on a single cell of it: how far chance alone "
+            "moves a cell stands in [choices.md](notebooks/choices.md). "
+            "Notebook 11 adds intervals and paired tests, and estimates which part of a loss comes from the "
             f"recording conditions (`11_adding.csv`, `11_lost.csv` and `11_told.csv` in `results/{path.parent.name}`). "
             "[results/README.md](results/README.md) shows what all models reach that were trained on these corpora together.",
             crossed_table(across),
