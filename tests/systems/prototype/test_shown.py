@@ -15,9 +15,11 @@ from ser_utils.workspace import REPOSITORY
 FOLDERS = sorted(path.parent for path in (REPOSITORY / "prototypes").glob("*/index.csv"))
 WORDS = {"speaker": str, "nearest_utterance_id": str}
 # fewer recordings than six behind what is shown first. RAVDESS: the sixth is nearest only to near-duplicates of others.
-# AESDD: many prototypes of a class sound alike, so that few are shown.
+# AESDD: many prototypes of a class sound alike, so that few are shown. EmoDB's voice among joined corpora: there are five
+# to seven recordings to learn from.
 FALLS_SHORT = {
     "ravdess": {"07 sadness": 5},
+    "ravdess+emodb+aesdd": {"emodb_08 happiness": 5, "emodb_08 sadness": 4},
     "aesdd": {
         **{"1 anger": 5, "1 disgust": 5, "1 happiness": 4, "1 sadness": 5},
         **{"2 anger": 4, "2 disgust": 3, "2 fear": 3, "2 happiness": 5},
