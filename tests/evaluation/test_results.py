@@ -88,6 +88,12 @@ def ship(workspace, utterances):
     return tables
 
 
+def test_joined_corpora_are_named_by_their_titles():
+    assert title_of("ravdess+emodb") == "RAVDESS + EmoDB"
+    assert title_of("ravdess+emodb+all") == "RAVDESS + EmoDB, all emotions"
+    assert title_of("mine-1a2b3c") == "mine-1a2b3c"
+
+
 def test_scores_are_gathered_in_the_fixed_columns(workspace):
     scores = results.gather_scores(workspace)
     fixed = (

@@ -214,7 +214,7 @@ def test_the_nearest_real_segment_is_cut_where_the_licence_allows(built, tmp_pat
     for dataset in ("ravdess", "emodb+ravdess", "aesdd+mine", "tess", "iemocap"):
         _record(tmp_path, dataset)
         assert find_recordings(tmp_path, dataset) == {}, dataset
-    for dataset in ("aesdd", "emodb+aesdd", "demo"):
+    for dataset in ("aesdd", "emodb+aesdd", "emodb+aesdd+all", "demo"):
         _record(tmp_path, dataset)
         assert list(find_recordings(tmp_path, dataset)) == ["03a01Wa"], dataset
 
