@@ -5,6 +5,7 @@ import pytest
 
 from ser_utils.corpora.demo import make_demo_corpus
 from ser_utils.training.folds import FoldData
+from ser_utils.workspace import REPOSITORY
 from tools import trials
 
 MELS = librosa.mel_frequencies(64, fmax=8000)
@@ -63,6 +64,11 @@ def test_confusions_are_of_training_speakers_and_never_of_an_emotion_with_itself
     taken_for = trials.confusions(FoldData(clips, table, None))
     assert np.allclose(taken_for.sum(axis=1), 1) and np.array_equal(np.diag(taken_for), np.zeros(3))
     assert taken_for[0, 1] > 0.5 and taken_for[1, 0] > 0.5
+
+
+def test_the_table_that_ships_follows_from_its_folds():
+    kept = pd.read_csv(REPOSITORY / "notebooks" / trials.TABLE, keep_default_na=False)
+    assert trials.describe(kept) in (REPOSITORY / "notebooks" / "choices.md").read_text("utf-8")
 
 
 @pytest.mark.slow
