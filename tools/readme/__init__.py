@@ -149,6 +149,8 @@ def _of_results(datasets, note) -> str:
     for data, table in zip(datasets, tables, strict=True):
         about = data.extent()
         about = f"{about[0].upper()}{about[1:]}; profile {data.made['profile']}, seed {data.made['seed']}."
+        if keeps_all(data.name):
+            about += " Some emotions are in one of these corpora alone, so a model can tell them by the recording conditions."
         text += [f"## {data.title}", about, table]
         if by_corpus := corpora_table(data):
             text += ["The same models, trained on all of these corpora, on the new speakers of each:", by_corpus]
