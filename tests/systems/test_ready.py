@@ -6,6 +6,7 @@ import pytest
 from scipy.special import softmax
 
 from ser_utils.corpora import CORPORA
+from ser_utils.names import corpora_of
 from ser_utils.systems import ready
 from ser_utils.systems.adaptation import adapt
 from ser_utils.workspace import REPOSITORY, MissingResult, Workspace, WorkspaceError, write_checksums
@@ -122,7 +123,7 @@ def test_a_model_that_is_not_there_says_which_are(tmp_path):
 @pytest.mark.parametrize("path", sorted(REPOSITORY.glob("results/*/model/*.json")), ids=lambda path: path.stem)
 def test_models_that_ship_are_whole_and_name_their_licence(path):
     model = ready.load_model(path)
-    corpora = [CORPORA[name] for name in model.facts["dataset"].split("+")]
+    corpora = [CORPORA[name] for name in corpora_of(model.facts["dataset"])]
     assert all(corpus.models_may_be_shared and corpus.citation for corpus in corpora)
     assert model.facts["licence"] == "; ".join(corpus.licence for corpus in corpora)
     n_features = len(model.facts["features"])
