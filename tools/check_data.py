@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from ser_utils.corpora.check import find_loudness_by_corpus, find_regularities
-from ser_utils.corpora.loading import CorpusError, find_shared_people, inspect_parts, is_strict, tell_only_emotion
+from ser_utils.corpora.loading import CorpusError, find_shared_people, inspect_parts, is_strict
 from ser_utils.corpora.recordings import describe_remarks
 from ser_utils.workspace import REPOSITORY, Workspace, WorkspaceError
 
@@ -109,8 +109,7 @@ def _check_report(report):
         unexpected = pd.concat([unexpected, never[["path"]].assign(reason="not among the published files")])
     n_bad = problems["unusable"].sum() + len(altered)
     n_files = len(report.table) + problems["unusable"].sum()
-    n_emotions = report.table["emotion"].nunique()
-    usable = bool(n_emotions > 1 and n_bad <= n_files / 10)
+    usable = bool(report.table["emotion"].nunique() > 1 and n_bad <= n_files / 10)
     usable_files = files[~files["path"].isin(problems["path"])]
     return CorpusCheck(
         title=f"{corpus.title} in {report.folders[0]}",
@@ -130,8 +129,10 @@ def _check_report(report):
 
 
 def _verdict(report, usable, share):
-    if report.table["emotion"].nunique() == 1:
-        return f"not usable: {tell_only_emotion(report.table)}"
+    emotions = report.table["emotion"]
+    if emotions.nunique() == 1:
+        received = f"{len(emotions)} recordings, all of {emotions.iloc[0]}"
+        return f"not usable: it needs two emotions at least. Received: {received}"
     if not usable:
         return f"not usable: {share} files are unusable or altered, more than a tenth"
     if report.announcement:

@@ -82,19 +82,19 @@ def warp_bands(clip: np.ndarray, factor: float, frequencies: np.ndarray) -> np.n
 
     Source: vocal tract length perturbation, Jaitly & Hinton 2013, here on the bands of the spectrogram.
     """
-    places = np.interp(frequencies / factor, frequencies, np.arange(len(frequencies)))
-    below = np.minimum(places.astype(int), len(frequencies) - 2)
-    share = (places - below).astype(clip.dtype)
-    return clip[:, below] * (1 - share) + clip[:, below + 1] * share
+    return _rows_at(clip.T, np.interp(frequencies / factor, frequencies, np.arange(len(frequencies)))).T
 
 
 def change_length(clip: np.ndarray, n_frames: int) -> np.ndarray:
     """Bring a clip (any number of frames, n_features) to `n_frames` by linear interpolation, shorter or longer."""
-    places = np.linspace(0, len(clip) - 1, n_frames)
-    doubled = np.concatenate([clip, clip[-1:]])
+    return _rows_at(clip, np.linspace(0, len(clip) - 1, n_frames))
+
+
+def _rows_at(rows, places):
+    """Between two rows, linearly."""
     below = places.astype(int)
-    share = (places - below)[:, None].astype(clip.dtype)
-    return doubled[below] * (1 - share) + doubled[below + 1] * share
+    above, share = np.minimum(below + 1, len(rows) - 1), (places - below)[:, None].astype(rows.dtype)
+    return rows[below] * (1 - share) + rows[above] * share
 
 
 class ChangedTask(FoldTask):

@@ -132,11 +132,6 @@ def inspect_corpus(name: str, data_dir: str | Path, *, cache: Path | None = None
     return report
 
 
-def tell_only_emotion(table: pd.DataFrame) -> str:
-    """What is wrong with a corpus of a single emotion, in words."""
-    return f"it needs two emotions at least. Received: {len(table)} recordings, all of {table['emotion'].iloc[0]}"
-
-
 def is_strict() -> bool:
     """Whether the environment variable STRICT asks to refuse partial corpora."""
     return os.environ.get("STRICT", "") not in ("", "0")
