@@ -252,7 +252,13 @@ def segment_rows(table: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     the table's columns and start_ms (ms)
+
+    Raises
+    ------
+    ValueError : for a table without durations
     """
+    if "duration_s" not in table:
+        raise ValueError(f"Segments are cut by the column duration_s. Received: {', '.join(map(str, table))}")
     # a microsecond of slack: durations are samples / rate in floating point
     count = np.floor((table["duration_s"].to_numpy() * 1000 - SEGMENT_MS) / HOP_MS + 1e-6).astype(int) + 1
     count = np.maximum(count, 0)

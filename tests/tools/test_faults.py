@@ -27,10 +27,11 @@ from hypothesis import strategies as st
 
 from ser_utils.corpora.facts import CorpusError, GrammarError
 from ser_utils.corpora.loading import CORPORA, EMOTIONS, inspect_corpus, load_corpus
-from ser_utils.evaluation.splits import make_folds
+from ser_utils.evaluation.splits import PROTOCOLS, make_folds
 from ser_utils.features.audio import AudioError, load_audio
 from ser_utils.features.spectral import split_segments
 from ser_utils.features.store import build_store, load_store
+from ser_utils.profiles import systems
 from ser_utils.workspace import MissingResult, Workspace, seal
 from tests.conftest import REPOSITORY
 from tools import graph as make_graph
@@ -542,8 +543,18 @@ def test_strange_segments_are_refused_in_words(n, rate, segment_ms, hop_ms):
         assert segments.ndim == 2 and 0 < segments.shape[1] <= n
 
 
-@fuzz(max_examples=100, deadline=None)
-@given(protocol=st.text(max_size=8), system=st.text(max_size=8), folds=st.text(max_size=8))
+protocols, named_systems = st.sampled_from(PROTOCOLS), st.sampled_from(list(systems()))
+named_folds = st.sampled_from(["holdout", "emobox", "leave_one_speaker_out", "2_fold", "0_fold", "3_speakers"])
+
+
+@fuzz(max_examples=300, deadline=None)
+@example(protocol="sentence", system="", folds="")
+@example(protocol="paper", system="prototype", folds="holdout")
+@given(
+    protocol=st.one_of(protocols, st.text(max_size=8)),
+    system=st.one_of(named_systems, st.text(max_size=8)),
+    folds=st.one_of(named_folds, st.text(max_size=8)),
+)
 def test_strange_protocols_are_refused_in_words(protocol, system, folds):
     table = pd.DataFrame(
         {
@@ -556,5 +567,12 @@ def test_strange_protocols_are_refused_in_words(protocol, system, folds):
             "gender": "",
         }
     )
-    with pytest.raises(ValueError, match="Accepted: |Received: "):
-        make_folds(table, protocol, system=system, folds=folds)
+    wanted = "Accepted: |Received: |needs at least two texts|too few recordings|enough clips|are RAVDESS's. Use"
+    try:
+        split = make_folds(table, protocol, system=system, folds=folds)
+    except ValueError as error:
+        assert re.search(wanted, str(error)), error
+    else:
+        assert protocol in PROTOCOLS
+        assert set(split["utterance_id"]) == set("abcd")
+        assert {"train", "test"} <= set(split["role"])
