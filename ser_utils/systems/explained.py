@@ -101,9 +101,10 @@ def _of_store(store: FeatureStore) -> dict[str, np.ndarray]:
     return {name: store.of(name) for name in store.table["utterance_id"]}
 
 
-def _explained(name, subject, material, most, **about):
-    clips = choose_clips(subject, material.tested, most=most)
-    return Explained(name, subject, clips, material=material, **about)
+def _explained(name, model, silence, material, *, most, most_steps, fold=0, **about):
+    """A network over frames on the clips of its material; about : how it is asked, see `Subject`."""
+    subject = FrameSubject(model, silence, spread=material.spread, most_steps=most_steps, **about)
+    return Explained(name, subject, choose_clips(subject, material.tested, most=most), fold, material)
 
 
 def feature_networks(
@@ -120,14 +121,8 @@ def feature_networks(
         for fold, role_of in roles.items():
             path = workspace.folder("models") / f"feature_network-{network}_{kind}-speaker-{fold}.keras"
             material = held_out(frames[kind], emotion_of, role_of)
-            subject = FrameSubject(
-                keras.saving.load_model(path),
-                material.silence(kind),
-                spread=material.spread,
-                most_steps=chosen["most_steps"],
-                **OF_IMAGES | about,
-            )
-            networks.append(_explained(name, subject, material, most, fold=fold))
+            how = OF_IMAGES | about | {"most": most, "most_steps": chosen["most_steps"], "fold": fold}
+            networks.append(_explained(name, keras.saving.load_model(path), material.silence(kind), material, **how))
     return networks
 
 
@@ -152,14 +147,9 @@ def heads(workspace: Workspace, utterances: pd.DataFrame, chosen: dict[str, Any]
         for fold, role_of in _roles(folds).items():
             path = workspace.folder("models") / f"speech_transformer-{encoder.name}_cnn-{protocol}-{fold}.keras"
             material = held_out(rows, emotion_of, role_of)
-            subject = FrameSubject(
-                keras.saving.load_model(path, compile=False),
-                0.0,
-                spread=material.spread,
-                most_steps=chosen["most_steps"],
-                **of_embeddings,
-            )
-            networks.append(_explained(f"{encoder.name} head", subject, material, most, fold=fold))
+            model = keras.saving.load_model(path, compile=False)
+            how = of_embeddings | {"most": most, "most_steps": chosen["most_steps"], "fold": fold}
+            networks.append(_explained(f"{encoder.name} head", model, 0.0, material, **how))
     return networks
 
 
@@ -238,10 +228,8 @@ def planted_network(workspace: Workspace, chosen: dict[str, Any]) -> tuple[Expla
     trained = train_fold(task)
     material = held_out(_of_store(store), _emotion_of(table), next(iter(_roles(folds).values())))
     model = keras.saving.load_model(trained["path"], safe_mode=True)
-    subject = FrameSubject(
-        model, material.silence(), spread=material.spread, most_steps=chosen["most_steps"], **OF_IMAGES
-    )
-    explained = _explained(PLANTED, subject, material, chosen["explained_clips"])
+    how = OF_IMAGES | {"most": chosen["explained_clips"], "most_steps": chosen["most_steps"]}
+    explained = _explained(PLANTED, model, material.silence(), material, **how)
     cues = pd.read_csv(corpus / "cues.csv")
 
     def region_of(utterance, n_frames, *, decoys=False):

@@ -1,7 +1,6 @@
 """One function that runs independent tasks on the cores of this machine or on a Ray cluster."""
 
 import os
-import queue
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -74,40 +73,29 @@ def _tick(bar, result):
 
 
 def _run_in_processes(function, tasks, jobs, bar):
-    # Pools of one process each: in a shared pool the death of one worker fails every running task.
-    started, free, stopping = [], queue.SimpleQueue(), threading.Event()
+    # Pools of one process each, one a thread: in a shared pool the death of one worker fails every running task.
+    own, started, stopping = threading.local(), [], threading.Event()
 
-    def new_worker():
+    def start_worker():
         watch = {"initializer": leave_with, "initargs": (os.getpid(),)}
-        started.append(ProcessPoolExecutor(max_workers=1, env=WORKER_ENVIRONMENT, **watch))
-        return started[-1]
-
-    for _ in range(jobs):
-        free.put(new_worker())
+        own.worker = ProcessPoolExecutor(max_workers=1, env=WORKER_ENVIRONMENT, **watch)
+        started.append(own.worker)
 
     def run(index):
-        worker = free.get()
-        try:
-            if stopping.is_set():
-                return None
-            for _ in range(ATTEMPTS):
-                try:
-                    return worker.submit(function, tasks[index]).result()
-                except BrokenProcessPool as error:
-                    if stopping.is_set():
-                        raise
-                    lost, worker = error, new_worker()
-            raise LostWorkerError(
-                f"task {index + 1} of {len(tasks)} lost its worker {ATTEMPTS} times, most often for want "
-                f"of memory. Try fewer workers at a time: SER_JOBS={max(1, jobs // 2)}"
-            ) from lost
-        except BaseException:
-            stopping.set()
-            raise
-        finally:
-            free.put(worker)
+        for _ in range(ATTEMPTS):
+            try:
+                return own.worker.submit(function, tasks[index]).result()
+            except BrokenProcessPool as error:
+                if stopping.is_set():
+                    raise
+                lost = error
+                start_worker()
+        raise LostWorkerError(
+            f"task {index + 1} of {len(tasks)} lost its worker {ATTEMPTS} times, most often for want "
+            f"of memory. Try fewer workers at a time: SER_JOBS={max(1, jobs // 2)}"
+        ) from lost
 
-    with ThreadPoolExecutor(jobs) as threads:
+    with ThreadPoolExecutor(jobs, initializer=start_worker) as threads:
         futures = [threads.submit(run, index) for index in range(len(tasks))]
         try:
             for future in as_completed(futures):
@@ -116,8 +104,7 @@ def _run_in_processes(function, tasks, jobs, bar):
             return [future.result() for future in futures]
         finally:
             stopping.set()
-            for future in futures:
-                future.cancel()
+            threads.shutdown(wait=False, cancel_futures=True)
             for worker in started:
                 worker.shutdown(kill_workers=True)
 

@@ -1,5 +1,7 @@
 """README's tables and those of results/README.md, in Markdown."""
 
+from typing import Any
+
 import pandas as pd
 
 from ser_utils.evaluation.results import load_published
@@ -17,6 +19,11 @@ def markdown(heads: list[str], rows: list[list[str]], n_words: int) -> str:
     """A table in Markdown, the first `n_words` columns to the left, numbers to the right; "" without rows."""
     lines = [heads, ["---"] * n_words + ["---:"] * (len(heads) - n_words), *rows]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines) if rows else ""
+
+
+def markdown_of(rows: list[dict[str, Any]], n_words: int) -> str:
+    """A table of rows that name their cells; see `markdown`."""
+    return markdown(list(rows[0]), [[str(cell) for cell in row.values()] for row in rows], n_words)
 
 
 def dataset_table(data: Dataset) -> str:
@@ -76,7 +83,8 @@ def _published(system, model, datasets) -> str:
     if table.empty:
         return "–"
     row = table.sort_values(["elsewhere", "other", "f1"], kind="stable").iloc[0]
-    return f"{100 * float(row['value']):.1f} {METRIC[row['metric']]}, {title_of(row['dataset'])}"
+    other = f", `{row['model']}`" if row["other"] else ""
+    return f"{100 * float(row['value']):.1f} {METRIC[row['metric']]}, {title_of(row['dataset'])}{other}"
 
 
 def one_voice_table(datasets: list[Dataset]) -> str:
@@ -208,79 +216,62 @@ def nets_at_published_settings(data) -> list[str]:
     """The study of spectrogram CNNs at its published settings: its trainings, its findings and what carries them, in Markdown."""
     nets, n_draws = data.nets, len(data.nets["draws"].iloc[0].split())
     trained = [
-        [
-            row.net,
-            f"{row.rate:g}",
-            f"{row.epochs_published} / {row.epochs}",
-            f"{100 * row.published:.1f} ({100 * row.low:.0f}–{100 * row.high:.0f})",
-            f"{100 * row.best:.1f} ± {100 * row.spread:.1f}",
-            _in_percent(row.draws, ".1f"),
-            f"{100 * row.neighbours:.1f}",
-            f"{100 * row.last:.1f}",
-        ]
+        {
+            "net": row.net,
+            "learning rate": f"{row.rate:g}",
+            "epochs, theirs / ours": f"{row.epochs_published} / {row.epochs}",
+            "published": f"{100 * row.published:.1f} ({100 * row.low:.0f}–{100 * row.high:.0f})",
+            "best (mean ± sd)": f"{100 * row.best:.1f} ± {100 * row.spread:.1f}",
+            "each draw": _in_percent(row.draws, ".1f"),
+            "neighbours": f"{100 * row.neighbours:.1f}",
+            "last": f"{100 * row.last:.1f}",
+        }
         for row in nets.itertuples()
-    ]
-    heads = [
-        "net",
-        "learning rate",
-        "epochs, theirs / ours",
-        "published",
-        "best (mean ± sd)",
-        "each draw",
-        "neighbours",
-        "last",
     ]
     text = [
         f"The {len(nets)} published trainings of the spectrogram CNNs at their published settings, on {n_draws} draws of the "
         "published split, trained on an accelerator. Accuracy in %; the interval is that of a net with the published accuracy on "
         "as many test clips. *Best*: the epoch is chosen on test, as published. *Neighbours*: the ten epochs around it. *Last*: "
         "the last epoch.",
-        markdown(heads, trained, 1),
+        markdown_of(trained, 1),
     ]
     if len(data.splits):
         rows = [
-            [
-                row.net,
-                f"{row.rate:g}",
-                f"{row.epochs} / {row.epochs_validated}",
-                *[f"{100 * value:.1f}" for value in (row.best, row.neighbours, row.validated, row.new_speakers)],
-            ]
+            {
+                "net": row.net,
+                "learning rate": f"{row.rate:g}",
+                "epochs, tested / validated": f"{row.epochs} / {row.epochs_validated}",
+                "best": f"{100 * row.best:.1f}",
+                "neighbours": f"{100 * row.neighbours:.1f}",
+                "validated": f"{100 * row.validated:.1f}",
+                "new speakers": f"{100 * row.new_speakers:.1f}",
+            }
             for row in data.splits.itertuples()
-        ]
-        heads = [
-            "net",
-            "learning rate",
-            "epochs, tested / validated",
-            "best",
-            "neighbours",
-            "validated",
-            "new speakers",
         ]
         text += [
             "Four of these nets, trained again with a validation part that chooses the epoch, which leaves a quarter fewer clips for "
             "training (*validated*), and with each speaker left out, too (*new speakers*). Mean accuracy in %:",
-            markdown(heads, rows, 1),
+            markdown_of(rows, 1),
         ]
     if len(data.findings):
         asked = pd.concat([data.findings, data.faults])
         rows = [
-            [
-                row.claim,
-                f"`{row.protocol}`",
-                "–" if pd.isna(row.published) else f"{100 * row.published:+.1f}",
-                f"{100 * row.difference:+.1f} ({100 * row.low:+.0f} to {100 * row.high:+.0f})",
-                f"{row.p:.2g}",
-                _in_percent(row.draws, "+.1f"),
-            ]
+            {
+                "claim": row.claim,
+                "split": f"`{row.protocol}`",
+                "published": "–" if pd.isna(row.published) else f"{100 * row.published:+.1f}",
+                "difference": f"{100 * row.difference:+.1f} ({100 * row.low:+.0f} to {100 * row.high:+.0f})",
+                "p": f"{row.p:.2g}",
+                "each draw or new speaker": _in_percent(row.draws, "+.1f"),
+            }
             for row in asked.itertuples()
         ]
-        heads = ["claim", "split", "published", "difference", "p", "each draw or new speaker"]
         text += [
             "The study's findings: differences of UAR in points over all draws, with intervals and tests over speakers (no p is "
             "corrected for the number of rows), and the difference of accuracy in each draw. Under `paper`, test chooses the epoch, as "
             "published; else validation does. The last rows are the resized net with four layers at 0.001 and one part of the "
             "artificial data at a time.",
-            markdown(heads, rows, 2),
+            markdown_of(rows, 2),
         ]
     return text
 

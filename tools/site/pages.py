@@ -18,11 +18,11 @@ from ser_utils.corpora.loading import CORPORA
 from ser_utils.figures.style import EMOTION_COLOUR, caption_of
 from ser_utils.profiles import systems
 from ser_utils.workspace import REPOSITORY
-from tools.readme.datasets import Dataset, listing_place, score_files, title_of
-from tools.readme.tables import dataset_table
+from tools.readme.datasets import Dataset, listing_place, read_scores, score_files, title_of
+from tools.readme.tables import dataset_table, markdown_of
 from tools.site.notebooks import Executed
 from tools.site.prototypes import draw_levels, typical_sounds
-from tools.site.provenance import anchor_of, describe_run, find_drawing, load_scores, state_of
+from tools.site.provenance import anchor_of, describe_run, find_drawing, state_of
 
 SOURCES = Path(__file__).parent
 LINES = re.compile(r"^\{\{ (\w+)((?: [\w/]+)*) \}\}$", re.MULTILINE)  # {{ block argument … }} on a line of its own
@@ -34,17 +34,6 @@ EMPTY = 200  # bytes: a package that says a sentence and holds nothing
 def plain(text: str) -> str:
     """Text that Markdown shows as it is."""
     return re.sub(r"([\\`*_{}\[\]<>()#+\-.!|$~])", r"\\\1", " ".join(text.split()))
-
-
-def markdown_table(rows: list[dict[str, Any]]) -> str:
-    """Rows as a table in Markdown; cells are Markdown."""
-    heads = list(rows[0])
-    lines = [
-        " | ".join(heads),
-        "|".join(["---"] * len(heads)),
-        *(" | ".join(str(row[h]) for h in heads) for row in rows),
-    ]
-    return "\n".join(f"| {line} |" for line in lines)
 
 
 class Pages:
@@ -153,7 +142,7 @@ class Pages:
     def block_results(self):
         parts = []
         for path in score_files(self.root):
-            name, scores = path.parent.name, load_scores(path)
+            name, scores = path.parent.name, read_scores(path)
             heading = f"## {plain(title_of(name))}\n\n{plain(describe_run(path.parent))}"
             table = _unbroken(dataset_table(Dataset(path.parent)))
             parts += [heading, table, self.html("scores.html", **_shown(scores))]
@@ -161,7 +150,7 @@ class Pages:
 
     def block_card(self, system):
         """A system's scores of whole utterances, per dataset."""
-        tables = [load_scores(path) for path in score_files(self.root)]
+        tables = [read_scores(path) for path in score_files(self.root)]
         rows = pd.concat(tables) if tables else pd.DataFrame(columns=["system", "level"])
         rows = rows[(rows["system"] == system) & (rows["level"] == "utterance")]
         if rows.empty:
@@ -246,7 +235,7 @@ class Pages:
             }
             for c in CORPORA.values()
         ]
-        return markdown_table(rows)
+        return markdown_of(rows, len(rows[0]))
 
     def block_data_readme(self):
         text = (REPOSITORY / "data" / "README.md").read_text("utf-8")
@@ -255,7 +244,7 @@ class Pages:
     def block_make(self):
         makefile = (REPOSITORY / "Makefile").read_text("utf-8")
         targets = re.findall(r"^([a-z0-9 -]+):.*## (.*)", makefile, re.MULTILINE)
-        return markdown_table([{"make …": f"`{name}`", "does": plain(text)} for name, text in targets])
+        return markdown_of([{"make …": f"`{name}`", "does": plain(text)} for name, text in targets], 2)
 
     def block_bibtex(self):
         return self.html("bibtex.html", **yaml.safe_load((REPOSITORY / "CITATION.cff").read_text("utf-8")))

@@ -6,21 +6,13 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-import pandas as pd
-
 from ser_utils.figures.style import drawing_code, origin_of
 from ser_utils.profiles import systems
 from ser_utils.workspace import REPOSITORY, read_json
 from tools.notebooks import SCRIPTS, notebook_of
-from tools.readme.datasets import extent
+from tools.readme.datasets import extent, read_scores
 
 NOT_DRAWING = ("ser_utils.figures.style",)  # fonts, saving
-
-
-def load_scores(path: Path) -> pd.DataFrame:
-    """A scores.csv whose text columns may look like numbers or be empty."""
-    names = dict.fromkeys(["system", "model", "protocol", "folds", "level", "dataset"], str)
-    return pd.read_csv(path, dtype=names | {"leaks": str}).fillna({"leaks": "", **dict.fromkeys(names, "")})
 
 
 def describe_run(folder: Path) -> str:
@@ -33,7 +25,7 @@ def describe_run(folder: Path) -> str:
     if runs:
         last = runs.get(systems()["baseline"].notebook) or max(runs.values(), key=lambda run: run["finished"])
         n, scored = last["n_utterances"], (folder / "scores.csv").exists()
-        parts.append(extent(folder.name, n, load_scores(folder / "scores.csv")) if scored else f"{n} recordings")
+        parts.append(extent(folder.name, n, read_scores(folder / "scores.csv")) if scored else f"{n} recordings")
         parts.append(f"commit {last['commit'][:10]}, finished {last['finished'][:10]}")
     return ", ".join(parts) + ". " + made.get("note", "")
 
