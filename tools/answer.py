@@ -257,7 +257,7 @@ def report_networks(workspace: Workspace, path: Path, model: str) -> str:
             "",
             f"What {best} rests on: its log-odds {means[prediction.n_pieces > 1]}",
             *_draw_windows(prediction.windows),
-            "This is a hint: notebook 10 shows for each network whether it can be trusted (10_verdicts.csv, occlusion).",
+            "This is only a hint: occlusion is not to be trusted on most networks that notebook 10 checked (10_verdicts.csv).",
             "",
             f"On {tested['n_speakers']} speakers they had not heard, these networks recognised {tested['uar']:.0%} (UAR; "
             f"{_guessing(tested['chance'])}).{synthetic if workspace.dataset == 'demo' else ''}",

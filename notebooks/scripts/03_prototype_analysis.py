@@ -12,8 +12,8 @@
 # pitch or their spectrum explain the choice?
 #
 # **Reads** the classifiers and autoencoders that 02 lists. **Writes** `prototypes/<dataset>/`: per speaker, a folder with a
-# picture and a sound of each selected prototype, a tone per emotion and PDF reports; reports on female and on male speakers;
-# and `index.csv`, a table of all prototypes.
+# picture and a sound of each selected prototype, a tone per emotion and PDF reports; reports on female and on male speakers,
+# where the corpus names them; and `index.csv`, a table of all prototypes.
 #
 # **Reproduces** the prototype paper's selection, scores and analysis: its pages of spectrograms, pitch, bands and notes.
 # Prototypes come from the models of protocol `utterance`. **Run time** on two cores, profile `quick`: a minute on the demo
@@ -198,8 +198,8 @@ for name, profile in profiles.items():
 # ## One box per mel band
 #
 # The boxes show the levels of each band over time and prototypes: quartiles, whiskers, mean (dot), median (line) and mode
-# (cross). There is one figure per speaker and for women and men, over the full range and from 0 to 2 kHz, where voices have
-# most of their power.
+# (cross). There is one figure per speaker and, where the corpus names them, for women and men, over the full range and from 0
+# to 2 kHz, where voices have most of their power.
 
 # %%
 views = {"full": np.inf, "low": analysis.LOW_BAND_HZ}
@@ -214,7 +214,7 @@ for name, profile in profiles.items():
 # ## Strongest bands (ours)
 #
 # Which frequencies have the most power in the prototypes of an emotion? The figure shows the ten strongest bands of each
-# prototype, for women and men. This analysis is not in the paper.
+# prototype, for women and men, where the corpus names them. This analysis is not in the paper.
 
 # %%
 long = analysis.long_bands(index[published], analysis.strongest_bands(log_mels[published], rate))

@@ -242,11 +242,12 @@ for change in chosen["single_changes"]:
 # %% [markdown]
 # ## Training
 #
-# Under `paper`, each net is trained as published: with Adam, at each of the study's learning rates and without class
-# weights. The epoch with the best test accuracy is kept. `clip_published` and `image_published` learn from altered copies
-# only. Three nets are ours: `clip_artificial` and `image_artificial` learn from the clips and from proper copies, and
-# `clip_bucketed` learns from batches of sixteen clips of similar length. Under the other protocols, classes are weighted, and
-# the epoch with the best UAR on validation is kept.
+# Under `paper`, each net is trained with Adam and without class weights, and the epoch with the best test accuracy is kept, as
+# published. Profile `paper` makes all thirteen trainings of the study, `quick` eight of them, with fewer epochs and copies; the
+# table of settings above lists them. `clip_published` and `image_published` learn from altered copies only. Three nets are
+# ours: `clip_artificial` and `image_artificial` learn from the clips and from proper copies, and `clip_bucketed` learns from
+# batches of sixteen clips of similar length. Under the other protocols, classes are weighted, and the epoch with the best UAR
+# on validation is kept.
 
 # %%
 plan = spectrogram_cnn.plan_study(workspace, store, chosen, list(folds), copies)
@@ -376,14 +377,15 @@ claims.drop(columns="n_speakers").round(3)
 # %% [markdown]
 # The table shows differences of UAR on the same test clips. Intervals (95 %) and tests are over speakers, because the clips of
 # one speaker are not independent. With fewer than five speakers, nothing is decided. A claim is confirmed or refuted if its
-# interval excludes zero and p is below 0.05; `p_holm` corrects p for the number of claims. According to the study, the first
-# two claims hold and the third does not. Each model is trained once, so these intervals do not show how much another seed
-# would change a score.
+# interval excludes zero and p is below 0.05. This is before correction: `p_holm` corrects p for the number of claims, and a
+# verdict with `p_holm` above 0.05 may be chance. According to the study, the first two claims hold and the third does not. In
+# `quick`, the nets on artificial data also have another learning rate and fewer epochs than the nets they are compared with.
+# Each model is trained once, so these intervals do not show how much another seed would change a score.
 #
 # ## What a batch of one costs
 #
-# Batch size 1 is slow because it needs so many steps. `clip_bucketed` is the same network on the same clips, but each batch
-# holds sixteen clips of similar length, padded to the longest and masked.
+# With batch size 1, an epoch has as many steps as clips. `clip_bucketed` is the same network on the same clips, but each batch
+# holds sixteen clips of similar length, padded to the longest and masked. Is it faster?
 
 # %%
 n_clips, rows = (folds["paper"]["role"] == "train").sum(), []

@@ -127,10 +127,10 @@ results = study.train_models(
 print(f"{len(results)} models, {sum(len(result['paths']) for result in results.values())} networks")
 
 # %% [markdown]
-# Two of the models need an explanation. `all_four` is the mean of the four networks' probabilities. It needs no training of
-# its own and helps because the four make different mistakes. `by_speaker` scales features by the mean and deviation of all
-# clips of a speaker, including the test clips. It uses no label, but it needs other recordings of that speaker, so the audit
-# lists it as a scaler fitted on test clips.
+# Two of the models need an explanation. `all_four` is the mean of the four networks' probabilities. It needs no training of its
+# own. Notebook 11 tests whether it is better than the deep CNN alone. `by_speaker` scales features by the mean and deviation of
+# all clips of a speaker, including the test clips. It uses no label, but it needs other recordings of that speaker, so the
+# audit lists it as a scaler fitted on test clips.
 
 # %%
 four = [results[name, strictest] for name in models if name != feature_network.BY_SPEAKER]

@@ -111,7 +111,7 @@ print(
 # Each feature is summarised by its mean, its standard deviation and its *movement*, the spread of the change from frame to
 # frame. Silence is left out: only frames within 30 dB of the loudest one count. This number matters if recordings begin and end
 # with a second of silence. It was chosen by the scores of the SVC below on RAVDESS's speaker folds, where 20, 25, 30 and 40 dB
-# gave a UAR of 0.49, 0.51, 0.52 and 0.47. The scores on RAVDESS are therefore some points too good, and its audit lists
+# gave a UAR of 0.49, 0.51, 0.52 and 0.47. The scores on RAVDESS are therefore probably a little too good, and its audit lists
 # "selection on test".
 
 # %%
@@ -314,6 +314,7 @@ plt.show()
 # %% [markdown]
 # **Does the VAE help?** The table compares both together, and the latent alone, with the features alone: the difference
 # of UAR on the same clips, with an interval over speakers. An interval that contains zero is no evidence for the paper's claim.
+# The verdict goes by the interval alone. `p` comes from another test, so that it can be above 0.05 beside a verdict.
 
 # %%
 comparison = pd.DataFrame(
@@ -460,7 +461,7 @@ for (inputs, protocol), result in results.items():
     workspace.save_costs(costs, system="vae", model=inputs, protocol=protocol, folds=folds[protocol].attrs["folds"])
 
 # %% [markdown]
-# The network needs almost no time; pYIN needs nearly all of it. With the pitch of the original instead (`pitch = "highest"`),
+# The network needs almost no time; pYIN needs most of it. With the pitch of the original instead (`pitch = "highest"`),
 # only the time in the last column remains. In both cases, the claim holds by a wide margin on one core of this machine. A core
 # of a phone is several times slower.
 #

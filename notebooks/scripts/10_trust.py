@@ -63,7 +63,7 @@ settings_table("explanation")
 # ## Do they stand for something real?
 #
 # A prototype is a point that training was free to move. The real segments around it show what it stands for. We use the
-# classifiers of 02 under protocol `utterance`: one per speaker and one for all speakers.
+# classifiers of 02 under protocol `utterance`: those of a few speakers, and that of all speakers.
 
 # %%
 opened = explained.open_prototypes(workspace, utterances, chosen["prototype_models"])
@@ -338,7 +338,8 @@ gaps = faithfulness.gaps_at_fixed_steps([network for network in networks if not 
 # every check to be passed. A method is **not to be trusted** on a network if it ignores the weights, or if the score falls no
 # faster than in random order. If one of these two checks was not shown, the verdict is **not shown**. In all other cases it is
 # **with care**. A check that was not made, or that rests on fewer than five recordings, counts as not shown, so leaving a check
-# out never helps. Checks marked `planted` were made on the planted corpus, and count for every network.
+# out never helps. Checks marked `planted` were made on the planted corpus, and count for every network. They rest on one
+# network that was trained once; with another training, some of them come out differently.
 
 # %%
 faithfulness.RULES
@@ -425,6 +426,7 @@ mostly = believed.idxmax().replace("_", " ") if believed.any() else "none"
 print(f"{len(table)} verdicts in 10_verdicts.csv. Trusted, or trusted with care, on the most networks: {mostly}.")
 
 # %% [markdown]
-# **What we learned** is in the table of verdicts. A method that can be trusted on one kind of network may fail on another. No
-# other notebook reads these tables. When `make predict` asks the networks of notebook 05, it uses occlusion, which did not pass
-# all checks on them; its answer says so.
+# **What we learned** is in the table of verdicts. A method that can be trusted on one kind of network may fail on another. If
+# several methods are trusted on the most networks, the line above names the first of them. No other notebook reads these
+# tables. When `make predict` asks the networks of notebook 05, it uses occlusion, which is not to be trusted on most of the
+# networks that we checked. Its answer says that it is only a hint.

@@ -75,10 +75,10 @@ print("openSMILE is not installed; left out:", *left_out) if left_out else print
 # %% [markdown]
 # ## A new speaker's other recordings
 #
-# Voices differ more than emotions do. So we replace every feature by its rank among all clips of the same speaker. This needs
-# no labels, but it needs several clips of the tested speaker. That is **a different condition** from knowing nothing of a new
-# speaker: its models are named `…_adapted`, the audit says `adapted`, and no table mixes both in one column. We also add a
-# linear discriminant, `…_lda`, because it makes other mistakes than the support vector machine.
+# Features depend on the voice as well as on the emotion. So we replace every feature by its rank among all clips of the same
+# speaker. This needs no labels, but it needs several clips of the tested speaker. That is **a different condition** from
+# knowing nothing of a new speaker: its models are named `…_adapted`, the audit says `adapted`, and no table mixes both in one
+# column. We also add a linear discriminant, `…_lda`, as a second classifier on the same features.
 #
 # These features sum up a clip before anything is learned. `lld` starts from openSMILE's 65 low-level descriptors every 10 ms,
 # with their slopes, and each fold learns a Fisher vector: the frames of the training clips are described by 16 Gaussians, and a
