@@ -357,8 +357,8 @@ def _join(reports, keep_all):
 
 
 def find_shared_people(reports: Sequence[CorpusReport]) -> list[str]:
-    """Find people or recordings that are in two parts and would become two; in sentences."""
-    seen, heard, said = {}, {}, []
+    """Find people or recordings that are in two parts and would become two, and two that would become one."""
+    seen, heard, called, said = {}, {}, {}, []
     names = [report.corpora[0].name for report in reports]
     if len(set(names)) < len(names):
         return [
@@ -381,6 +381,15 @@ def find_shared_people(reports: Sequence[CorpusReport]) -> list[str]:
                     f"{other.title} and {corpus.title} share a recording, whose speaker would count as two people: "
                     f"{first} and {path}."
                 )
+        named = _named_after(corpus.name, report.files)
+        for fact, what in (("speaker", "a speaker"), ("utterance_id", "an utterance")):
+            for text in sorted(set(named[fact])):
+                other = called.setdefault((fact, text), corpus)
+                if other is not corpus:
+                    said.append(
+                        f"{other.title} and {corpus.title} would both have {what} {text!r}: in a join, the name of a "
+                        f"corpus stands before its ids. Rename one of the two tables."
+                    )
     return said
 
 

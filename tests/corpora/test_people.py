@@ -135,6 +135,20 @@ def test_a_recording_in_two_joined_corpora_is_refused(tmp_path):
             load_corpus(name, tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("row", "noisy_row", "what"),
+    [
+        (["a.wav", "noisy_0", "sad"], ["b.wav", "0", "sad"], "a speaker 'home_noisy_0'"),
+        (["noisy_b.wav", "anna", "sad"], ["b.wav", "ben", "sad"], "an utterance 'home_noisy_b'"),
+    ],
+)
+def test_ids_that_a_join_would_make_one_are_refused(tmp_path, row, noisy_row, what):
+    paths = [write_table(tmp_path / f"{name}.csv", [row]) for name, row in (("home", row), ("home_noisy", noisy_row))]
+    record(tmp_path / row[0], 1)
+    with pytest.raises(CorpusError, match=f"home.csv and home_noisy.csv would both have {what}: .*Rename one of the"):
+        load_corpus("+".join(paths), tmp_path)
+
+
 def test_two_tables_of_one_name_are_refused_in_words(tmp_path):
     paths = [write_table(tmp_path / place / "t.csv", [["a.wav", place, "sad"]]) for place in ("one", "two")]
     with pytest.raises(CorpusError, match="Two tables of one name need two names"):
