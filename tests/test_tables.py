@@ -161,6 +161,23 @@ def test_make_notices_a_changed_recording_whatever_names_it(tmp_path, name):
     assert len(set(seen)) == 5
 
 
+def test_make_notices_recordings_behind_links_and_outside_a_database(tmp_path, monkeypatch):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "data" / "emodb").mkdir(parents=True)
+    (tmp_path / "data" / "emodb" / "wav").symlink_to(tmp_path / "real")
+    (tmp_path / "real" / "loop").symlink_to(".")
+    monkeypatch.setenv("SER_DATA_DIR", str(tmp_path / "data"))
+    (tmp_path / "db").mkdir()
+    written(tmp_path / "db", "tables: {}\n", "db.yaml")
+    written(tmp_path / "db", "file,emotion\n../real/a.wav,sad\n", "db.files.csv")
+    for dataset in ("emodb", str(tmp_path / "db")):
+        seen = set()
+        for content in (b"1", b"22"):
+            (tmp_path / "real" / "a.wav").write_bytes(content)
+            seen.add(graph.corpus_listing(dataset))
+        assert len(seen) == 2 and all(listing.count("a.wav") == 1 for listing in seen)
+
+
 def test_make_tells_of_a_damaged_table_in_one_line(tmp_path):
     written(tmp_path, HEAD + '1.wav,1,sad,"open\n')
     with pytest.raises(SystemExit, match="t.csv cannot be read as a table: row 2 opens a quote") as caught:

@@ -103,8 +103,8 @@ def corpus_listing(dataset: str) -> str:
 
 
 def listing(place: Path) -> str:
-    """Names, sizes and times of a file, or of all files of a folder, as text."""
-    files = sorted(Path(f, n) for f, _, names in os.walk(place) for n in names) if place.is_dir() else [place]
+    """Names, sizes and times of a file, or of all files of a folder and of folders that it links to, as text."""
+    files = sorted(place / path for path in list_files(place).files) if place.is_dir() else [place]
     lines = []
     for path in files:
         facts = path.stat() if path.exists() else None
@@ -122,14 +122,21 @@ def files_behind(place: Path) -> list[Path]:
     Returns
     -------
     the table, emotions.csv beside it and the recordings it names; or the files of the folder, and the recordings
-    that its wav.scp names.
+    that its wav.scp names, or the tables beside its db.yaml.
     """
     if not place.is_dir():
         beside = place.with_name("emotions.csv")
         paths = (read_table(place).column("path") or {}) if place.exists() else {}
         return [place, beside, *(place.parent / path for path in paths.values() if path)]
     files = [place / path for path in list_files(place).files]
-    return [*files, *(place / path for path in read_kaldi(place, "wav.scp").values())]
+    named = list(read_kaldi(place, "wav.scp").values())
+    if (place / "db.yaml").exists():
+        tables = [read_table(path) for path in files if re.fullmatch(r"db\..*\.(csv|parquet)", path.name)]
+        inside = set(files)
+        named += [
+            path for table in tables for path in (table.column("file") or {}).values() if place / path not in inside
+        ]
+    return [*files, *(place / path for path in named)]
 
 
 def named_by_table(path: Path) -> list[Path]:
