@@ -93,6 +93,8 @@ def read_table(place: Path) -> Table:
     CorpusError : if it cannot be read as a table, naming the row; nothing is passed over in silence
     """
     try:
+        if place.exists() and not (place.is_file() or place.is_dir()):  # to read it would never end
+            raise ValueError("it is no file, but a pipe or a device")
         data = place.read_bytes()
         if data[:2] == b"\x1f\x8b":
             data = gzip.decompress(data)
@@ -100,6 +102,10 @@ def read_table(place: Path) -> Table:
             rows = _rows_of_parquet(place)
         elif data[:4] == b"PK\x03\x04":
             rows = _rows_of_workbook(data)
+        elif data[:4] == b"\xd0\xcf\x11\xe0":
+            raise ValueError(
+                "it is an old workbook (.xls), or one with a password. Save it as .xlsx without one, or as CSV"
+            )
         else:
             rows = _rows_of_text(data)
         return _as_table(place, rows)
@@ -125,6 +131,7 @@ def _as_table(place: Path, rows: dict[int, list[str]]) -> Table:
 def _rows_of_text(data: bytes) -> dict[int, list[str]]:
     lines = io.StringIO(data.decode("utf-8-sig"), newline=None).readlines()
     separator = max("\t,;|", key=next(filter(str.strip, lines), "").count)
+    csv.field_size_limit(2**31 - 1)  # a long cell is fine
     reader = csv.reader(lines, delimiter=separator, strict=True)
     rows, start = [], 0
     try:
@@ -167,12 +174,16 @@ def _rows_of_sheet(sheet, strings: list[str]) -> dict[int, list[str]]:
     rows, number = {}, 0
     for row in sheet.iter(f"{SHEET}row"):
         cells, number = {}, int(row.get("r") or number + 1)
+        if number in rows:
+            raise ValueError(f"two rows have the number {number}. Save it anew, or as CSV")
         for cell in row.iter(f"{SHEET}c"):  # empty cells may be left out, and so may the names of the others
             place = _column_number(cell.get("r")) if cell.get("r") else max(cells, default=0) + 1
             kind, value = cell.get("t"), cell.findtext(f"{SHEET}v") or ""
             inline = cell.find(f"{SHEET}is") if kind == "inlineStr" else None
             if place > MOST_COLUMNS:
                 raise ValueError(f"a cell is called {cell.get('r')!r}, and a sheet has {MOST_COLUMNS:,} columns")
+            if place in cells:
+                raise ValueError(f"two cells of row {number} are called {cell.get('r')!r}. Save it anew, or as CSV")
             cells[place] = strings[int(value)] if kind == "s" else value if inline is None else _text_of(inline)
         rows[number] = [cells.get(place, "") for place in range(1, max(cells, default=0) + 1)]
     width = max(map(len, rows.values()), default=0)

@@ -1,5 +1,6 @@
 import gzip
 import io
+import os
 import zipfile
 
 import pandas as pd
@@ -58,6 +59,7 @@ def test_gzip_parquet_and_workbooks_are_read_by_their_content(tmp_path):
         (workbook([]), "one sheet with rows is wanted, 0 are there"),
         (workbook([[["path"], ["a"]], [["path"], ["b"]]]), "one sheet .* 2 are there. Save the one you mean as CSV"),
         (workbook([[["path"]]])[:-30], "cannot be read as a table"),
+        (b"\xd0\xcf\x11\xe0", r"it is an old workbook \(.xls\), .*Save it as .xlsx without one, or as CSV"),
         (b"path,speaker\na.wav,1,2\n", "row 2 has 3 cells, the heading has 2"),
         (b"path,speaker\na.wav,1\n\nb.wav\n", "row 4 has 1 cells, the heading has 2"),
     ],
@@ -84,6 +86,30 @@ def test_a_quote_left_open_is_a_letter_between_tabs_and_refused_between_commas(t
     number = next(i for i, text in enumerate(sentences, 2) if '"' in text)
     with pytest.raises(CorpusError, match=rf"row {number} opens a quote .*inside string"):
         read_table(written(tmp_path, HEAD + "\n".join(lines).replace("\t", ",")))
+
+
+def test_a_long_cell_is_read_as_it_is(tmp_path):
+    table = read_table(written(tmp_path, HEAD + f"a.wav,1,sad,{200_000 * 'x'}\n"))
+    assert table.column("sentence") == {2: 200_000 * "x"}
+
+
+def test_a_table_that_is_a_pipe_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "t.csv")
+    with pytest.raises(CorpusError, match="t.csv cannot be read as a table: it is no file, but a pipe or a device"):
+        read_table(tmp_path / "t.csv")
+
+
+@pytest.mark.parametrize(
+    ("number", "again", "words"),
+    [('r="3"', 'r="2"', "two rows have the number 2"), ('r="B2"', 'r="A2"', "two cells of row 2 are called 'A2'")],
+)
+def test_a_sheet_that_names_two_rows_or_cells_alike_loses_none(tmp_path, number, again, words):
+    book = zipfile.ZipFile(io.BytesIO(workbook([[["path", "speaker"], ["a.wav", "1"], ["b.wav", "2"]]])))
+    with zipfile.ZipFile(tmp_path / "t.xlsx", "w") as altered:
+        for name in book.namelist():
+            altered.writestr(name, book.read(name).decode().replace(number, again))
+    with pytest.raises(CorpusError, match=words):
+        read_table(tmp_path / "t.xlsx")
 
 
 @pytest.mark.parametrize("separator", [",", "\t", ";"])

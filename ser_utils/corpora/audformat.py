@@ -45,11 +45,6 @@ def read_audformat(place: Path) -> pd.DataFrame:
     columns = []
     for name, about in _mapping(place, "tables", header.get("tables")).items():
         table = _find_table(place, name)
-        if table is None:
-            raise CorpusError(
-                f"{place / 'db.yaml'} names table {name!r}, but neither db.{name}.parquet nor db.{name}.csv is there; a table "
-                f"that is stored as a pickle alone is not opened. Save it as one of them, or take it out of db.yaml."
-            )
         if "file" in table.columns:
             columns += _columns_of(place, header, name, about, table)
     texts = {meaning: _merge(place, [c for c in columns if c.meaning == meaning]) for meaning in MEANINGS}
@@ -81,8 +76,11 @@ def _columns_of(place, header, name, about, table):
         scheme = str(facts.get("scheme_id") or key).lower()
         meaning = next((m for m in MEANINGS if scheme == m or scheme in SYNONYMS.get(m, "").split()), None)
         if meaning:
-            rater = _mapping(place, "a rater", raters.get(facts.get("rater_id")))
-            is_agreed = "gold" in f"{name} {key} {facts.get('rater_id')}" or rater.get("type") in AGREED
+            rater_id = facts.get("rater_id")
+            if isinstance(rater_id, list | dict | set):
+                raise CorpusError(f"{place / 'db.yaml'}: column {key!r} needs one rater_id. Received: {rater_id!r:.60}")
+            rater = _mapping(place, "a rater", raters.get(rater_id))
+            is_agreed = "gold" in f"{name} {key} {rater_id}" or rater.get("type") in AGREED
             text_of = {files[row]: text for row, text in table.column(key).items()}
             yield _Column(meaning, f"{name}.{key}", text_of, is_agreed)
 
@@ -123,10 +121,14 @@ def _mapping(place, what, value):
     return value or {}
 
 
-def _find_table(place, name) -> Table | None:
-    paths = [place / f"db.{name}{suffix}" for suffix in (".parquet", ".csv")]
-    # a pickle, of which such a database may have more, is not opened: it may run code
-    return next((read_table(path) for path in paths if path.exists()), None)
+def _find_table(place, name) -> Table:
+    paths = [path for suffix in (".parquet", ".csv") if (path := place / f"db.{name}{suffix}").exists()]
+    if not paths:  # a pickle, of which such a database may have more, is not opened: it may run code
+        raise CorpusError(
+            f"{place / 'db.yaml'} names table {name!r}, but neither db.{name}.parquet nor db.{name}.csv is there; a table "
+            f"that is stored as a pickle alone is not opened. Save it as one of them, or take it out of db.yaml."
+        )
+    return read_table(paths[0])
 
 
 def _speaker_facts(place, header):
@@ -135,8 +137,7 @@ def _speaker_facts(place, header):
     labels = _mapping(place, "scheme 'speaker'", schemes.get("speaker")).get("labels") or {}
     if isinstance(labels, str):
         table = _find_table(place, labels)
-        rows = table.rows.values() if table else []
-        return {row[0]: dict(zip(table.columns, row, strict=False)) for row in rows}
+        return {row[0]: dict(zip(table.columns, row, strict=False)) for row in table.rows.values()}
     if not isinstance(labels, dict):
         return {}
     # audformat does not say what a label leads to: a word, or nothing, tells no fact

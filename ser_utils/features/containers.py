@@ -99,7 +99,7 @@ def examine(stream: BinaryIO, size: int) -> tuple[str, bytes | None]:
             raise ValueError(f"not audio, or damaged ({size} bytes): {meaning}")
     start = 0
     if head[:3] == b"ID3":
-        start = 10 + sum((byte & 127) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))
+        start = 10 + sum((byte & 127) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=False))
     magic = _read_at(stream, start, 4)
     if magic in LAYOUTS:
         return _examine_chunks(stream, start, size, magic)

@@ -200,6 +200,21 @@ def test_a_table_that_is_a_pickle_alone_is_not_passed_over(tmp_path):
         read_audformat(tmp_path)
 
 
+def test_a_table_of_speakers_that_is_a_pickle_alone_is_not_passed_over(tmp_path):
+    folder = write_database(tmp_path / "db", {"emotion": ("scheme_id: emotion", right)})
+    header = (tmp_path / "db" / "db.yaml").read_text()
+    (tmp_path / "db" / "db.yaml").write_text(header.replace("speaker: {dtype: str}", "speaker: {labels: people}"))
+    (tmp_path / "db" / "db.people.pkl").touch()
+    with pytest.raises(CorpusError, match="names table 'people', but neither db.people.parquet nor db.people.csv"):
+        load_corpus(folder, tmp_path)
+
+
+def test_a_column_of_several_raters_is_refused(tmp_path):
+    folder = write_database(tmp_path / "db", {"emotion": ("scheme_id: emotion, rater_id: [r1]", right)})
+    with pytest.raises(CorpusError, match=r"db.yaml: column 'emotion' needs one rater_id. Received: \['r1'\]"):
+        load_corpus(folder, tmp_path)
+
+
 def test_a_file_that_one_table_names_twice_is_refused(tmp_path):
     (tmp_path / "db.yaml").write_text(
         "name: x\nschemes: {emotion: {}, speaker: {}}\ntables:\n"

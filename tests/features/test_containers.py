@@ -213,6 +213,7 @@ def test_whole_numbers_of_32_bits_are_not_taken_for_fractions(tmp_path, loudness
         (b"#!AMR\n" + bytes(100), "AMR.*ffmpeg"),
         (b"\x1aE\xdf\xa3" + bytes(100), "WebM.*ffmpeg"),
         (b"PK\3\4" + bytes(100), "zip archive"),
+        (b"ID3", r"not audio, or damaged \(3 bytes\)"),
     ],
 )
 def test_what_is_no_sound_is_named_with_what_to_do(tmp_path, content, words):
