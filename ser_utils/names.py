@@ -43,7 +43,7 @@ def dataset_parts(dataset: str) -> list[str]:
     if CORPUS_NAMES.fullmatch(dataset):
         return corpora_of(dataset)
     parts = [dataset] if path_of(dataset).exists() else corpora_of(dataset)
-    return [p if CORPUS_NAMES.fullmatch(p) or not p else str(path_of(p).resolve()) for p in parts]
+    return [p if CORPUS_NAMES.fullmatch(p) or not p else os.path.realpath(path_of(p)) for p in parts]
 
 
 def resolved(dataset: str) -> str:

@@ -231,7 +231,7 @@ class Workspace:
             raise ValueError(f"profile must be one of {known}. Received: profile={self.profile!r}")
         if isinstance(self.seed, bool) or not isinstance(self.seed, int) or not 0 <= self.seed < 2**32:
             raise ValueError(f"seed must be an integer of at least 0 and below 2**32. Received: seed={self.seed!r}")
-        if not isinstance(self.dataset, str) or not self.dataset.strip():
+        if not isinstance(self.dataset, str) or not self.dataset.strip() or "\0" in self.dataset:
             raise ValueError(f"dataset must be a name or a path. Received: dataset={self.dataset!r}")
         # absolute, since notebooks run in a folder of their own
         object.__setattr__(self, "dataset", resolved(self.dataset))

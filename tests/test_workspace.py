@@ -74,6 +74,7 @@ def test_content_keys_follow_content(tmp_path):
         ({"seed": 1.5}, "seed must be an integer"),
         ({"seed": 2**32}, "seed must be an integer of at least 0 and below"),
         ({"dataset": ""}, "dataset must be a name or a path"),
+        ({"dataset": "a\0.csv"}, r"dataset must be a name or a path. Received: dataset='a\\x00.csv'"),
     ],
 )
 def test_unknown_parameters_list_what_is_accepted(given, words):

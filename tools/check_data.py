@@ -15,6 +15,7 @@ import pandas as pd
 from ser_utils.corpora.check import find_loudness_by_corpus, find_regularities
 from ser_utils.corpora.loading import CorpusError, find_shared_people, inspect_parts, is_strict
 from ser_utils.corpora.recordings import describe_remarks
+from ser_utils.features.audio import UNREADABLE
 from ser_utils.workspace import REPOSITORY, Workspace, WorkspaceError
 
 INDEX = REPOSITORY / "data" / "index"
@@ -37,7 +38,7 @@ class CorpusCheck:
     account : where every file and every row went, see `CorpusReport.account`
     present : utterance ids in use
     n_missing : how many published files, or files that the reader's table names, are not there
-    missing : which, where there is an index or a table
+    missing : which, where there is an index or a table, and what to do where that is known
     altered : path, what differs from the published index
     unreadable : path, reason
     unexpected : path, reason (outside the grammar, or never published)
@@ -100,7 +101,9 @@ def _check_report(report):
     is_absent = is_read & problems["path"].isin(files["path"][files["size"] < 0])
     is_copy = problems["reason"].str.startswith("copy of ")
     unexpected = problems.loc[~is_read, ["path", "reason"]]
-    missing, altered = files.loc[files["size"] < 0, "path"].tolist(), pd.DataFrame(columns=["path", "what"])
+    absent = problems.loc[is_absent, ["path", "reason"]].to_numpy()
+    missing = [path if why.startswith(UNREADABLE) else f"{path}: {why}" for path, why in absent]
+    altered = pd.DataFrame(columns=["path", "what"])
     n_missing = len(missing) or max(0, corpus.n_files - files["utterance_id"].nunique()) * (not corpus.is_own)
     if index is not None:
         missing = sorted(set(index["utterance_id"]) - set(files["utterance_id"]))

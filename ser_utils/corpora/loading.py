@@ -2,6 +2,7 @@
 
 import os
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from ser_utils.corpora.facts import CORPORA, EMOTIONS, Corpus, CorpusError, GrammarError
-from ser_utils.corpora.own import is_own, read_own
+from ser_utils.corpora.own import find_place, is_own, read_own
 from ser_utils.corpora.people import UNKNOWN, speaker_key
 from ser_utils.corpora.recordings import SHORTEST_S, read_recordings
 from ser_utils.corpora.sources import NO_ROW, LeftOut, Source, find_meant, find_recordings, is_unread, unread_files
@@ -23,6 +24,7 @@ COLUMNS = (
     "utterance_id corpus path speaker gender language emotion emotion_native intensity sentence sample_rate_hz "
     "duration_s sha256 pcm_sha256"
 ).split()
+ADDRESS = "an address, which is not read: download the file, and write its path"
 NOT_SHARED = ": not all corpora have it"  # why a file of several corpora is left out, after its emotion
 VARYING = r"\b\d+ |[:;(].*|(?<=copy) of .*| under the name of .*"
 
@@ -141,6 +143,7 @@ def inspect_parts(name: str, data_dir: str | Path, *, cache: Path | None = None)
     """Inspect each corpus in `name`, however bad it is; raises CorpusError only where one is absent."""
     is_one = is_own(name) and path_of(name).exists()
     names = [name] if is_one else corpora_of(name)
+    _refuse_demo_among(names)
     return [_inspect_part(each, Path(data_dir).absolute(), cache) for each in names]
 
 
@@ -154,6 +157,11 @@ def find_corpus(name: str) -> Corpus:
     if name == "demo":
         return _demo_corpus()
     if name not in CORPORA:
+        if name == "all":
+            raise CorpusError(
+                "LABELS=all keeps emotions that only some of several corpora have, and needs several: "
+                "make … DATASET=ravdess+emodb LABELS=all."
+            )
         raise CorpusError(
             f"No corpus is called {name!r}. Accepted: demo, {', '.join(CORPORA)}; several joined by +; "
             f"or the path of your own table or folder."
@@ -162,10 +170,27 @@ def find_corpus(name: str) -> Corpus:
 
 
 def refuse_unknown(dataset: str) -> None:
-    """Refuse a dataset of which a part is neither a corpus nor a path; raises CorpusError as `find_corpus` does."""
-    for part in dataset_parts(dataset):
+    """Refuse a dataset that cannot be, before anything is read; raises CorpusError.
+
+    Each part is a corpus or a path at which something is, there once, and the demo corpus stands alone.
+    """
+    parts = dataset_parts(dataset)
+    if not all(parts) or len(set(parts)) < len(parts):
+        raise CorpusError(f"A dataset is a corpus, or several joined by +, each of them once. Received: {dataset!r}")
+    _refuse_demo_among(parts)
+    for part in parts:
         if CORPUS_NAMES.fullmatch(part):
             find_corpus(part)
+        else:
+            find_place(part)
+
+
+def _refuse_demo_among(names):
+    if "demo" in names and len(names) > 1:
+        raise CorpusError(
+            f"The demo corpus is made, for itself alone: it cannot be joined. Received: {'+'.join(names)}. "
+            f"Leave demo out."
+        )
 
 
 def _demo_corpus():
@@ -255,8 +280,12 @@ def _with_hints(corpus, folder, files):
     reasons = dict(unread_files(files["path"]))
     absent = [path for path in files["path"][files["size"] < 0] if corpus.is_own and path not in reasons]
     for path in absent[:20]:  # who errs in one path, errs in all of them
-        if meant := find_meant(folder, path):
-            reasons[path] = f"No such file; but there is {meant!r}: write the path like this"
+        if (meant := find_meant(folder, path)) not in ("", path):  # a link that leads nowhere is there itself
+            # what looks the same may be written with other letters: then the letters' names tell
+            is_alike = unicodedata.normalize("NFC", meant) == unicodedata.normalize("NFC", path)
+            shown = f"{meant!a}, not {path!a}" if is_alike else repr(meant)
+            reasons[path] = f"No such file; but there is {shown}: write the path like this"
+    reasons |= {path: ADDRESS for path in absent if re.match("(https?|ftp|s3|gs):/", path)}
     return files.assign(reason=[reasons.get(*pair) for pair in files[["path", "reason"]].to_numpy()])
 
 

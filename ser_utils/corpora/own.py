@@ -43,6 +43,14 @@ def is_own(name: str) -> bool:
     return bool(re.search(r"[/\\]", name) or Path(name).suffix or os.path.exists(name))
 
 
+def find_place(name: str) -> Path:
+    """The absolute path of a table or folder that a reader named; raises CorpusError where nothing is there."""
+    place = path_of(name).absolute()
+    if not place.exists():
+        raise CorpusError(f"{name} is not there. A dataset is a corpus's name, or the path of a table or folder.")
+    return place
+
+
 def read_own(name: str) -> Source:
     """Read who says what with which emotion in the reader's own recordings.
 
@@ -59,9 +67,7 @@ def read_own(name: str) -> Source:
         emotion words that are not known. A file emotions.csv beside the recordings, `word,emotion`, says what such
         words mean ("" leaves them out).
     """
-    place = path_of(name).absolute()
-    if not place.exists():
-        raise CorpusError(f"{name} is not there. A dataset is a corpus's name, or the path of a table or folder.")
+    place = find_place(name)
     folder = place if place.is_dir() else place.parent
     own_words = _read_words(folder)
     words = EMOTION_OF_WORD | own_words
@@ -195,8 +201,9 @@ def _with_names(rows, *, numbered=True):
         rows.index = range(2, len(rows) + 2)  # as a spreadsheet counts them: the heading is row 1
     rows["path"] = [PurePosixPath(path).as_posix() if path else "" for path in rows["path"]]
     rows["named"] = [f"row {row} ({path!r})" if numbered else repr(path) for row, path in rows["path"].items()]
-    gender = rows["gender"].str.lower()
-    rows["gender"] = ["" if is_missing(word) else GENDER_OF_WORD.get(word, word) for word in gender]
+    told = ["gender", "language", "sentence", "intensity", "utterance_id"]
+    rows[told] = rows[told].map(lambda text: "" if is_missing(text) else text)
+    rows["gender"] = [GENDER_OF_WORD.get(word, word) for word in rows["gender"].str.lower()]
     rows["speaker"] = rows["speaker"].mask(rows["speaker"].str.lower() == UNKNOWN, UNKNOWN)
     rows["utterance_id"] = rows["utterance_id"].where(rows["utterance_id"] != "", rows["path"].map(_name_of))
     return rows
@@ -217,7 +224,10 @@ def _read_words(folder):
         return {}
     table = read_table(path)
     if table.columns[:2] != ["word", "emotion"]:
-        raise CorpusError(f"{path} needs the columns word,emotion. Received: {','.join(table.columns)}")
+        raise CorpusError(
+            f"{path} says what words for emotions mean, and needs the columns word,emotion. Received: "
+            f"{','.join(table.columns)}. If it is the table of your recordings, give it another name."
+        )
     emotion_of_word, row_of = {}, {}
     for row, (word, emotion, *_) in table.rows.items():
         word, emotion = word.strip().lower(), emotion.strip()
@@ -235,9 +245,11 @@ def _refuse_incomplete(place, rows, has_no_emotion):
     safe = rows["utterance_id"].map(_is_name)
     nice = rows["speaker"].map(lambda text: is_missing(text) or _is_name(text))
     named = rows["path"] != ""
-    # rows of a table may call one file by two names
-    places = rows["path"].map(
-        os.path.normpath if place.is_dir() else lambda path: os.path.realpath(place.parent / path)
+    # rows of a table may call one file by two names; what is not printable is refused, and no path to the system
+    places = (
+        rows["path"]
+        .map(printable)
+        .map(os.path.normpath if place.is_dir() else lambda path: os.path.realpath(place.parent / path))
     )
     twice = places.duplicated(keep=False) & named
     faults = {

@@ -167,7 +167,6 @@ def test_a_word_that_is_mapped_twice_is_refused(tmp_path, text):
         ("WAV/../wav/A.WAV", "wav/a.wav"),
         ("wav/a", "wav/a.wav"),
         ("wav/a.mp3", "wav/a.flac"),
-        ("wav/Jose\u0301.wav", "wav/Jos\u00e9.wav"),
     ],
 )
 def test_a_path_that_is_not_there_suggests_the_one_that_is(tmp_path, written, there):
@@ -175,6 +174,26 @@ def test_a_path_that_is_not_there_suggests_the_one_that_is(tmp_path, written, th
     path = write_table(tmp_path / "t.csv", [[written, "anna", "sad"]], sounds=False)
     with pytest.raises(CorpusError, match=re.escape(f"No such file; but there is {there!r}: write the path like this")):
         load_corpus(path, tmp_path)
+
+
+def test_spellings_of_a_path_that_look_alike_are_shown_by_their_letters(tmp_path):
+    record(tmp_path / "Jos\u00e9.wav")
+    path = write_table(tmp_path / "t.csv", [["Jose\u0301.wav", "anna", "sad"]], sounds=False)
+    shown = r"but there is 'Jos\xe9.wav', not 'Jose\u0301.wav': write"
+    with pytest.raises(CorpusError, match=re.escape(shown)):
+        load_corpus(path, tmp_path)
+
+
+def test_check_data_says_what_to_do_about_files_that_are_missing(tmp_path):
+    record(tmp_path / "wav" / "a.wav")
+    (tmp_path / "loop.wav").symlink_to("loop.wav")
+    files = ["C:\\wav\\a.wav", "https://x.org/b.wav", "loop.wav"]
+    path = write_table(tmp_path / "t.csv", [[name, "anna", "sad"] for name in files], sounds=False)
+    assert check_corpus(path, tmp_path)[0].missing == [
+        "C:\\wav\\a.wav: No such file; but there is 'wav/a.wav': write the path like this",
+        "https:/x.org/b.wav: an address, which is not read: download the file, and write its path",
+        "loop.wav",
+    ]
 
 
 def test_check_data_shows_who_speaks_how_often_with_which_emotions(tmp_path):

@@ -165,6 +165,26 @@ def test_an_unknown_corpus_lists_the_accepted_ones(tmp_path):
         load_corpus("emo", tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("dataset", "words"),
+    [
+        ("emodb+all", "LABELS=all keeps emotions that only some of several corpora have, and needs several: make"),
+        ("demo+emodb", "The demo corpus .* cannot be joined. Received: demo.emodb. Leave demo out"),
+        ("emodb+/none/t.csv", "/none/t.csv is not there. A dataset is a corpus's name, or the path"),
+        ("+emodb", "each of them once. Received: '.emodb'"),
+        ("emodb+emodb", "each of them once. Received: 'emodb.emodb'"),
+    ],
+)
+def test_a_dataset_that_cannot_be_is_refused_before_anything_is_read(dataset, words):
+    with pytest.raises(CorpusError, match=words):
+        corpora.refuse_unknown(dataset)
+
+
+def test_a_join_with_demo_does_not_ask_for_its_download(tmp_path):
+    with pytest.raises(CorpusError, match="The demo corpus .* cannot be joined"):
+        load_corpus("emodb+demo", tmp_path)
+
+
 def test_unusable_files_are_reported_left_out_and_counted(tmp_path):
     record_emodb(tmp_path, 40)
     folder = tmp_path / "emodb" / "wav"
@@ -357,7 +377,7 @@ def test_corpora_are_joined_under_all_emotions_when_asked(tmp_path):
     record_two(tmp_path)
     table = load_corpus("emodb+aesdd+all", tmp_path)
     assert len(table) == 26 and "the 5 emotions that any of them have" in table.attrs["announcement"]
-    with pytest.raises(CorpusError, match="No corpus is called 'all'"):  # of one corpus there is nothing to share
+    with pytest.raises(CorpusError, match="LABELS=all .* needs several"):  # of one corpus there is nothing to share
         load_corpus("emodb+all", tmp_path)
 
 

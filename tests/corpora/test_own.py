@@ -7,6 +7,7 @@ import soundfile
 
 from ser_utils.corpora import recordings
 from ser_utils.corpora.loading import COLUMNS, CorpusError, inspect_corpus, load_corpus
+from ser_utils.workspace import Workspace
 
 
 @pytest.fixture(autouse=True)
@@ -54,6 +55,14 @@ def test_whatever_more_a_table_knows_is_kept(tmp_path):
     assert row[list(columns[3:8])].tolist() == ["female", "fr", "s1", "strong", "first"]
 
 
+def test_placeholders_are_no_texts_and_no_ids(tmp_path):
+    columns = ("path", "speaker", "emotion", "language", "sentence", "intensity", "utterance_id")
+    rows = [("a.wav", "1", "fear", "nan", "None", "n/a", "nan"), ("b.wav", "1", "fear", "fr", "hello", "strong", "x")]
+    table = load_corpus(write_table(tmp_path, rows, columns=columns), tmp_path)
+    kept = table[["language", "sentence", "intensity", "utterance_id"]].to_numpy().tolist()
+    assert kept == [["", "", "", "a"], ["fr", "hello", "strong", "x"]]
+
+
 def test_paths_are_whole_wherever_the_table_was_named_from(tmp_path, monkeypatch):
     write_table(tmp_path)
     monkeypatch.chdir(tmp_path)
@@ -86,6 +95,7 @@ def test_other_encodings_are_refused_in_words(tmp_path):
         ([("", "1", "sad")], "no path: row 2"),
         ([("a.wav", "../etc", "sad")], "a speaker that cannot be part of a file name: row 2"),
         ([("a.wav", "<script>", "sad")], "a speaker that cannot be part of a file name: row 2"),
+        ([("a\0.wav", "1", "sad")], r"a path with line breaks or the like: row 2 \('a\\x00.wav'\)"),
     ],
 )
 def test_incomplete_rows_are_refused_by_number(tmp_path, rows, words):
@@ -302,5 +312,13 @@ def test_the_home_folder_is_known_by_its_sign(tmp_path, monkeypatch):
 
 
 def test_a_path_that_is_not_there(tmp_path):
-    with pytest.raises(CorpusError, match="is not there. A dataset is a corpus's name, or the path"):
-        load_corpus(str(tmp_path / "mine.csv"), tmp_path)
+    (tmp_path / "loop.csv").symlink_to("loop.csv")
+    for name in ("mine.csv", "loop.csv"):
+        with pytest.raises(CorpusError, match="is not there. A dataset is a corpus's name, or the path"):
+            load_corpus(Workspace(str(tmp_path / name)).dataset, tmp_path)
+
+
+def test_a_table_called_like_the_list_of_words_is_refused(tmp_path):
+    Path(write_table(tmp_path)).rename(tmp_path / "emotions.csv")
+    with pytest.raises(CorpusError, match="If it is the table of your recordings, give it another name"):
+        load_corpus(str(tmp_path / "emotions.csv"), tmp_path)
