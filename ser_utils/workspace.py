@@ -30,6 +30,7 @@ from ser_utils.profiles import PROFILES, systems
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 UNFINISHED = ".writing-"  # how folders begin in which something is being written
+REPLACED = ".old-"  # and therein a folder that is being replaced
 A_DAY = 86_400  # s
 
 
@@ -50,6 +51,10 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     Parameters
     ----------
     path : file or folder to be written; its parents are made
+
+    Raises
+    ------
+    WorkspaceError : where a file is to be written and a folder is there
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -62,15 +67,32 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
             with open(temporary, "rb") as written:
                 os.fsync(written.fileno())
         if path.is_dir():
-            os.replace(path, holder / ".old")
+            if temporary.is_file():
+                raise WorkspaceError(
+                    f"{path} must be a file that can be replaced, but is a folder: rename or delete it."
+                )
+            os.replace(path, holder / f"{REPLACED}{path.name}")
         os.replace(temporary, path)
     finally:
+        _put_back(holder)
         shutil.rmtree(holder, ignore_errors=True)
 
 
+def _put_back(holder):
+    """Give a folder that was to be replaced its place again, if nothing came there."""
+    for old in holder.glob(f"{REPLACED}*"):
+        place = holder.parent / old.name.removeprefix(REPLACED)
+        if not place.exists():
+            os.replace(old, place)
+
+
 def remove_unfinished(folder: Path) -> None:
-    """Remove what a killed run left half-written under `folder`: all that is older than a day, which no writing takes."""
+    """Remove what a killed run left half-written under `folder`: all that is older than a day, which no writing takes.
+
+    A folder that the run was about to replace is put back at once.
+    """
     for remains in folder.rglob(f"{UNFINISHED}*"):
+        _put_back(remains)
         if time.time() - remains.stat().st_mtime > A_DAY:
             shutil.rmtree(remains, ignore_errors=True)
 
@@ -118,7 +140,8 @@ SUMS = "SHA256SUMS"
 def write_checksums(folder: Path, *patterns: str) -> None:
     """Write the sha256 of the files that match `patterns` into SHA256SUMS; lines of other files stay as they are."""
     known = read_checksums(folder)
-    names = sorted({path.relative_to(folder).as_posix() for pattern in patterns for path in folder.glob(pattern)})
+    files = {path for pattern in patterns for path in folder.glob(pattern) if path.is_file()}
+    names = sorted(path.relative_to(folder).as_posix() for path in files)
     known = {name: digest for name, digest in known.items() if (folder / name).exists()}
     known |= {name: file_digest(folder / name) for name in names}
     with atomic_path(folder / SUMS) as temporary:
@@ -213,7 +236,7 @@ class Workspace:
 
     Raises
     ------
-    ValueError : for another profile, a seed below 0 or beyond 32 bits, or an empty dataset
+    ValueError : for another profile, a seed below 0 or beyond 32 bits, an empty dataset, or a root that is no folder
     """
 
     dataset: str = "demo"
@@ -236,6 +259,8 @@ class Workspace:
         # absolute, since notebooks run in a folder of their own
         object.__setattr__(self, "dataset", resolved(self.dataset))
         object.__setattr__(self, "root", path_of(self.root).resolve() if self.root else REPOSITORY)
+        if self.root.exists() and not self.root.is_dir():
+            raise ValueError(f"root must be a folder, not a file. Received: root={str(self.root)!r}")
         made_by()  # the commit is that of the beginning, whatever is committed meanwhile
 
     @property

@@ -29,6 +29,40 @@ def test_a_folder_is_replaced_whole(tmp_path):
     assert [path.name for path in target.iterdir()] == ["new"]
 
 
+@pytest.mark.parametrize("made", [True, False])
+def test_a_folder_that_cannot_be_replaced_stays(tmp_path, monkeypatch, made):
+    target, rename = tmp_path / "store", os.replace
+    target.mkdir()
+    (target / "old").touch()
+
+    def refuse_new(source, place):
+        if place == target and source.name == target.name:
+            raise OSError("no space left")
+        rename(source, place)
+
+    monkeypatch.setattr(os, "replace", refuse_new)
+    with pytest.raises(OSError, match="no space left"), atomic_path(target) as temporary:
+        if made:
+            temporary.mkdir()
+    assert list(tmp_path.rglob("*")) == [target, target / "old"]
+
+
+def test_a_folder_that_a_killed_run_moved_aside_is_put_back(tmp_path):
+    moved = tmp_path / ".writing-x" / ".old-store"
+    moved.mkdir(parents=True)
+    (moved / "old").touch()
+    workspace.remove_unfinished(tmp_path)
+    assert (tmp_path / "store" / "old").exists() and not moved.exists()
+
+
+def test_a_file_does_not_replace_a_folder(tmp_path):
+    (tmp_path / "scores.csv").mkdir()
+    (tmp_path / "scores.csv" / "mine").touch()
+    with pytest.raises(WorkspaceError, match="scores.csv must be a file .* but is a folder"):
+        workspace.write_json(tmp_path / "scores.csv", {})
+    assert [path.name for path in tmp_path.rglob("*")] == ["scores.csv", "mine"]
+
+
 def test_a_damaged_table_is_not_taken_for_a_whole_one(tmp_path):
     space = Workspace(root=tmp_path, profile="smoke")
     path = space.save_table(pd.DataFrame({"a": [1, 2]}), "utterances")
@@ -75,6 +109,7 @@ def test_content_keys_follow_content(tmp_path):
         ({"seed": 2**32}, "seed must be an integer of at least 0 and below"),
         ({"dataset": ""}, "dataset must be a name or a path"),
         ({"dataset": "a\0.csv"}, r"dataset must be a name or a path. Received: dataset='a\\x00.csv'"),
+        ({"root": __file__}, "root must be a folder, not a file. Received: root="),
     ],
 )
 def test_unknown_parameters_list_what_is_accepted(given, words):

@@ -219,7 +219,8 @@ def reproduce(workspace: Workspace, numbers: list[str], where_known: list[list[s
         to_run = [number for number in outdated(steps) if number in wanted]
         if to_run:
             refuse_unknown_corpora(workspace.dataset)
-            remove_unfinished(workspace.build)
+            for place in (workspace.build, *(workspace.root / kind / workspace.name for kind in KINDS)):
+                remove_unfinished(place)
         slots = slots_for(cores, os.environ.get("SER_ENGINE") or "local")
         run_side_by_side(steps, to_run, command, screen, cores=cores, slots=slots)
     screen.say(summary(workspace, numbers))
