@@ -29,6 +29,7 @@ from ser_utils.workspace import (
     made_by,
     read_checksums,
     read_json,
+    write_checksums,
     write_json,
 )
 
@@ -41,6 +42,12 @@ GROUPS = {  # of features, by how their names begin
     "rhythm": ("modulation", "seconds", "share sounding"),
 }
 REST = "timbre"
+MOMENTS = ("mean", "within", "between")  # arrays of a Population
+FACTS = {  # that a model's JSON must have, and of which type
+    **dict.fromkeys(("title", "licence", "language"), str),
+    **dict.fromkeys(("n_clips", "n_speakers"), int),
+    **dict.fromkeys(("emotions", "features", "tested"), list),
+}
 
 
 def regression() -> LogisticRegression:
@@ -152,14 +159,18 @@ def model_folder(workspace: Workspace) -> Path:
 
 
 def save_model(model: ReadyModel, folder: Path) -> Path:
-    """Write arrays (npz, no pickles) and facts (JSON), named by corpus, licence and seed. Returns the JSON's path."""
+    """Write arrays (npz, no pickles) and facts (JSON), named by corpus, licence and seed. Returns the JSON's path.
+
+    The checksums come last: arrays without their facts, which a killed run may leave, are not taken for a model.
+    """
     facts = model.facts
     name = f"{facts['dataset']}_{licence_word(facts['licence'])}_seed_{facts['seed']}"
-    arrays = {key: getattr(model.population, key) for key in ("mean", "within", "between")}
+    arrays = {key: getattr(model.population, key) for key in MOMENTS}
     arrays |= {f"weights_{number}": weights for number, weights in model.weights.items()}
     with atomic_path(folder / f"{name}.npz") as temporary:
         np.savez_compressed(temporary, **{key: value.astype(np.float32) for key, value in arrays.items()})
     write_json(folder / f"{name}.json", facts)
+    write_checksums(folder, f"{name}.npz", f"{name}.json")
     return folder / f"{name}.json"
 
 
@@ -168,27 +179,49 @@ def load_model(path: Path) -> ReadyModel:
 
     Raises
     ------
-    WorkspaceError : if it is damaged, or is not what the checksums of its results say
+    WorkspaceError : if it is damaged, or is not what the checksums of its folder, or of its results, say
     """
-    known = read_checksums(path.parents[1])
+    folder = path.parent
+    known = read_checksums(folder.parent)
+    known |= {f"{folder.name}/{name}": digest for name, digest in read_checksums(folder).items()}
     again = "`git checkout` brings back one that ships; notebook 11 makes it anew"
     try:
         for file in (path, path.with_suffix(".npz")):
-            digest = file_digest(file)
-            if known.get(f"model/{file.name}", digest) != digest:
+            name = f"{folder.name}/{file.name}"
+            if name not in known:
+                raise WorkspaceError(f"{file} has no checksum, so it may not be what was made. {again}.")
+            if known[name] != file_digest(file):
                 raise WorkspaceError(f"{file} was altered since it was made. {again}.")
         with np.load(path.with_suffix(".npz"), allow_pickle=False) as stored:
             arrays = {key: stored[key] for key in stored.files}
-        if not all(np.isfinite(values).all() for values in arrays.values()):
-            raise ValueError("not all of its numbers are finite")
-        weights = {int(key.removeprefix("weights_")): arrays[key] for key in arrays if key.startswith("weights_")}
-        population = Population(*(arrays[key] for key in ("mean", "within", "between")))
         facts = read_json(path)
-        if len(weights[0]) != len(facts["emotions"]):
-            raise ValueError("its weights are of other emotions")
-    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+        _refuse_misfit(arrays, facts if isinstance(facts, dict) else {})
+        weights = {int(key.removeprefix("weights_")): arrays[key] for key in arrays if key.startswith("weights_")}
+    except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
         raise WorkspaceError(f"The model {path.with_suffix('')} is damaged ({error}). {again}.") from error
-    return ReadyModel(population, dict(sorted(weights.items())), facts)
+    return ReadyModel(Population(*(arrays[key] for key in MOMENTS)), dict(sorted(weights.items())), facts)
+
+
+def _refuse_misfit(arrays, facts):
+    """Hold the arrays and facts of a model against what an answer needs; raises ValueError."""
+    if wrong := [name for name, kind in FACTS.items() if not isinstance(facts.get(name), kind)]:
+        raise ValueError(f"its facts must be {', '.join(FACTS)}; missing or of another type: {', '.join(wrong)}")
+    for name in ("emotions", "features"):
+        words = facts[name]
+        if len({word for word in words if isinstance(word, str) and word}) < max(2, len(words)):
+            raise ValueError(f"its {name} must be different words, at least two. Received: {words!s:.80}")
+    reached = {row["n_known"]: row["uar"] for row in facts["tested"] if row["known"] == "random"}
+    if 0 not in reached or min(reached) < 0 or not all(0 <= uar <= 1 for uar in reached.values()):
+        raise ValueError("`tested` must say what share it recognises where no clip is known, and where some are")
+    n_features = len(facts["features"])
+    shapes = dict.fromkeys(MOMENTS, (n_features,))
+    shapes |= {key: (len(facts["emotions"]), n_features + 1) for key in ("weights_0", *arrays) if key not in MOMENTS}
+    for name, shape in shapes.items():
+        values = arrays.get(name, np.empty(0))
+        if values.shape != shape or values.dtype.kind != "f" or not np.isfinite(values).all():
+            raise ValueError(f"{name} must be finite numbers {shape}. Received: {values.dtype} {values.shape}")
+    if arrays["within"].min() <= 0 or arrays["between"].min() < 0:
+        raise ValueError("variances must be above 0 within speakers, and not below 0 between them")
 
 
 def find_model(workspace: Workspace) -> Path:

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -44,7 +45,6 @@ def test_a_model_answers_the_same_after_the_disk_and_holds_no_pickles(learned, t
 def test_a_damaged_model_is_refused_in_words(learned, tmp_path, fault):
     path = ready.save_model(learned[2], tmp_path / "model")
     arrays = path.with_suffix(".npz")
-    write_checksums(tmp_path, "model/*")
     if fault == "cut":
         arrays.write_bytes(arrays.read_bytes()[:500])
     elif fault == "gone":
@@ -56,9 +56,88 @@ def test_a_damaged_model_is_refused_in_words(learned, tmp_path, fault):
             changed = {key: stored[key] for key in stored.files}
         changed["weights_0"] = changed["weights_0"] * (np.nan if fault == "NaN" else -1)
         np.savez_compressed(arrays, **changed)
-    if fault != "altered":  # in a folder without checksums
-        (tmp_path / "SHA256SUMS").unlink()
+    if fault not in ("gone", "altered"):  # saved as it is
+        write_checksums(path.parent, "*.npz", "*.json")
     with pytest.raises(WorkspaceError, match="was altered since" if fault == "altered" else "is damaged"):
+        ready.load_model(path)
+
+
+@pytest.mark.parametrize(
+    "name", ["title", "language", "licence", "n_clips", "n_speakers", "features", "tested", "emotions"]
+)
+def test_a_model_without_a_fact_that_an_answer_tells_is_refused(learned, tmp_path, name):
+    model = learned[2]
+    path = ready.save_model(model, tmp_path)
+    path.write_text(json.dumps({key: value for key, value in model.facts.items() if key != name}))
+    write_checksums(tmp_path, "*.json")
+    with pytest.raises(WorkspaceError, match=f"is damaged .*missing or of another type: {name}"):
+        ready.load_model(path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"emotions": ["anger", "anger", "calm"]}, "emotions must be different words"),
+        ({"emotions": "abc"}, "missing or of another type: emotions"),
+        ({"emotions": ["anger", "calm"]}, r"weights_0 must be finite numbers \(2, 5\). Received: float32 \(3, 5\)"),
+        ({"features": NAMES[:3]}, r"mean must be finite numbers \(3,\). Received: float32 \(4,\)"),
+        ({"tested": []}, "`tested` must say what share it recognises where no clip is known"),
+    ],
+)
+def test_facts_that_do_not_fit_a_model_are_refused(learned, tmp_path, changes, words):
+    model = learned[2]
+    path = ready.save_model(replace(model, facts=model.facts | changes), tmp_path)
+    with pytest.raises(WorkspaceError, match=words):
+        ready.load_model(path)
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"within": np.zeros(4)}, "variances must be above 0"),
+        ({"between": np.zeros((4, 4))}, r"between must be finite numbers \(4,\)"),
+    ],
+)
+def test_arrays_that_do_not_fit_a_model_are_refused(learned, tmp_path, changed, words):
+    model = learned[2]
+    path = ready.save_model(replace(model, population=replace(model.population, **changed)), tmp_path)
+    with pytest.raises(WorkspaceError, match=words):
+        ready.load_model(path)
+
+
+def test_an_empty_file_of_arrays_is_refused(learned, tmp_path):
+    path = ready.save_model(learned[2], tmp_path)
+    path.with_suffix(".npz").write_bytes(b"")
+    write_checksums(tmp_path, "*.npz")
+    with pytest.raises(WorkspaceError, match="is damaged"):
+        ready.load_model(path)
+
+
+def test_a_model_without_checksums_or_under_another_name_is_refused(learned, tmp_path):
+    path = ready.save_model(learned[2], tmp_path / "model")
+    for file in (path, path.with_suffix(".npz")):
+        file.rename(file.with_stem("renamed"))
+    with pytest.raises(WorkspaceError, match="renamed.json has no checksum"):
+        ready.load_model(path.with_stem("renamed"))
+    path = ready.save_model(learned[2], tmp_path / "model")
+    (path.parent / "SHA256SUMS").unlink()
+    with pytest.raises(WorkspaceError, match="has no checksum"):
+        ready.load_model(path)
+    write_checksums(tmp_path, "model/*")  # those of the results are as good
+    assert ready.load_model(path).facts["emotions"] == list(EMOTIONS)
+
+
+def test_new_arrays_beside_old_facts_are_refused(learned, tmp_path, monkeypatch):
+    model = learned[2]
+    path = ready.save_model(model, tmp_path)
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ready, "write_json", killed)
+    with pytest.raises(KeyboardInterrupt):
+        ready.save_model(replace(model, weights={number: -w for number, w in model.weights.items()}), tmp_path)
+    with pytest.raises(WorkspaceError, match="was altered since"):
         ready.load_model(path)
 
 
