@@ -31,7 +31,7 @@ from ser_utils.names import path_of
 from ser_utils.progress import progress_bar
 from ser_utils.systems.ready import ReadyModel, find_model, load_model
 from ser_utils.tables import CorpusError
-from ser_utils.workspace import Workspace, WorkspaceError
+from ser_utils.workspace import Workspace, WorkspaceError, content_key
 from tools.ready_ensemble import ReadyEnsemble, extract, fit_ready_ensemble
 
 DATASET = "ravdess"  # whose model answers where none is named
@@ -56,12 +56,14 @@ class HeardClip:
     seconds : its length
     features : (n_pieces, …), a row for each piece as `describe` of `hear_clip` gives it; a recording longer than
         `predict.PIECE_S` is heard in pieces
+    content : key of what is heard: the same recording has the same, whatever its file is called
     remark : what is unusual about the file, in words; "" for nothing
     """
 
     name: str
     seconds: float
     features: np.ndarray
+    content: str
     remark: str = ""
 
 
@@ -85,7 +87,7 @@ def hear_clip(path: Path, describe: Callable = utterance_statistics, rate_hz: in
     n_pieces = int(np.ceil(len(signal) / (predict.PIECE_S * rate_hz)))
     pieces = [piece for piece in np.array_split(signal, n_pieces) if heard_seconds(piece, rate_hz) > 0]
     features = np.concatenate([describe(piece, rate_hz) for piece in pieces])
-    return HeardClip(path.name, len(signal) / rate_hz, features, remark)
+    return HeardClip(path.name, len(signal) / rate_hz, features, content_key(signal), remark)
 
 
 def probabilities_of(model: ReadyModel, clip: HeardClip, known: list[HeardClip]) -> pd.Series:
@@ -174,7 +176,7 @@ def report_folder(clips: list[HeardClip], answers: list[pd.Series], about: list[
 
 
 def hear_folder(folder: Path, hear: Callable[[Path], HeardClip] = hear_clip) -> list[HeardClip]:
-    """Hear every recording of a folder; those that cannot be heard are named and left out.
+    """Hear every recording of a folder; those that cannot be heard, or are there twice, are named and left out.
 
     Raises
     ------
@@ -182,18 +184,21 @@ def hear_folder(folder: Path, hear: Callable[[Path], HeardClip] = hear_clip) -> 
     """
     if not folder.is_dir():
         raise ValueError(f"FILES must be a folder of recordings of one speaker. Received: FILES={folder}")
-    clips, found = [], find_recordings(folder)
+    clips, found = {}, find_recordings(folder)
     for file in found.left_out:
         print(f"left out: {file.path!r}: {file.reason}", file=sys.stderr)
     for path in progress_bar(found.recordings, desc="recordings", unit="file"):
         try:
-            clips.append(hear(folder / path))
+            clip = hear(folder / path)
         except (AudioError, ValueError) as error:
             print(f"left out: {error}", file=sys.stderr)
+            continue
+        if (first := clips.setdefault(clip.content, clip)) is not clip:
+            print(f"left out: {path!r}: the same recording as {first.name!r}", file=sys.stderr)
     if not clips:
         there = f"{len(found.recordings)} could not be heard; other files: {found.others or 'none'}"
         raise ValueError(f"{folder} has no recording that can be heard (wav, flac, ogg, mp3 …): {there}.")
-    return clips
+    return list(clips.values())
 
 
 def answer(workspace: Workspace, file: str, folder: str) -> str:
@@ -217,7 +222,7 @@ def answer_by_ensemble(workspace: Workspace, file: str, folder: str) -> str:
     asked = [hear(path_of(file))] if file else []
     known = hear_folder(path_of(folder), hear) if folder else []
     # the folder may hold the file
-    clips = asked + [clip for clip in known if not any(_same(clip, other) for other in asked)]
+    clips = asked + [clip for clip in known if clip.content not in {other.content for other in asked}]
     ensemble = fit_ready_ensemble(workspace, table, "adapted" if len(clips) >= FEWEST_KNOWN else "new_speaker")
     about = describe_ensemble(ensemble, table, len(clips))
     pieces = np.cumsum([len(clip.features) for clip in clips])[:-1]
@@ -231,11 +236,6 @@ def answer_by_ensemble(workspace: Workspace, file: str, folder: str) -> str:
     said = pd.DataFrame(shares[0].mean(axis=1), list(ensemble.classifiers), ensemble.emotions)
     reasons = (said[answers[0].index[0]] - said.mean(axis=1)).sort_values(ascending=False)
     return report_clip(clips[0], answers[0], reasons, about)
-
-
-def _same(clip, other) -> bool:
-    """Whether two recordings are the same; to compare one kind of features of one piece is enough."""
-    return len(clip.features) == len(other.features) and np.array_equal(clip.features[0, 0], other.features[0, 0])
 
 
 def report_networks(workspace: Workspace, path: Path, model: str) -> str:
@@ -302,7 +302,7 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         print(_answer_as_given(given))
     except AudioError as error:
-        sys.exit(f"{error}\nWanted: {'FILES, for a folder' if Path(error.path).is_dir() else WANTED}.")
+        sys.exit(f"{error}\nWanted: {'FILES, for a folder' if os.path.isdir(error.path) else WANTED}.")
     except (CorpusError, WorkspaceError, OSError, ValueError) as error:
         sys.exit(str(error))
 

@@ -62,6 +62,15 @@ def test_other_recordings_of_the_voice_are_known_without_labels(root, tmp_path, 
     assert "What speaks for fear" in capsys.readouterr().out
 
 
+def test_one_recording_under_several_names_is_known_once(root, tmp_path, capsys):
+    for take, pitch_hz in (("a", 150), ("b", 300), ("copy_of_a", 150)):
+        soundfile.write(tmp_path / f"{take}.wav", voice(pitch_hz), RATE_HZ)
+    answer.main(["--files", str(tmp_path), "--root", str(root)])
+    captured = capsys.readouterr()
+    assert "left out: 'copy_of_a.wav': the same recording as 'a.wav'" in captured.err
+    assert "Here 2 are known" in captured.out
+
+
 def test_a_long_recording_is_heard_in_pieces(root, tmp_path, capsys):
     soundfile.write(tmp_path / "long.wav", voice(210, 23.0), RATE_HZ)
     answer.main([str(tmp_path / "long.wav"), "--root", str(root)])
@@ -73,6 +82,7 @@ def test_a_long_recording_is_heard_in_pieces(root, tmp_path, capsys):
     [
         ([], "FILE=my.wav, or FILES=folder"),
         (["absent.wav"], "No such file"),
+        ([f"{'x' * 300}.wav"], r"File name too long(.|\n)*Wanted: a recording of speech"),
         (["short.wav"], "short.wav: a recording of 0.10 s, .* is too short"),
         (["--files", "short.wav"], "FILES must be a folder"),
         (["--files", "empty"], "no recording that can be heard"),
