@@ -27,16 +27,17 @@ def autoencoder_runs(data: PrototypeData) -> list[Run]:
 
     Raises
     ------
-    ValueError : if no voice is left for a model of its own
+    ValueError : if no voice is left for a model of its own under `utterance`, whose models the notebooks compare
     """
     runs = [Run(p, model) for model in data.people for p in data.of_coder["protocols"] if p in data.folds]
     of_all = [("utterance", "all")] if data.of_coder["all_epochs"] else []
     runs = [run for run in runs if run.is_own or (run.protocol, run.model) in of_all]
     runs = [run for run in runs if all(len(data.pick(run, role)) for role in ("train", "test"))]
-    if not any(run.is_own for run in runs):
+    if not any(run.is_own and run.protocol == "utterance" for run in runs):
         raise ValueError(
             "A prototype model learns from some recordings of a voice and is tested on others, so at least one speaker must "
-            f"have several of each emotion. Received: too few of each of {', '.join(data.people)}"
+            f"have several of each emotion. Received: too few of each of {', '.join(data.people)}. Add recordings, or run "
+            f"notebooks that do without such a voice: {data.workspace.command('05 07')}"
         )
     return runs
 

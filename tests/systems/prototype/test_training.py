@@ -248,11 +248,14 @@ def test_folds_are_made_of_what_a_table_knows(n_speakers, tmp_path):
     ]
 
 
-def test_a_corpus_of_one_recording_a_voice_is_told_what_is_needed(tmp_path):
-    table, store = voice({"anger": 1}, per_clip=4)
-    data = data_of(tmp_path, table, store)
+@pytest.mark.parametrize("protocols", [["utterance"], ["paper", "utterance"]])
+def test_a_corpus_of_one_recording_a_voice_is_told_what_is_needed(tmp_path, protocols):
+    table, store = voice({"anger": 1}, per_clip=20)
+    data = data_of(tmp_path, table, store, protocols)
+    assert all(len(data.pick(Run("paper", "speaker_01"), role)) for role in ("train", "test") if "paper" in data.folds)
     with pytest.raises(
-        ValueError, match=r"at least one speaker must have several of each emotion\. Received: too few of"
+        ValueError,
+        match=r"one speaker must have several of each emotion\. Received: too few of .* such a voice: make 05 07",
     ):
         autoencoder_runs(data)
 
