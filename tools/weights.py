@@ -4,6 +4,7 @@ python -m tools.weights facebook/wav2vec2-base-960h
 """
 
 import argparse
+import http.client
 import json
 import os
 import re
@@ -23,7 +24,7 @@ from ser_utils.systems.speech_transformer.pretrained import (
     verify_weights,
     weights_folder,
 )
-from ser_utils.workspace import file_digest, write_json
+from ser_utils.workspace import WorkspaceError, file_digest, write_json
 from tools.download import DownloadError, download_file
 
 BOT = "SFconvertbot"  # the hub's own account, which offers safetensors to those who have published pickles
@@ -54,13 +55,16 @@ def fetch(model: str, *, revision: str | None = None) -> Path:
     if folder.exists():
         verify_weights(model, folder)
         return folder
-    (commit, digests), note = pinned(model), ""
+    (commit, digests), note, unasked = pinned(model), "", ""
     if revision not in (None, commit) or not commit:
         commit, digests = _ask_hub(model, revision or "main")
     if not _has_safetensors(digests) and not revision:
-        commit, digests, note = _converted(model) or (commit, digests, "")
+        try:
+            commit, digests, note = _converted(model) or (commit, digests, "")
+        except PretrainedError as error:  # whoever cannot ask is told of the pickles, too
+            unasked = f"Whether the hub has converted {model} could not be asked: {error}\n"
     if not _has_safetensors(digests):
-        raise PretrainedError(_only_pickles(model, commit, digests, folder))
+        raise PretrainedError(unasked + _only_pickles(model, commit, digests, folder))
     # not `atomic_path`: what came before a cut is taken up again
     partial = folder.with_name(f".{folder.name}.part")
     try:
@@ -89,22 +93,22 @@ def _only_pickles(model, commit, digests, folder):
 
 
 def _converted(model):
-    """Commit, {file: sha256} and a note of the hub's own conversion of pickled weights; None where it offers none."""
+    """Commit, {file: sha256} and a note of the hub's own conversion of pickled weights; None where it offers none.
+
+    Raises PretrainedError where the hub cannot be asked.
+    """
     wanted = {"type": "pull_request", "status": "open", "author": BOT}
     url = f"{_hub()}/api/models/{model}/discussions?{urllib.parse.urlencode(wanted)}"
-    try:
-        offers = [
-            offer
-            for offer in _read_answer(url).get("discussions", [])
-            if offer.get("isPullRequest") and (offer.get("author") or {}).get("name") == BOT
-        ]
-        for offer in offers:
-            reference = f"refs/pr/{offer['num']}"
-            commit, digests = _ask_hub(model, reference)
-            if _has_safetensors(digests):
-                return commit, digests, f" ({reference}, the hub's own conversion of its pickled weights)"
-    except (PretrainedError, OSError):
-        pass  # whoever cannot ask is told of the pickles
+    offers = [
+        offer
+        for offer in _read_answer(model, url).get("discussions") or []
+        if offer.get("isPullRequest") and (offer.get("author") or {}).get("name") == BOT
+    ]
+    for offer in offers:
+        reference = f"refs/pr/{offer['num']}"
+        commit, digests = _ask_hub(model, reference)
+        if _has_safetensors(digests):
+            return commit, digests, f" ({reference}, the hub's own conversion of its pickled weights)"
     return None
 
 
@@ -112,27 +116,41 @@ def _hub():
     return os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
 
 
-def _read_answer(url):
-    with urllib.request.urlopen(url, timeout=30) as answer:
-        return json.load(answer)
-
-
-def _ask_hub(model, revision):
-    """The commit a revision stands for, and {file: sha256, or None for small files outside the large-file store}."""
-    url = f"{_hub()}/api/models/{model}/revision/{urllib.parse.quote(revision, safe='')}?blobs=true"
+def _read_answer(model, url):
+    """The JSON object at an address of the hub; raises PretrainedError where there is none."""
     try:
-        listing = _read_answer(url)
+        with urllib.request.urlopen(url, timeout=30) as answer:
+            content = json.load(answer)
     except urllib.error.HTTPError as error:
         raise PretrainedError(f"{url} answers {error.code}: is {model!r} spelled right, and public?") from error
     except OSError as error:
         raise PretrainedError(
             f"{_hub()} cannot be reached ({error}). {OFFLINE.format(place=weights_folder(model))}"
         ) from error
+    except (ValueError, http.client.HTTPException) as error:  # also of an address that is none
+        raise _no_answer(url, error) from error
+    if not isinstance(content, dict):
+        raise _no_answer(url, f"{content!r:.60}")
+    return content
+
+
+def _no_answer(url, received):
+    return PretrainedError(
+        f"{url} does not answer as the hub does ({received}). Is HF_ENDPOINT right, and does the network want a login?"
+    )
+
+
+def _ask_hub(model, revision):
+    """The commit a revision stands for, and {file: sha256, or None for small files outside the large-file store}."""
+    url = f"{_hub()}/api/models/{model}/revision/{urllib.parse.quote(revision, safe='')}?blobs=true"
+    listing = _read_answer(model, url)
     if listing.get("gated"):
         raise PretrainedError(
             f"{model} is gated: its owner wants to know who takes it, and this program has no account. Accept the terms "
             f"at {_hub()}/{model}, download its files there, and say WEIGHTS=folder where they are."
         )
+    if not isinstance(listing.get("siblings"), list) or not isinstance(listing.get("sha"), str):
+        raise _no_answer(url, f"{listing!r:.60}")
     wanted = re.compile(r"config\.json|preprocessor_config\.json|model(-\d+-of-\d+)?\.safetensors(\.index\.json)?")
     files = {
         entry["rfilename"]: (entry.get("lfs") or {}).get("sha256")
@@ -156,7 +174,7 @@ def main(arguments: list[str] | None = None) -> None:
             for name in map(str, checkpoint_folders(model)) if is_folder else [model]:
                 folder = fetch(name, revision=given.revision)
                 print(f"{_describe(load_encoder(name))} → {folder}")
-        except (PretrainedError, CheckpointError) as error:
+        except (PretrainedError, CheckpointError, WorkspaceError, OSError) as error:
             failures.append(str(error))  # another encoder may be had all the same
     if failures:
         raise SystemExit("\n".join(failures))

@@ -1,4 +1,5 @@
 import dataclasses
+import io
 import json
 import shutil
 
@@ -80,7 +81,8 @@ def test_pickled_revisions_are_refused_with_the_command_that_converts(hub, weigh
 
 def test_known_pickles_are_refused_without_network(monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
-    with pytest.raises(PretrainedError, match="hubert-base-ls960 at dba3bb02.*only pickled weights"):
+    asked = "Whether the hub has converted facebook/hubert-base-ls960 could not be asked: .*cannot be reached"
+    with pytest.raises(PretrainedError, match=rf"{asked}.*\n.*hubert-base-ls960 at dba3bb02.*only pickled weights"):
         fetch("facebook/hubert-base-ls960")
 
 
@@ -181,3 +183,28 @@ def test_make_weights_alone_gets_what_notebook_08_wants_and_tells_all_that_is_mi
     with pytest.raises(SystemExit, match=r"facebook/wav2vec2-base-960h/resolve/.*the server says 404"):
         main([])
     assert "facebook/hubert-base-ls960 at decade00 (refs/pr/7" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("answer", [b"<html>login</html>", b"[]", b"{}", b'{"sha": "1", "siblings": null}'])
+def test_a_hub_that_answers_something_else_is_named(monkeypatch, answer):
+    monkeypatch.setattr(weights.urllib.request, "urlopen", lambda url, timeout: io.BytesIO(answer))
+    with pytest.raises(
+        SystemExit, match="^https://huggingface.co/api/models/someone/else/.* does not answer as the hub"
+    ):
+        main(["someone/else"])
+
+
+def test_an_endpoint_that_is_no_address_is_named(monkeypatch):
+    monkeypatch.setenv("HF_ENDPOINT", "foo")
+    with pytest.raises(SystemExit, match="^foo/api/models/someone/else.*Is HF_ENDPOINT right"):
+        main(["someone/else"])
+
+
+def test_a_damaged_checkpoint_does_not_stop_those_that_follow(golden, tmp_path, capsys):
+    bad = shutil.copytree(golden / "hubert_group", tmp_path / "bad")
+    (bad / "config.json").write_text("null")
+    (bad / "model.safetensors").unlink()
+    (bad / "model.safetensors").mkdir()
+    with pytest.raises(SystemExit, match="bad/config.json must hold"):
+        main([str(bad), str(golden / "hubert_group")])
+    assert "hubert, 3 layers, 32 wide" in capsys.readouterr().out

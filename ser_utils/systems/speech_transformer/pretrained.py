@@ -4,6 +4,7 @@ Weights live in SER_WEIGHTS_DIR (data/weights/), one folder a checkpoint; `make 
 reader already has is named by its path instead, or for all notebooks by the environment variable WEIGHTS.
 """
 
+import dataclasses
 import os
 import re
 from collections.abc import Iterable
@@ -11,12 +12,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from safetensors import safe_open
 
 from ser_utils.names import STAND_INS, path_of
 from ser_utils.systems.speech_transformer.encoder import (
     Architecture,
+    CheckpointError,
     SpeechTransformer,
+    _read_json,
+    checkpoint_names,
     load_speech_transformer,
     random_speech_transformer,
     weight_files,
@@ -28,6 +34,27 @@ FIXTURE = "Encoder of a test: carries no meaning."
 SMALLEST = 128  # hidden size; no trained encoder was published that is narrower, those of tests are
 TINY = {"hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 64}
 TINY |= {"conv_dim": (24,) * 7, "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 4}
+
+
+def _is_count(value):
+    return type(value) is int and 0 < value < 2**16
+
+
+KINDS = {  # of values in a checkpoint's JSON files
+    int: ("a whole number from 1 to 65535", _is_count),
+    int | None: ("null or a whole number from 1 to 65535", lambda value: value is None or _is_count(value)),
+    float: ("a number from 0 to 1", lambda value: type(value) in (int, float) and 0 <= value <= 1),
+    bool: ("true or false", lambda value: type(value) is bool),
+    str: ("text", lambda value: type(value) is str),
+    tuple: ("a list of whole numbers above 0", lambda value: type(value) is list and all(map(_is_count, value))),
+    dict: ('{"name": "text", …}', lambda value: type(value) is dict and {*map(type, value.values())} == {str}),
+}
+FILES = {  # what is read of each; a configuration may leave keys out
+    "config.json": {field.name: field.type for field in dataclasses.fields(Architecture)},
+    "preprocessor_config.json": {"sampling_rate": int, "do_normalize": bool, "return_attention_mask": bool},
+    "model.safetensors.index.json": {"weight_map": dict},
+    "source.json": {"model": str, "revision": str, "sha256": dict},
+}
 
 
 class PretrainedError(Exception):
@@ -206,6 +233,7 @@ def _open(model, folder):
     digests, published = verify_weights(model, folder), published_name(folder)
     source = read_json(folder / "source.json") if (folder / "source.json").exists() else {}
     encoder = load_speech_transformer(folder)
+    _refuse_meaningless(encoder, folder)
     name = re.sub(r"[^a-z0-9]+", "_", (published or folder.name).split("/")[-1].lower()).strip("_")
     at = f" at {source['revision'][:8]}{source.get('note', '')}" if source else ""
     if encoder.architecture.hidden_size < SMALLEST:
@@ -213,16 +241,52 @@ def _open(model, folder):
     return Encoder(name, encoder, content_key(digests), f"{published or model}{at}", published)
 
 
+def _refuse_meaningless(encoder, folder):
+    """Raise CheckpointError where weights are no numbers of a trained encoder: whole, infinite, or none at all."""
+    whole = []
+    for file in weight_files(folder):
+        with safe_open(file, framework="numpy") as tensors:
+            used = sorted(set(tensors.keys()) - set(encoder.ignored))
+            whole += [name for name in used if "F" not in tensors.get_slice(name).get_dtype()]
+    named = checkpoint_names(encoder)
+    if wrong := whole or [name for name, weight in named.items() if not np.isfinite(weight).all()]:
+        raise CheckpointError(
+            f"{folder}: weights must be finite floating-point numbers. {len(wrong)} tensors are not, such as {wrong[0]}. "
+            "Fetch them again"
+        )
+
+
+def _check_files(folder):
+    """Raise CheckpointError where a JSON file of a checkpoint has values that nothing can be built from."""
+    for path in filter(Path.exists, (folder / name for name in FILES)):
+        content = _read_json(path)
+        if not isinstance(content, dict):
+            raise CheckpointError(f'{path} must hold {{"name": value, …}}. Received: {content!r:.60}')
+        for key, kind in FILES[path.name].items():
+            words, fits = KINDS[kind]
+            may_lack = path.name.endswith("config.json")
+            if not fits(content.get(key)) and not (may_lack and key not in content):
+                raise CheckpointError(f"{path}: {key} must be {words}. Received: {key}={content.get(key)!r:.60}")
+
+
 def verify_weights(model: str, folder: Path) -> dict[str, str]:
-    """Compute the digests of a checkpoint's weights; raises PretrainedError where they differ from those pinned."""
+    """Compute the digests of a checkpoint's weights.
+
+    Raises
+    ------
+    PretrainedError : where they are not those that are pinned
+    CheckpointError : where a file of the checkpoint is damaged
+    """
+    _check_files(folder)
     digests = {file.name: file_digest(file) for file in weight_files(folder)}
     wanted = read_json(folder / "source.json")["sha256"] if (folder / "source.json").exists() else {}
     if not Path(model).is_dir():
         wanted = wanted or pinned(model)[1]
+    converted = not any(name.endswith(".safetensors") for name in wanted)  # by the reader, from pinned pickles
     for name, digest in digests.items():
-        if wanted.get(name, digest) != digest:
+        if wanted.get(name, digest if converted else "no such file") != digest:
             raise PretrainedError(
-                f"{folder / name} is not the pinned file: sha256 {digest}, wanted {wanted[name]}. "
+                f"{folder / name} is not the pinned file: sha256 {digest}, wanted {wanted.get(name, 'no such file')}. "
                 f"Delete the folder and say: make weights MODEL={model}"
             )
     return digests

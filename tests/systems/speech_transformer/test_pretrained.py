@@ -1,3 +1,4 @@
+import json
 import re
 import shutil
 from pathlib import Path
@@ -5,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from ser_utils.corpora.facts import CORPORA
 from ser_utils.systems.speech_transformer import pretrained
@@ -65,6 +67,51 @@ def test_weights_names_what_the_reader_has_already(golden, tmp_path, monkeypatch
     monkeypatch.setenv("WEIGHTS", str(tmp_path / "nowhere"))
     with pytest.raises(PretrainedError, match="WEIGHTS is a folder with config.json and model.safetensors.*nowhere"):
         encoder_names(profile)
+
+
+WRONG = {
+    "config.json": ("hidden_size", ("32", None, 0, 1.0, 10**12)),
+    "preprocessor_config.json": ("sampling_rate", ("16k", 0)),
+    "model.safetensors.index.json": ("weight_map", (None, {}, {"a": 1})),
+    "source.json": ("revision", (None, 1)),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_odd_values_of_a_checkpoints_files_are_named(golden, tmp_path, name):
+    folder = shutil.copytree(golden / "hubert_group", tmp_path / "hubert")
+    good = {"model": "a/b", "sha256": {"a": "b"}, "revision": "c"} if name == "source.json" else {}
+    good |= json.loads((folder / name).read_text()) if name == "config.json" else {}
+    key, values = WRONG[name]
+    for value in values:
+        (folder / name).write_text(json.dumps(good | {key: value}))
+        with pytest.raises(CheckpointError, match=rf"{name}: {key} must be .*Received: {key}={re.escape(repr(value))}"):
+            load_encoder(str(folder))
+    (folder / name).write_text("[]")
+    with pytest.raises(CheckpointError, match=rf"{name} must hold .*Received: \[\]"):
+        load_encoder(str(folder))
+
+
+@pytest.mark.parametrize("alter", [lambda tensor: tensor * np.nan, lambda tensor: tensor.astype("int8")])
+def test_weights_that_are_no_finite_fractions_are_refused(golden, tmp_path, alter):
+    folder = shutil.copytree(golden / "hubert_group", tmp_path / "hubert")
+    file = folder / "model.safetensors"
+    tensors = load_file(file)
+    name = "encoder.layers.0.attention.q_proj.weight"
+    save_file(tensors | {name: alter(tensors[name])}, file)
+    with pytest.raises(CheckpointError, match=f"finite floating-point numbers. 1 tensors are not, such as {name}"):
+        load_encoder(str(folder))
+
+
+def test_weights_that_a_pin_does_not_name_are_not_taken_for_pinned_ones(golden, weights_dir):
+    model, index = "facebook/wav2vec2-base-960h", {"weight_map": {"a": "other.safetensors"}}
+    folder = shutil.copytree(golden / "wav2vec2_group", weights_dir / "facebook--wav2vec2-base-960h")
+    (folder / "model.safetensors").rename(folder / "other.safetensors")
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(PretrainedError, match="other.safetensors is not the pinned file: .*wanted no such file"):
+        load_encoder(model)
+    folder.rename(weights_dir / "facebook--hubert-base-ls960")  # pinned as pickles, which readers convert themselves
+    assert load_encoder("facebook/hubert-base-ls960").published == "facebook/hubert-base-ls960"
 
 
 def encoder_called(published, name="some_encoder"):
