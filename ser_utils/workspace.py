@@ -115,17 +115,20 @@ def write_csv(path: str | Path, table: pd.DataFrame) -> None:
         temporary.write_text(csv_text(table), "utf-8")
 
 
-def read_json(path: str | Path) -> Any:
-    """Read a JSON file.
+def read_json(path: str | Path) -> dict[str, Any]:
+    """Read a JSON file, whose content is a dict.
 
     Raises
     ------
     WorkspaceError : if it is damaged
     """
     try:
-        return json.loads(Path(path).read_text("utf-8"))
+        content = json.loads(Path(path).read_text("utf-8"))
+        if not isinstance(content, dict):
+            raise ValueError(f'expected {{"name": value, …}}, found {content!r:.40}')
     except ValueError as error:
         raise WorkspaceError(f"{path} is damaged ({error}). Delete it; it is made again.") from error
+    return content
 
 
 def file_digest(path: str | Path) -> str:

@@ -9,6 +9,7 @@ import errno
 import hashlib
 import http.client
 import os
+import re
 import shutil
 import stat
 import sys
@@ -34,6 +35,7 @@ BLOCK = 1 << 18
 ATTEMPTS = 4
 WAIT_S = 2.0  # before the second attempt; doubled each time
 TIMEOUT_S = 60
+CHECKSUM = re.compile("(md5|sha256):[0-9a-f]+")
 MOST_INFLATED = 20  # times an archive's own size: sound is hardly compressible, more is no corpus
 
 
@@ -100,10 +102,19 @@ def _notes(partial):
     return partial.with_name(partial.name + ".json")
 
 
+def _noted(path, pattern):
+    """The texts in notes of an earlier run that are as `pattern` wants; none where the notes are damaged."""
+    try:
+        notes = read_json(path)
+    except (OSError, WorkspaceError):
+        return {}
+    return {key: text for key, text in notes.items() if isinstance(text, str) and re.fullmatch(pattern, text)}
+
+
 def _fetch(url, partial, progress):
     """Append to `partial` what is missing of it; raises an OSError or HTTPException where it stops short."""
     have = partial.stat().st_size if partial.exists() else 0
-    version = read_json(_notes(partial)).get("version", "") if _notes(partial).exists() else ""
+    version = _noted(_notes(partial), "[ -~]+").get("version", "")
     request = urllib.request.Request(url, headers={"User-Agent": "ser-utils", "Accept-Encoding": "identity"})
     if have and version:  # without a name for the version, two different files could be joined
         request.add_header("Range", f"bytes={have}-")
@@ -263,7 +274,7 @@ def _download_archive(corpus, source, data_dir, progress):
     kept = data_dir / ".downloads"
     archive = kept / f"{corpus.name}.zip"
     record = kept / "checksums.json"
-    recorded = read_json(record) if record.exists() else {}
+    recorded = _noted(record, CHECKSUM)
     checksum = source.checksum or (recorded.get(source.url, "") if source.is_steady else "")
     was_there = archive.exists()
     if not was_there:
@@ -275,9 +286,13 @@ def _download_archive(corpus, source, data_dir, progress):
         try:
             extract_zip(archive, Path(unpacked))
             _refuse_altered(corpus, Path(unpacked), source.url)
-        except BadArchive:
-            archive.unlink()
-            raise
+        except BadArchive as error:
+            if not was_there:
+                archive.unlink()
+                raise BadArchive(f"{error} What was downloaded is deleted.") from error
+            bad = archive.with_name(f"{archive.name}.bad")
+            os.replace(archive, bad)
+            raise BadArchive(f"{error} It lay there before and is now {bad}. Run again to download it.") from error
         folder = data_dir / corpus.name
         for path in sorted(Path(unpacked).rglob("*")):
             if path.is_file():

@@ -126,6 +126,14 @@ def test_without_a_name_for_the_version_it_begins_anew(server, tmp_path, etag):
     assert (tmp_path / "a.bin").read_bytes() == CONTENT and server.requests[-1][1] is None
 
 
+@pytest.mark.parametrize("notes", ["{", "[]", '{"version": []}', '{"version": "a\\nb"}'])
+def test_damaged_notes_are_no_notes(server, tmp_path, notes):
+    (tmp_path / "a.bin.part").write_bytes(b"of another file")
+    (tmp_path / "a.bin.part.json").write_text(notes)
+    assert download_file(f"{server.url}/a.bin", tmp_path / "a.bin").read_bytes() == CONTENT
+    assert server.requests == [("/a.bin", None)]
+
+
 def test_a_server_without_ranges_begins_anew(server, tmp_path):
     server.ranges, server.cut_after = False, 250_000
     download_file(f"{server.url}/a.bin", tmp_path / "a.bin")
@@ -318,10 +326,28 @@ def test_an_archive_of_something_else_is_refused(published, server):
 def test_a_damaged_archive_is_not_kept(published, server):
     good = server.files["/emodb.zip"]
     server.files["/emodb.zip"] = flipped(good, 300)
-    with pytest.raises(BadArchive, match="no whole zip"):
+    with pytest.raises(BadArchive, match="no whole zip.*What was downloaded is deleted"):
         download_corpus("emodb", published, progress=False)
     server.files["/emodb.zip"] = good
     assert "4 recordings" in download_corpus("emodb", published, progress=False)
+
+
+@pytest.mark.parametrize("recorded", ["[]", '{"%s": "abc"}', '{"%s": 1}'])
+def test_damaged_checksums_of_earlier_downloads_are_none(published, server, recorded):
+    (published / ".downloads").mkdir(parents=True)
+    record = published / ".downloads" / "checksums.json"
+    record.write_text(recorded.replace("%s", f"{server.url}/emodb.zip"))
+    assert "4 recordings" in download_corpus("emodb", published, progress=False)
+    assert "sha256:" in record.read_text()
+
+
+def test_an_archive_that_lay_there_and_cannot_be_used_is_put_aside(published, server):
+    archive = published / ".downloads" / "emodb.zip"
+    archive.parent.mkdir(parents=True)
+    archive.write_bytes(b"not a zip")
+    with pytest.raises(BadArchive, match=r"no whole zip.*It lay there before and is now .*emodb\.zip\.bad"):
+        download_corpus("emodb", published, progress=False)
+    assert archive.with_name("emodb.zip.bad").read_bytes() == b"not a zip" and not archive.exists()
 
 
 def test_what_a_user_has_put_beside_it_stays(published):
