@@ -61,7 +61,14 @@ def workspace(tmp_path, utterances):
         told = dict.fromkeys(FITTED, ()) | split.attrs.get("fit", {})
         made.save_audit(audit_leakage(split, utterances, fit=told), **name)
         made.save_costs({"parameters": 10, "seconds_to_train": 2.5, "ms_per_utterance": 3}, **name)
-    entry = {"n_utterances": len(utterances), "corpus": "c0ffee", "machine": "this one", "settings": {"epochs": 7}}
+    entry = {
+        "n_utterances": len(utterances),
+        "corpus": "c0ffee",
+        "commit": "c0ffee",
+        "finished": "2026-01-02",
+        "machine": "this one",
+        "settings": {"epochs": 7},
+    }
     runs = dict.fromkeys(("00", "06", "11"), entry)
     write_json(made.results / "provenance.json", {"profile": "quick", "seed": 0, "notebooks": runs})
     return made
@@ -411,8 +418,27 @@ def test_without_decisions_only_checksums_are_asked_and_that_is_said(workspace, 
     write_checksums(workspace.results, "scores.csv")  # as of results that never had decisions
     assert shipped.rescore(workspace) == []
     assert "decisions does not ship: only checksums and README were checked" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as ended:
+        shipped.main(["rescore", "--root", str(workspace.root)])
+    told = capsys.readouterr().out
+    assert ended.value.code == 0 and "only their checksums hold, no score" in told and "right" not in told
     alter(workspace.results / "scores.csv", "uar", 1, 0.5)
     assert shipped.rescore(workspace) == ["scores.csv was altered since its notebook wrote it"]
+
+
+def test_the_repository_without_readme_is_not_found_right(workspace, utterances, monkeypatch):
+    ship(workspace, utterances)
+    monkeypatch.setattr(readme, "REPOSITORY", workspace.root)
+    assert [line.split(":")[0] for line in shipped.rescore(workspace)] == [
+        "README.md is missing",
+        "results/README.md does not show what results/ hold",
+    ]
+
+
+@pytest.mark.parametrize("dataset", ["", " "])
+def test_no_dataset_is_said_in_a_line(dataset):
+    with pytest.raises(SystemExit, match="dataset must be a name or a path"):
+        shipped.main(["rescore", "--dataset", dataset])
 
 
 def test_decisions_of_other_seeds_ship_too(workspace, utterances):

@@ -188,12 +188,18 @@ def write_readme(root: Path = REPOSITORY) -> list[str]:
 
 
 def outdated_pages(root: Path = REPOSITORY) -> list[str]:
-    """List the pages whose tables are not those that results/ give, one sentence each."""
-    if not (root / "README.md").exists():
+    """List the pages whose tables are not those that results/ give, one sentence each.
+
+    Another root than the repository needs no pages.
+    """
+    front, results = root / "README.md", root / "results" / "README.md"
+    if not front.exists() and root != REPOSITORY:
         return []
     between_marks, page, _ = pages(root)
-    there = (root / "README.md").read_text("utf-8").partition(MARKS[0])[2].partition(MARKS[1])[0]
-    results = root / "results" / "README.md"
-    outdated = ["README.md"] if there.strip() != between_marks.strip() else []
+    missing, outdated = [], []
+    if not front.exists():
+        missing = ["README.md is missing: git checkout README.md brings it back"]
+    elif front.read_text("utf-8").partition(MARKS[0])[2].partition(MARKS[1])[0].strip() != between_marks.strip():
+        outdated = ["README.md"]
     outdated += ["results/README.md"] if not results.exists() or results.read_text("utf-8") != page else []
-    return [f"{name} does not show what results/ hold: make tables writes it" for name in outdated]
+    return missing + [f"{name} does not show what results/ hold: make tables writes it" for name in outdated]
