@@ -12,9 +12,10 @@ from typing import Any
 import yaml
 
 from ser_utils.corpora import CORPORA
-from ser_utils.figures.style import caption_of
-from ser_utils.workspace import REPOSITORY, WorkspaceError, atomic_path, file_digest, read_json
+from ser_utils.workspace import REPOSITORY, SUMS, WorkspaceError, atomic_path, file_digest
 from tools.readme.datasets import title_of
+from tools.shipped import load_picture, load_provenance
+from tools.verify import altered_files
 
 FOLDS = REPOSITORY / "data" / "folds"
 CROISSANT = FOLDS / "croissant.json"
@@ -183,7 +184,7 @@ def _file(root, name):
     entity = {"@id": name, "@type": "File", "name": path.name, "contentSize": str(path.stat().st_size)}
     entity["encodingFormat"] = FORMATS.get(path.suffix, "text/plain")
     if name.startswith("figures/") and path.suffix == ".png":
-        entity["description"] = caption_of(path)
+        entity["description"] = load_picture(path).info.get("Description", "")
     if name.startswith(("figures/", "results/")) and name.count("/") > 1:
         entity["isBasedOn"] = {"@id": f"#corpus-{name.split('/')[1]}"}
     return entity
@@ -210,7 +211,7 @@ def _corpus(name):
 
 def _run(root, name, described):
     """How the results of a dataset were made, as its provenance tells."""
-    made = read_json(root / "results" / name / "provenance.json")
+    made = load_provenance(root / "results" / name / "provenance.json")
     last = max(made["notebooks"].values(), key=lambda run: run["finished"])
     commits = sorted({run["commit"][:10] for run in made["notebooks"].values()})
     words = f"Profile {made['profile']}, seed {made['seed']}, {last['n_utterances']} recordings, commits {', '.join(commits)}"
@@ -229,11 +230,25 @@ def _run(root, name, described):
 
 
 def shipped_files() -> list[str]:
-    """Every file that git keeps, as a path with "/"."""
+    """Every file that git keeps, as a path with "/".
+
+    Raises
+    ------
+    WorkspaceError : where one is not there, or not as its folder's checksums say
+    """
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=REPOSITORY, capture_output=True, text=True, check=False)
     if listed.returncode:
         raise WorkspaceError(f"The archive holds what git keeps, and this is no clone: {listed.stderr.strip()}")
-    return sorted(name for name in listed.stdout.split("\0") if name and (REPOSITORY / name).is_file())
+    files = sorted(filter(None, listed.stdout.split("\0")))
+    wrong = [f"{name} is missing" for name in files if not (REPOSITORY / name).is_file()]
+    folders = [Path(name).parent for name in files if Path(name).name == SUMS]
+    wrong = wrong or [f"{folder}: {fault}" for folder in folders for fault in altered_files(REPOSITORY / folder)]
+    if wrong:
+        more = f"; and {len(wrong) - 5} more" if len(wrong) > 5 else ""
+        raise WorkspaceError(
+            f"No archive of files that are missing or altered: {'; '.join(wrong[:5])}{more}. Restore them (git checkout)."
+        )
+    return files
 
 
 def write_archive(folder: Path) -> Path:
@@ -253,13 +268,14 @@ def main(arguments: list[str] | None = None) -> None:
     """Write the archive, or the Croissant description of the fold files."""
     parser = argparse.ArgumentParser(prog="python -m tools.archive", description=__doc__)
     parser.add_argument("what", nargs="?", choices=("archive", "croissant"), default="archive")
-    if parser.parse_args(arguments).what == "croissant":
-        write_croissant()
-        print(CROISSANT.relative_to(REPOSITORY))
-        return
+    what = parser.parse_args(arguments).what
     try:
+        if what == "croissant":
+            write_croissant()
+            print(CROISSANT.relative_to(REPOSITORY))
+            return
         path = write_archive(REPOSITORY / "build" / "archive")
-    except WorkspaceError as error:
+    except (WorkspaceError, OSError) as error:
         raise SystemExit(str(error)) from None
     print(f"{path.relative_to(REPOSITORY)}: {path.stat().st_size / 1e6:.1f} MB, with ro-crate-metadata.json")
 

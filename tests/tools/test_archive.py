@@ -11,7 +11,7 @@ import yaml
 
 from ser_utils.corpora import CORPORA
 from ser_utils.profiles import systems
-from ser_utils.workspace import WorkspaceError
+from ser_utils.workspace import WorkspaceError, write_checksums
 from tests.conftest import REPOSITORY
 from tools import archive, validate
 
@@ -105,6 +105,41 @@ def test_the_archive_holds_what_ships_and_is_the_same_file_twice(tmp_path, monke
     content = zipfile.ZipFile(first)
     assert content.namelist() == ["ro-crate-metadata.json", "CITATION.cff", "results/README.md"]
     assert first.read_bytes() == archive.write_archive(tmp_path / "second").read_bytes()
+
+
+def _clone(root, monkeypatch, **files):
+    """A repository of its own with these files, as the archive sees it."""
+    for name, content in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(content)
+    for command in (["init", "-q"], ["add", "."]):
+        subprocess.run(["git", *command], cwd=root, check=True)
+    monkeypatch.setattr(archive, "REPOSITORY", root)
+
+
+def test_no_archive_is_made_of_files_that_are_missing_or_altered(tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "results" / "emodb"
+    folder.mkdir(parents=True)
+    (folder / "scores.csv").write_text("uar\n0.5\n")
+    write_checksums(folder, "*.csv")
+    _clone(tmp_path, monkeypatch, **{"CITATION.cff": "title: x\n", "figures/emodb/a.png": ""})
+    assert len(archive.shipped_files()) == 4
+    (folder / "scores.csv").write_text("uar\n0.9\n")
+    with pytest.raises(WorkspaceError, match="altered: results/emodb: scores.csv was altered since.*git checkout"):
+        archive.shipped_files()
+    (tmp_path / "CITATION.cff").unlink()
+    shutil.rmtree(tmp_path / "figures")
+    with pytest.raises(SystemExit, match="CITATION.cff is missing; figures/emodb/a.png is missing. Restore them"):
+        archive.main([])
+
+
+def test_a_damaged_picture_or_provenance_is_named_by_the_crate(tmp_path):
+    picture, record = tmp_path / "figures/emodb/00_counts.png", tmp_path / "results/emodb/provenance.json"
+    for path, content in ((picture, "x"), (record, '{"profile": "quick", "seed": 0, "notebooks": {"00": {}}}')):
+        path.parent.mkdir(parents=True)
+        path.write_text(content)
+        with pytest.raises(WorkspaceError, match=f"{path} is damaged"):
+            archive.crate([path.relative_to(tmp_path).as_posix()], tmp_path)
 
 
 def test_workflows_run_what_make_has_and_grant_nothing_they_do_not_need():

@@ -26,6 +26,8 @@ from ser_utils.workspace import Workspace, WorkspaceError, write_json
 from tests.conftest import REPOSITORY
 from tests.tools.browsing import launched, opened, until
 from tools import site
+from tools.readme.datasets import read_scores
+from tools.shipped import load_notebook, load_picture, load_provenance, load_sound
 from tools.site.pages import Pages
 from tools.site.prototypes import (
     _write_prototype,
@@ -327,6 +329,54 @@ def test_pictures_that_do_not_fit_the_index_are_not_taken_and_named(tmp_path, ca
         f"{path} does not hold the 4 pictures of index.csv" in line
         for path, line in zip((damaged, lacking), said, strict=True)
     ] == [True] * 2
+
+
+def test_prototypes_and_sounds_that_are_not_there_are_named(tmp_path, capsys):
+    _write_prototypes(tmp_path / "prototypes" / "emodb", ("09",), 2)
+    _write_prototypes(tmp_path / "prototypes" / "demo", ("51",), 1)
+    (tmp_path / "prototypes" / "emodb" / "speaker_09" / "anger_2.wav").unlink()
+    (tmp_path / "prototypes" / "demo" / "index.csv").unlink()
+    shown = write_prototypes(tmp_path, tmp_path / "site")
+    assert [len(rows) for rows in shown.values()] == [4]
+    told = capsys.readouterr().err
+    assert "emodb lacks 1 of the sounds that index.csv lists (speaker_09/anger_2, …). make 03" in told
+    assert "demo has no index.csv, so its prototypes are left out" in told and told.count("\n") == 2
+
+
+DAMAGED = {
+    "results/emodb/provenance.json": ("[]", "{}", '{"profile": "quick", "seed": 0, "notebooks": []}'),
+    "results/emodb/scores.csv": ("", "x", "\0", "uar,leaks\n0.5,\n"),
+    "figures/emodb/00_counts.png": ("", "x", "\x89PNG"),
+    "prototypes/emodb/speaker_09/anger_1.wav": ("", "x"),
+    "notebooks/executed/emodb/00_preprocess.ipynb": ('{"cells": [', "[]", "{}"),
+}
+READERS = {"scores.csv": read_scores, "provenance.json": load_provenance}
+READERS |= {"00_counts.png": load_picture, "anger_1.wav": load_sound, "00_preprocess.ipynb": load_notebook}
+
+
+@pytest.mark.parametrize(("name", "content"), [(name, text) for name, texts in DAMAGED.items() for text in texts])
+def test_a_damaged_file_is_named_by_its_reader(tmp_path, name, content):
+    path = tmp_path / name
+    path.parent.mkdir(parents=True)
+    path.write_text(content)
+    with pytest.raises(WorkspaceError, match=f"^{re.escape(str(path))} is damaged "):
+        READERS[path.name](path)
+
+
+def test_words_where_scores_belong_are_named_by_their_column(tmp_path):
+    scores = pd.read_csv(REPOSITORY / "results" / "demo" / "scores.csv").head(2)
+    scores.assign(uar="abc").to_csv(tmp_path / "scores.csv", index=False)
+    with pytest.raises(WorkspaceError, match="expected numbers in column uar"):
+        read_scores(tmp_path / "scores.csv")
+
+
+def test_the_site_ends_in_one_line_on_a_damaged_picture(tmp_path):
+    picture = tmp_path / "figures" / "emodb" / "00_counts.png"
+    _png(picture)
+    picture.write_bytes(picture.read_bytes()[:3000])
+    (tmp_path / "sources").mkdir()
+    with pytest.raises(WorkspaceError, match=f"^{picture} is damaged .*truncated.*git checkout"):
+        Pages(tmp_path, tmp_path / "sources", tmp_path / "site", [], {}, False).block_figures()
 
 
 def test_a_name_tells_what_was_said_where_the_corpus_documents_it():

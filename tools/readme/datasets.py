@@ -10,15 +10,16 @@ import pandas as pd
 
 from ser_utils.corpora.loading import CORPORA
 from ser_utils.evaluation import metrics
-from ser_utils.evaluation.results import NAME, sort_results
+from ser_utils.evaluation.results import NAME, SCORES, sort_results
 from ser_utils.evaluation.splits import FITTED
 from ser_utils.names import corpora_of, keeps_all
 from ser_utils.profiles import System, systems
 from ser_utils.systems.sigwavnet import accelerator
-from ser_utils.workspace import read_json
+from tools.shipped import damaged, load_provenance, named_if_damaged
 
 NOT_RANDOM = ("opensmile", "baseline")  # their training has no seed
 CHOSEN = "†"
+NUMBERS = "n_speakers n_utterances uar uar_low uar_high uar_fold_mean accuracy macro_f1 seed".split()  # of scores.csv
 
 
 class Dataset:
@@ -26,7 +27,7 @@ class Dataset:
 
     def __init__(self, folder: Path):
         self.name, self.title = folder.name, title_of(folder.name)
-        self.scores, self.made = read_scores(folder / "scores.csv"), read_json(folder / "provenance.json")
+        self.scores, self.made = read_scores(folder / "scores.csv"), load_provenance(folder / "provenance.json")
         self.costs, self.speakers = self._table(folder, "costs"), self._table(folder, "11_speakers")
         self.seeds, self.fall = self._table(folder, "11_seeds"), self._table(folder, "11_fall")
         self.one_voice, self.beaten = self._table(folder, "11_one_voice"), self._table(folder, "11_beaten")
@@ -101,9 +102,20 @@ def _each(speakers) -> str:
 
 
 def read_scores(path: Path) -> pd.DataFrame:
-    """Read a scores.csv, whose text columns may look like numbers or be empty."""
+    """Read a scores.csv, whose text columns may look like numbers or be empty.
+
+    Raises
+    ------
+    WorkspaceError : where it is no table, lacks a column, or has words where numbers belong
+    """
     empty = {"uar_low": [""], "uar_high": [""]}
-    return pd.read_csv(path, dtype=dict.fromkeys(NAME, str), keep_default_na=False, na_values=empty)
+    with named_if_damaged(path, ValueError):
+        scores = pd.read_csv(path, dtype=dict.fromkeys(NAME, str), keep_default_na=False, na_values=empty)
+    if missing := [column for column in SCORES if column not in scores]:
+        raise damaged(path, f"it has no column {', '.join(missing)}")
+    if words := [column for column in NUMBERS if not pd.api.types.is_numeric_dtype(scores[column])]:
+        raise damaged(path, f"expected numbers in column {', '.join(words)}")
+    return scores
 
 
 def title_of(dataset: str) -> str:

@@ -138,7 +138,7 @@ def main(arguments: list[str] | None = None) -> None:
     root = Path(given.root or REPOSITORY).resolve()
     try:
         made = build_site(root, given.target or None)
-    except WorkspaceError as error:
+    except (WorkspaceError, OSError) as error:
         raise SystemExit(str(error)) from None
     place = given.target or root / "build" / "site"
     print(*made["warnings"], sep="\n", end="\n" if made["warnings"] else "")

@@ -21,6 +21,7 @@ from ser_utils.profiles import PROFILES
 from ser_utils.workspace import REPOSITORY, Workspace, atomic_path
 from tools.notebooks import KERNEL, SCRIPTS, notebook_of
 from tools.readme.datasets import listing_place, title_of
+from tools.shipped import load_notebook
 from tools.site.demo import keep_network
 from tools.site.provenance import anchor_of, cells_that_draw, figures_of
 
@@ -79,7 +80,7 @@ def _ships(path):
 
 def _profile_of(path):
     if _ships(path):
-        return nbformat.read(path, as_version=4).metadata["profile"]
+        return load_notebook(path).metadata["profile"]
     return path.parents[2].name
 
 
@@ -124,7 +125,7 @@ def keep(executed: Executed, root: Path) -> Path:
 
 def renew_text(path: Path) -> bool:
     """Give a notebook that ships the text cells of its script as it is, if it has the same code. Returns whether it has."""
-    notebook, today = nbformat.read(path, as_version=4), notebook_of(SCRIPTS / f"{path.stem}.py")
+    notebook, today = load_notebook(path), notebook_of(SCRIPTS / f"{path.stem}.py")
     then, now = (
         [(cell.cell_type, cell.cell_type == "code" and cell.source) for cell in cells]
         for cells in (notebook.cells, today.cells)
@@ -158,7 +159,7 @@ def write_notebook(executed: Executed, root: Path, sources: Path, files: Path) -
 
     root : where figures/ is; sources : of Sphinx; files : what is copied to the site as it is
     """
-    notebook = nbformat.read(executed.path, as_version=4)
+    notebook = load_notebook(executed.path)
     drawing, cells, heading, place = cells_that_draw(executed.path.stem), [], executed.path.stem, -1
     folder = files / executed.document
     for cell in notebook.cells:

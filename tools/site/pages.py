@@ -20,6 +20,7 @@ from ser_utils.profiles import systems
 from ser_utils.workspace import REPOSITORY
 from tools.readme.datasets import Dataset, listing_place, read_scores, score_files, title_of
 from tools.readme.tables import dataset_table, markdown_of
+from tools.shipped import load_picture
 from tools.site.notebooks import Executed
 from tools.site.prototypes import draw_levels, typical_sounds
 from tools.site.provenance import anchor_of, describe_run, find_drawing, state_of
@@ -91,10 +92,9 @@ class Pages:
         if not small.exists():
             folder.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, folder / path.name)
-            with Image.open(path) as image:
-                image = image.convert("RGB")
-                image.thumbnail(SMALL, Image.Resampling.LANCZOS, reducing_gap=2.0)
-                image.save(small, quality=82)
+            image = load_picture(path).convert("RGB")
+            image.thumbnail(SMALL, Image.Resampling.LANCZOS, reducing_gap=2.0)
+            image.save(small, quality=82)
         with Image.open(small) as image:
             size = image.size
         facts = {

@@ -26,6 +26,7 @@ from ser_utils.names import corpora_of
 from ser_utils.profiles import PROFILES
 from ser_utils.workspace import MissingResult, Workspace, WorkspaceError
 from tools.readme.datasets import listing_place, title_of
+from tools.shipped import load_sound
 from tools.site.provenance import describe_run
 
 SUSTAINED_S = 1.2
@@ -102,7 +103,17 @@ def load_prototypes(folder: Path) -> list[dict[str, Any]]:
             if stored:
                 levels, rate = stored
                 prototypes[-1] |= {"_levels": _encode(levels[place]), "_rate_hz": rate}
+    silent = [row["_stem"] for row in prototypes if not row["_sound"]]
+    _tell_left_out(folder, "pictures", len(table) - len(prototypes))
+    _tell_left_out(folder, "sounds", len(silent), *silent[:3])
     return prototypes
+
+
+def _tell_left_out(folder, what, n, *names):
+    """Say that `n` pictures or sounds of an index are not there, or nothing of none."""
+    if n:
+        example = f" ({', '.join([*names, '…'])})" if names else ""
+        print(f"{folder} lacks {n} of the {what} that index.csv lists{example}. make 03 writes them.", file=sys.stderr)
 
 
 def _load_pictures(folder, speaker, n):
@@ -204,6 +215,9 @@ def write_prototypes(root: Path, target: Path) -> dict[str, list[dict[str, Any]]
     {dataset: rows as `load_prototypes` gives them}
     """
     shown, corpora = {}, {}
+    for folder in sorted(root.glob("prototypes/[!.]*/")):
+        if not (folder / "index.csv").exists():
+            print(f"{folder} has no index.csv, so its prototypes are left out. make 03 writes it.", file=sys.stderr)
     for index in sorted(root.glob("prototypes/*/index.csv"), key=lambda path: listing_place(path.parent.name)):
         folder, name = index.parent, index.parent.name
         shown[name], recordings = load_prototypes(folder), find_recordings(root, name)
@@ -281,7 +295,7 @@ def _write_prototype(row, source, copy):
         draw_levels(row["_levels"], Path(f"{copy}.png"))
     if row["_sound"]:
         shutil.copyfile(f"{source}.wav", f"{copy}.wav")
-        signal, rate = soundfile.read(f"{copy}.wav", dtype="float32", always_2d=True)
+        signal, rate = load_sound(Path(f"{source}.wav"))
         soundfile.write(f"{copy}.sustained.wav", sustain(signal.mean(axis=1), rate), rate, subtype="PCM_16")
 
 

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from ser_utils.figures.style import drawing_code, origin_of
 from ser_utils.profiles import systems
-from ser_utils.workspace import REPOSITORY, read_json
+from ser_utils.workspace import REPOSITORY
 from tools.notebooks import SCRIPTS, notebook_of
 from tools.readme.datasets import extent, read_scores
+from tools.shipped import load_provenance
 
 NOT_DRAWING = ("ser_utils.figures.style",)  # fonts, saving
 
@@ -19,8 +20,8 @@ def describe_run(folder: Path) -> str:
     """One sentence on how the results of a dataset were made; folder : results/<dataset>."""
     if not (folder / "provenance.json").exists():
         return "No provenance."
-    made = read_json(folder / "provenance.json")
-    runs = made.get("notebooks", {})
+    made = load_provenance(folder / "provenance.json")
+    runs = made["notebooks"]
     parts = [f"Profile {made['profile']}, seed {made['seed']}"]
     if runs:
         last = runs.get(systems()["baseline"].notebook) or max(runs.values(), key=lambda run: run["finished"])
@@ -135,7 +136,7 @@ def _pattern(node):
 def state_of(path: Path, root: Path = REPOSITORY) -> str:
     """Say which run a figure shows: commit, recordings, profile, and whether today's code would draw it."""
     record = root / "results" / path.parent.name / "provenance.json"
-    run = read_json(record).get("notebooks", {}).get(path.stem[:2]) if record.exists() else None
+    run = load_provenance(record)["notebooks"].get(path.stem[:2]) if record.exists() else None
     if not run:
         return "No provenance."
     code, _ = origin_of(path)
