@@ -501,11 +501,11 @@ def main(arguments: list[str] | None = None) -> None:
     if given.command == "readme":
         print(f"README tables written: {', '.join(readme.write_readme()) or 'none'}")
         return
-    refuse_unknown(given.dataset)
     try:
         workspace = Workspace(given.dataset, root=given.root)
     except ValueError as error:
         sys.exit(str(error))
+    refuse_unknown(given.dataset)
     if given.command == "restore":
         restored = restore_decisions(given.dataset, REPOSITORY / "results" / workspace.name, given.root)
         print(f"{restored.name}, profile {restored.profile}: now run notebook 11")

@@ -21,10 +21,9 @@ FALLS_SHORT = {
     "ravdess": {"07 sadness": 5},
     "ravdess+emodb+aesdd": {"emodb_08 happiness": 5, "emodb_08 sadness": 4},
     "aesdd": {
-        **{"1 anger": 5, "1 disgust": 5, "1 happiness": 4, "1 sadness": 5},
-        **{"2 anger": 4, "2 disgust": 3, "2 fear": 3, "2 happiness": 5},
-        **{"3 anger": 4, "3 disgust": 4, "3 fear": 2, "3 sadness": 3},
-        **{"4 disgust": 4, "4 fear": 3, "4 happiness": 3},
+        **{"1 sadness": 4, "2 anger": 4, "2 disgust": 4, "2 fear": 3, "2 happiness": 4, "2 sadness": 5},
+        **{"3 anger": 5, "3 disgust": 4, "3 fear": 3, "3 happiness": 5, "3 sadness": 3},
+        **{"4 anger": 5, "4 disgust": 5, "4 happiness": 3, "4 sadness": 5},
     },
 }
 
