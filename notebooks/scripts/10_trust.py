@@ -58,9 +58,9 @@ style.set_style()
 settings_table("explanation")
 
 # %% [markdown]
-# # Prototypes
+# ## Prototypes
 #
-# ## Do they stand for something real?
+# ### Do they stand for something real?
 #
 # A prototype is a point that training was free to move. The real segments around it show what it stands for. We use the
 # classifiers of 02 under protocol `utterance`: those of a few speakers, and that of all speakers.
@@ -95,7 +95,7 @@ for row, sound in zip(best.itertuples(), sounds, strict=True):
     display(prototypes.one_then_other(sound, nearest, rate))
 
 # %% [markdown]
-# ## What does it cost if every prototype is a real segment?
+# ### What does it cost if every prototype is a real segment?
 #
 # Projection puts every prototype on its nearest training segment, so that "sounds like this prototype" becomes "sounds
 # like this recording". **Purity** is the share of a prototype's ten nearest training segments that are of the emotion it
@@ -109,7 +109,7 @@ of_prototypes.round(3)
 # `median_move` is a share of the median distance between prototypes. If it is near 0, prototypes *are* training segments, and
 # projection costs nothing. `effective_number` tells how many independent prototypes would say as much as all of them.
 #
-# ## How many are needed?
+# ### How many are needed?
 #
 # We remove prototypes one after another: in one run the strongest of every emotion first, in another the weakest first, and
 # in twenty more runs in random order. The band holds 90 % of the random runs.
@@ -127,7 +127,7 @@ of_prototypes = of_prototypes.join(pd.DataFrame(areas).T)
 # If the score measured importance, "strongest first" would fall below the band and "weakest first" would stay above it.
 # If not, a high score does not mean that the classifier needs the prototype.
 #
-# ## Does another training find the same ones?
+# ### Does another training find the same ones?
 #
 # We train the classifier again with another seed, on the same segments and with the same encoder. The prototypes of both
 # trainings are paired one to one, so that their similarities to the training segments correlate as much as possible.
@@ -144,9 +144,9 @@ pd.Series(agreed).round(2)
 # prototypes (mean of five draws). `same_decision` is the share of segments on which the two classifiers agree. They may agree
 # although their prototypes differ. Then they give different reasons for the same answer.
 #
-# # Maps
+# ## Maps
 #
-# ## Where the answer is known
+# ### Where the answer is known
 #
 # In the **planted corpus**, synthetic voices speak with emotions, but the label does not depend on them. Only one thing decides
 # the label: a patch of noise, the *cue*, 180 ms long, in a frequency band that belongs to the class. Two decoys are as loud and
@@ -189,7 +189,7 @@ found.sort_values("localisation", ascending=False).round(3)
 # finds the cue if it localises the cue better than loudness does on the same recordings (`localisation_less_energy`, with its
 # 95 % interval).
 #
-# ## The same checks for every network
+# ### The same checks for every network
 #
 # From here on, the planted network and the networks of 02, 05, 07 and 08 go through the same checks, on the recordings and maps
 # of notebook 09. Profile `smoke` leaves out those of 05 (`left_out`).
@@ -200,7 +200,7 @@ maps = attribution.load_maps(workspace.folder("explanations"), networks)
 networks, maps = [planted, *networks], [planted_maps[0], *maps]
 
 # %% [markdown]
-# ## Does the map see the network?
+# ### Does the map see the network?
 #
 # We shuffle the weights within each layer, either layer after layer from the output down (cascading), or in one layer alone
 # (independent). A map that stays the same explains the input, not the network (Adebayo et al. 2018). So does a map whose signs
@@ -224,7 +224,7 @@ for value, title in (("spearman", "rank correlation"), ("ssim", "SSIM")):
     plt.show()
 
 # %% [markdown]
-# ## Labels at random
+# ### Labels at random
 #
 # We train the same networks again on random labels. They can memorise the recordings but not learn the task, so their maps
 # should differ. Training goes on until nine tenths of the recordings are memorised. If a network does not get there, the check
@@ -256,7 +256,7 @@ shuffled = pd.concat([pd.DataFrame(columns=["model", "method", "likeness", "spea
 shuffled.astype({"spearman": float}).pivot_table(index="method", columns="model", values="spearman").round(2)
 
 # %% [markdown]
-# ## Does it stay where the prediction stays?
+# ### Does it stay where the prediction stays?
 #
 # We add noise with a tenth of the input's standard deviation, and halve it until the prediction is unchanged. If the map still
 # changes, it says more about the noise than about the network. The maps with and without noise should be more alike than the maps
@@ -273,7 +273,7 @@ stable = pd.concat(
 stable.groupby(["method", "model"], sort=False)[["stability", "null"]].mean().unstack("model").round(2)
 
 # %% [markdown]
-# ## Does the network rely on what the map says?
+# ### Does the network rely on what the map says?
 #
 # We remove points of the input, the most important first (deletion), or insert them in the same order (insertion). The faster
 # the score falls or rises, the more faithful is the map. It matters what replaces a removed point. We use two fills: **absence**,
@@ -321,7 +321,7 @@ summary[shown].round(2)
 # shown for the fill that is less favourable. For deletion it should be below 0, for insertion above 0. `…_less_energy` is the same
 # comparison with plain loudness.
 #
-# ## Do they sum up?
+# ### Do they sum up?
 #
 # Integrated gradients should sum to the change of the score from absence to the recording. The table shows how far they are from
 # it after 50 equal steps, which tells how exactly they were computed. It is not part of the verdict, because no other method
@@ -332,7 +332,7 @@ gaps = faithfulness.gaps_at_fixed_steps([network for network in networks if not 
 (100 * gaps.groupby("model", sort=False)["gap"].agg(["median", "max"])).round(2).add_suffix(" (%)")
 
 # %% [markdown]
-# # A verdict per method
+# ## A verdict per method
 #
 # The rules were fixed before the verdicts, and they are the same for every method on every network. The verdict **trust** needs
 # every check to be passed. A method is **not to be trusted** on a network if it ignores the weights, or if the score falls no

@@ -34,6 +34,8 @@ def test_notebooks_keep_the_house_rules(name):
     assert not any(cell.outputs for cell in code)
     assert book.cells[0].cell_type == "markdown" and "Question" in book.cells[0].source
     assert max(len(cell.source.splitlines()) for cell in code[1:]) <= 30  # after the imports
+    text = "\n".join(cell.source for cell in book.cells if cell.cell_type == "markdown")
+    assert len(re.findall(r"^# ", text, re.MULTILINE)) == 1  # the site lists a page for each title
     known = papermill.inspect_notebook(str(notebooks.NOTEBOOKS / f"{name}.ipynb"))
     given = {key: known[key]["default"] for key in ("dataset", "profile", "seed", "root")}
     assert given == {"dataset": '"demo"', "profile": '"quick"', "seed": "0", "root": '""'}
