@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from ser_utils.corpora import CORPORA
+from ser_utils.figures.style import caption_of
 from ser_utils.workspace import REPOSITORY, SUMS, WorkspaceError, atomic_path, file_digest
 from tools.readme.datasets import title_of
 from tools.shipped import load_picture, load_provenance
@@ -184,7 +185,8 @@ def _file(root, name):
     entity = {"@id": name, "@type": "File", "name": path.name, "contentSize": str(path.stat().st_size)}
     entity["encodingFormat"] = FORMATS.get(path.suffix, "text/plain")
     if name.startswith("figures/") and path.suffix == ".png":
-        entity["description"] = load_picture(path).info.get("Description", "")
+        load_picture(path)  # a damaged one is named
+        entity["description"] = caption_of(path)
     if name.startswith(("figures/", "results/")) and name.count("/") > 1:
         entity["isBasedOn"] = {"@id": f"#corpus-{name.split('/')[1]}"}
     return entity
