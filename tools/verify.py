@@ -29,6 +29,7 @@ from ser_utils.evaluation.splits import declare_choices
 from ser_utils.figures import style
 from ser_utils.names import result_name
 from ser_utils.profiles import systems
+from ser_utils.systems import spectrogram_published
 from ser_utils.systems.baselines import has_opensmile
 from ser_utils.systems.prototype import published
 from ser_utils.systems.sigwavnet import accelerator
@@ -71,8 +72,8 @@ def save_results(workspace: Workspace, **tables: pd.DataFrame) -> None:
             continue
         write_csv(path, table)
     with workspace.results_lock():
-        about = ("scores.csv", "costs.csv", "11_*.csv", "07_published_*.csv", "provenance.json", "model/*", DECIDED)
-        write_checksums(workspace.results, *about)
+        tables_made = ("scores.csv", "costs.csv", "11_*.csv", "04_published*.csv", "07_published_*.csv")
+        write_checksums(workspace.results, *tables_made, "provenance.json", "model/*", DECIDED)
 
 
 def _published_sizes(folder, scores) -> dict[str, pd.DataFrame]:
@@ -393,6 +394,7 @@ def _made_again(restored, folder) -> dict[str, pd.DataFrame]:
     tables |= _published_sizes(folder, scores)
     if (folder / published.FOLDER).exists():
         tables[published.TABLE] = published.summarise_published(folder / published.FOLDER)
+    tables |= spectrogram_published.published_tables(folder / "accelerator")
     return tables
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from ser_utils.evaluation.metrics import accuracy, compare_paired
-from ser_utils.systems.spectrogram_cnn import PUBLISHED
+from ser_utils.systems.spectrogram_cnn import PUBLISHED, compare_with_published
 
 Net = tuple[str, float]  # and its learning rate
 FINDINGS: dict[str, tuple[Net, Net]] = {  # the study's claims, each net at the rate that it reports unless said
@@ -38,6 +38,20 @@ def read_answers(folder: Path) -> dict[tuple[str, float, str], pd.DataFrame]:
     """Read the predictions that ship from an accelerator: (net, learning rate, protocol) -> table, see the module."""
     keys = {path: path.stem.removeprefix("04_").rsplit("-", 2) for path in sorted(folder.glob("04_*.parquet"))}
     return {(net, float(rate), protocol): pd.read_parquet(path) for path, (net, rate, protocol) in keys.items()}
+
+
+def published_tables(folder: Path) -> dict[str, pd.DataFrame]:
+    """Make all tables of the trainings that ship, by the name they are saved under; none where none ship."""
+    if not (answers := read_answers(folder)):
+        return {}
+    compared = compare_with_published(pd.read_csv(folder / "04_histories.csv"))
+    validated = pd.read_csv(folder / "04_histories_validated.csv")
+    return {
+        "04_published": compared,
+        "04_published_splits": compare_splits(answers, compared, validated),
+        "04_published_findings": compare_nets(answers, FINDINGS),
+        "04_published_faults": compare_nets(answers, FAULTS),
+    }
 
 
 def compare_nets(
@@ -102,15 +116,13 @@ def compare_splits(
     -------
     net, rate, published, then mean accuracy: best (epoch chosen on test), neighbours (of that epoch), validated (a draw with
     a validation part that chooses it), new_speakers (the same, with a speaker left out); epochs, and epochs_validated of the
-    last two. A row for each net that has the last.
+    last two. A row for each net that has both.
     """
     rows, n_epochs = [], validated.groupby(["net", "rate"])["epoch"].max()
     for row in compared.itertuples():
-        if (row.net, row.rate, "speaker") in answers:
-            elsewhere = {
-                name: _accuracies(answers[row.net, row.rate, protocol]).mean()
-                for name, protocol in (("validated", "utterance"), ("new_speakers", "speaker"))
-            }
+        asked = {"validated": (row.net, row.rate, "utterance"), "new_speakers": (row.net, row.rate, "speaker")}
+        if answers.keys() >= {*asked.values()}:
+            elsewhere = {name: _accuracies(answers[key]).mean() for name, key in asked.items()}
             known: dict[str, Any] = {
                 name: getattr(row, name) for name in ("net", "rate", "published", "best", "neighbours")
             }

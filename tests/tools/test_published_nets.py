@@ -1,0 +1,88 @@
+"""One published training of the spectrogram CNNs, in several draws, becomes rows and files of what ships."""
+
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ser_utils.corpora.demo import make_demo_corpus
+from ser_utils.corpora.loading import load_corpus
+from ser_utils.systems.spectrogram_cnn import PUBLISHED
+from ser_utils.systems.spectrogram_published import read_answers
+from ser_utils.training.folds import run_folds
+from ser_utils.workspace import REPOSITORY, Workspace, read_json
+from tools.published_nets import main, ship, training_tasks
+from tools.verify import altered_files
+
+NET = ("clip_3_layers", 1e-3)
+
+
+@pytest.fixture(scope="module")
+def shipped(tmp_path_factory):
+    """The net under `speaker` and in two draws of `utterance`, on the demo corpus with the settings of profile smoke."""
+    root = tmp_path_factory.mktemp("published_nets")
+    make_demo_corpus(root / "demo")
+    table = load_corpus("demo", root).sort_values("utterance_id", ignore_index=True)
+    spaces = [Workspace("demo", "smoke", draw, root) for draw in (0, 1)]
+    results = root / "results" / "demo"
+    folder = results / "accelerator"
+    folder.mkdir(parents=True)
+    for name in ("04_histories.csv", "04_histories_validated.csv", "04_provenance.json"):
+        shutil.copy(REPOSITORY / "results" / "aesdd" / "accelerator" / name, folder)
+    trained = {}
+    for protocol, used in (("speaker", spaces[:1]), ("utterance", spaces)):
+        tasks = training_tasks(used, table, *NET, protocol, epochs=2)
+        trained[protocol] = list(run_folds(tasks, jobs=1).values())
+        ship(results, *NET, protocol, trained[protocol])
+    return results, trained
+
+
+@pytest.mark.slow
+def test_answers_of_all_folds_and_draws_come_back_under_their_numbers(shipped):
+    results, trained = shipped
+    answers = read_answers(results / "accelerator")
+    assert set(answers) == {(*NET, "speaker"), (*NET, "utterance")}
+    assert set(answers[*NET, "utterance"]["fold"]) == {0, 1}
+    assert set(answers[*NET, "speaker"]["fold"]) == set(range(len(trained["speaker"][0]["histories"])))
+    drawn = answers[*NET, "utterance"].groupby("fold")["utterance_id"].agg(set)
+    assert drawn[0] != drawn[1]
+    said = answers[*NET, "speaker"]
+    np.testing.assert_array_equal(said["prediction"], trained["speaker"][0]["predictions"]["prediction"])
+
+
+@pytest.mark.slow
+def test_histories_replace_those_of_the_same_training_and_leave_all_others(shipped):
+    results, trained = shipped
+    path = results / "accelerator" / "04_histories_validated.csv"
+    before, after = pd.read_csv(REPOSITORY / "results" / "aesdd" / "accelerator" / path.name), pd.read_csv(path)
+    is_ours = (after["net"] == NET[0]) & (after["rate"] == NET[1])
+    others = before[(before["net"] != NET[0]) | (before["rate"] != NET[1])]
+    pd.testing.assert_frame_equal(after[~is_ours].reset_index(drop=True), others.reset_index(drop=True))
+    ours = after[is_ours & (after["protocol"] == "utterance")]
+    assert list(ours["draw"]) == [0, 0, 1, 1] and list(ours["epoch"]) == [1, 2, 1, 2]
+    # the epoch that validation chose, and no other, has an accuracy on test: that of the answers
+    answers = read_answers(results / "accelerator")[*NET, "utterance"]
+    right = (answers["prediction"] == answers["emotion"]).groupby(answers["fold"]).mean()
+    chosen = ours.loc[ours.groupby("draw")["val_accuracy"].idxmax()].set_index("draw")
+    np.testing.assert_allclose(chosen["test_accuracy"], right, atol=1e-4)
+    assert ours["test_accuracy"].notna().sum() == 2
+    assert [trained["utterance"][draw]["kept"][0] for draw in (0, 1)] == list(chosen["epoch"])
+
+
+@pytest.mark.slow
+def test_the_record_says_what_trained_it_and_every_file_has_its_checksum(shipped):
+    results, trained = shipped
+    told = read_json(results / "accelerator" / "04_provenance.json")["trainings"]
+    (ours,) = (each for each in told if (each["net"], each["rate"], each["protocol"]) == (*NET, "utterance"))
+    assert (ours["draws"], ours["epochs"], ours["epochs_planned"]) == (2, 2, PUBLISHED[NET][0])
+    assert {"commit", "machine", "packages"} <= ours["made_by"].keys()
+    assert len(told) == len(read_json(REPOSITORY / "results/aesdd/accelerator/04_provenance.json")["trainings"]) + 2
+    assert altered_files(results) == []
+    assert (results / "04_published_splits.csv").exists()
+
+
+def test_a_rate_that_the_study_does_not_have_is_refused_before_anything_is_read(capsys):
+    with pytest.raises(SystemExit):
+        main(["clip_3_layers", "0.5", "speaker"])
+    assert "RATE of clip_3_layers must be one of 0.01, 0.001, 0.0001. Received: 0.5" in capsys.readouterr().err

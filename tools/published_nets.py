@@ -1,0 +1,143 @@
+"""Train a net of the study of spectrogram CNNs at its published settings, and ship its answers.
+
+python -m tools.published_nets NET RATE PROTOCOL [--draws 4]
+
+NET and RATE are one of the thirteen trainings of the study, on AESDD. It is trained as notebook 04 trains it under profile
+`paper`, but in several draws of the split, and under other protocols too: there a validation part chooses the epoch, and
+everything else is as published. Finished folds are kept, so a call that was interrupted can be repeated. At the end its answers
+and histories, and the tables made of them, are written into results/aesdd.
+"""
+
+import argparse
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ser_utils.corpora.loading import load_corpus
+from ser_utils.evaluation.metrics import accuracy
+from ser_utils.evaluation.splits import make_folds
+from ser_utils.features.augmentation import PUBLISHED_CHANGES
+from ser_utils.features.frames import artificial_stores, frame_store
+from ser_utils.profiles import settings
+from ser_utils.systems.spectrogram_cnn import PUBLISHED, plan_study
+from ser_utils.systems.spectrogram_published import published_tables
+from ser_utils.training.folds import FoldTask, run_folds, tasks_of
+from ser_utils.workspace import Workspace, atomic_path, made_by, read_json, write_checksums, write_csv, write_json
+
+CORPUS = "aesdd"
+PROTOCOLS = ("paper", "utterance", "speaker")
+KEPT = ["loss", "accuracy", "val_loss", "val_accuracy"]  # of a history
+ABOUT = ["protocol", "net", "rate"]
+
+
+def training_tasks(
+    spaces: Sequence[Workspace], table: pd.DataFrame, net: str, rate: float, protocol: str, *, epochs: int = 0
+) -> dict[int, list[FoldTask]]:
+    """List a net's folds: draw -> tasks.
+
+    Parameters
+    ----------
+    spaces : a workspace for each draw of the split, whose seed draws it; the first one has the features of all
+    table : utterance table
+    epochs : at most so many; 0: as many as published
+    """
+    first = spaces[0]
+    chosen = settings("spectrogram_cnn", first.profile, first.dataset) | {"single_changes": []}
+    frames = {key: chosen[key] for key in ("n_mels", "n_fft", "hop_length", "denoise")} | {"kind": "log_mel"}
+    common, features = {"sample_rate_hz": chosen["sample_rate_hz"]}, first.folder("features", "spectrogram_cnn")
+    store, copies = frame_store(features / "log_mel", table, frames, **common), {"published": (), "artificial": ()}
+    if "published" in net:
+        making = common | {"copies": chosen["copies"], "seed": first.seed, "changes": tuple(PUBLISHED_CHANGES)}
+        copies["published"] = artificial_stores(features / "published", table, frames, published=True, **making)
+    tasks = {}
+    for space in spaces:
+        plan = plan_study(space, store, chosen, ["paper"], copies)
+        (task,) = (task for task in plan.values() if _net_of(task) == (net, rate))
+        if epochs:
+            task = replace(task, settings=task.settings | {"epochs": epochs})
+        folds = make_folds(table, protocol, system="spectrogram_cnn", seed=space.seed)
+        tasks[space.seed] = tasks_of(task, folds, protocol)
+    return tasks
+
+
+def _net_of(task):
+    """Net and rate; a model is called "<net> <rate>" where its net has several rates."""
+    rate = task.settings["learning_rate"]
+    return task.name.removeprefix("spectrogram_cnn-").removesuffix(f"_{rate:g}"), rate
+
+
+def ship(results: Path, net: str, rate: float, protocol: str, draws: list[dict[str, Any]]) -> None:
+    """Put the answers and histories of a training, and the tables made of them, into results/<dataset>.
+
+    Parameters
+    ----------
+    draws : what `run_folds` says of each draw; a split of several folds has one, and its folds are numbered instead
+    """
+    folder = results / "accelerator"
+    answers, curves = [], []
+    for draw, result in enumerate(draws):
+        said = result["predictions"]
+        said = said if len(result["histories"]) > 1 else said.assign(fold=draw)
+        answers.append(said)
+        folds = zip(said.groupby("fold"), result["histories"], result["kept"], strict=True)
+        for (number, tested), history, best in folds:
+            epoch, right = range(1, len(history) + 1), accuracy(tested["emotion"], tested["prediction"])
+            curve = history[KEPT].assign(draw=number, epoch=epoch)
+            curves.append(curve.assign(test_accuracy=curve["epoch"].map({best: right})))
+    probabilities = [name for name in answers[0] if name.startswith("p_")]
+    order = ["utterance_id", "start_ms", "speaker", "emotion", "prediction", *probabilities, "fold"]
+    with atomic_path(folder / f"04_{net}-{rate:g}-{protocol}.parquet") as temporary:
+        pd.concat(answers, ignore_index=True)[order].to_parquet(temporary, index=False)
+    about = dict(zip(ABOUT, (protocol, net, rate), strict=True))
+    name = "04_histories.csv" if protocol == "paper" else "04_histories_validated.csv"
+    _replace_rows(folder / name, pd.concat(curves).assign(**about))
+    told = about | {
+        "best_epochs": [int(best) for result in draws for best in result["kept"]],
+        "draws": len(curves),
+        "epochs": len(curves[0]),
+        "epochs_planned": PUBLISHED[net, rate][0],
+        "made_by": made_by(),
+    }
+    made = read_json(folder / "04_provenance.json")
+    others = [each for each in made["trainings"] if any(each[key] != value for key, value in about.items())]
+    write_json(folder / "04_provenance.json", made | {"trainings": [*others, told]})
+    for table_name, table in published_tables(folder).items():
+        write_csv(results / f"{table_name}.csv", table)
+    write_checksums(results, "accelerator/04_*", "04_published*.csv")
+
+
+def _replace_rows(path, added):
+    """Put the epochs of a training into a table that ships, in place of earlier ones of the same training."""
+    earlier = pd.read_csv(path)
+    keys = [name for name in ABOUT if name in earlier]
+    kept = earlier[~pd.MultiIndex.from_frame(earlier[keys]).isin(pd.MultiIndex.from_frame(added[keys]))]
+    with atomic_path(path) as temporary:
+        joined = pd.concat([kept, added.reindex(columns=list(earlier))])
+        joined.to_csv(temporary, index=False, float_format="%.5g")
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("net", choices=sorted({net for net, _ in PUBLISHED}))
+    parser.add_argument("rate", type=float)
+    parser.add_argument("protocol", choices=PROTOCOLS)
+    parser.add_argument("--draws", type=int, default=1, help="of a split that has one fold")
+    parser.add_argument("--epochs", type=int, default=0, help="at most so many; 0: as many as published")
+    given = parser.parse_args(arguments)
+    training = given.net, given.rate
+    if training not in PUBLISHED:
+        rates = ", ".join(f"{rate:g}" for net, rate in PUBLISHED if net == given.net)
+        parser.error(f"RATE of {given.net} must be one of {rates}. Received: {given.rate:g}")
+    table = load_corpus(CORPUS, os.environ.get("SER_DATA_DIR", "data")).sort_values("utterance_id", ignore_index=True)
+    spaces = [Workspace(CORPUS, "paper", draw, "") for draw in range(given.draws)]
+    tasks = training_tasks(spaces, table, *training, given.protocol, epochs=given.epochs)
+    trained = run_folds(tasks, title=f"{given.net}, {given.protocol}")
+    ship(spaces[0].results, *training, given.protocol, list(trained.values()))
+
+
+if __name__ == "__main__":
+    main()
