@@ -860,7 +860,9 @@ def test_conclusions_are_said_in_words(as_published, workspace, utterances):
     ship(workspace, utterances)
     data = Dataset(workspace.results)
     said = conclusions([data])
-    assert "Demo corpus (synthetic), new speakers, against the MFCC baseline: of 1 other models, 1 is" in said
+    assert said.startswith(
+        "- **Demo corpus (synthetic)**\n  - Against the MFCC baseline, new speakers: of 1 other models, 1"
+    )
     assert "1 is significantly better (vae both +" in said and "none is significantly worse" in said
     data.published = results.beside_published(*as_published)
     said = conclusions([data])
@@ -879,7 +881,8 @@ def test_readme_names_every_network_that_stays_below_loudness_alone():
         for row in rows[rows["uar"] < loudness].itertuples():
             if row.system != "baseline" and results.stands_for_its_system(row.system, row.model):
                 wanted.add(f"{row.system} {row.model}")
-        line = text.partition(f"{title_of(corpus)}, new speakers: below the baseline that knows only loudness")[2]
+        part = text.partition(f"- **{title_of(corpus)}**")[2].partition("\n- **")[0]
+        line = part.partition("Below the baseline that knows only loudness")[2].partition("new speakers")[2]
         line = line.partition("\n")[0]
         assert {model for model in wanted if model in line} == wanted and line.count(",") == max(0, len(wanted) - 1)
 

@@ -96,18 +96,11 @@ def _of_readme(datasets, note, crossed) -> str:
     shown, adapted = overview(datasets), adaptation_table(datasets)
     text = [
         shown,
-        "Scores are UAR (the mean recall of the emotions) in %, with one decision per recording. "
-        f"{_brackets(shown + adapted)} {about_networks(datasets)} *Published* is what the authors report, mostly as accuracy "
-        "and partly on other recordings, so it cannot be compared with the other columns directly; [results/README.md](results/README.md) lists what differs. "
-        "`opensmile` and `baseline` are acoustic features with a support vector machine. `ensemble` combines several models. "
-        "[results/README.md](results/README.md#models) explains every name.",
-        "`paper` is the kind of split that the papers used; it [leaks](#the-splits). *New speakers* is the protocol `speaker`: "
-        "training never heard the tested voices. The two columns test different clips, so a small difference between them "
-        "means nothing; the list below compares the same clips.",
-        f"{ABOUT_CHOSEN}; [choices.md](notebooks/choices.md) says which. Where a paper chose the epoch on test, so do we under "
-        f"`paper`; these scores have no mark. {about_seeds(datasets)}",
+        "How to read this table:",
+        "\n".join(f"- {line}" for line in _legend(datasets, _brackets(shown + adapted))),
         f"{about}{note}",
         "### What these numbers say",
+        "Differences are in points of UAR.",
         conclusions(datasets),
     ]
     if voices := one_voice_table(datasets):
@@ -129,6 +122,24 @@ def _of_readme(datasets, note, crossed) -> str:
         text += ["### From corpus to corpus", *crossed]
     text.append("All models, splits and costs: [results/README.md](results/README.md).")
     return "\n\n".join(filter(None, text))
+
+
+def _legend(datasets, brackets) -> list[str]:
+    """Say what the columns and marks of README's table mean."""
+    return [
+        f"Scores are UAR (the mean recall of the emotions) in %, with one decision per recording. {brackets}",
+        "`paper` is the kind of split that the papers used; it [leaks](#the-splits). *New speakers* is the protocol `speaker`: "
+        "training never heard the tested voices. The two columns test different clips, so a small difference between them "
+        "means nothing; the list below compares the same clips.",
+        "*Published* is what the authors report, mostly as accuracy and partly on other recordings, so it cannot be compared "
+        "with the other columns directly; [results/README.md](results/README.md) lists what differs.",
+        about_networks(datasets),
+        "`opensmile` and `baseline` are acoustic features with a support vector machine. `ensemble` combines several models. "
+        "[results/README.md](results/README.md#models) explains every name.",
+        f"{ABOUT_CHOSEN}; [choices.md](notebooks/choices.md) says which. Where a paper chose the epoch on test, so do we under "
+        "`paper`; these scores have no mark.",
+        about_seeds(datasets),
+    ]
 
 
 def _of_results(datasets, note) -> str:

@@ -8,15 +8,19 @@ from ser_utils.profiles import settings, systems
 from tools.readme.datasets import NOT_RANDOM, Dataset, recorded_setting, shown_models
 
 ALPHA = 0.05
+BATCHES_OF_ONE = "batch size 1 beats resizing, 4 layers"
 
 
 def conclusions(datasets: list[Dataset]) -> str:
-    """What the tables say, in words."""
+    """What the tables say, in words: a list with a part for each corpus."""
     lines = []
     for data in datasets:
-        lines += [_against_baseline(data), _below_loudness(data), _at_chance(data), _falls(data)]
-        lines += [_at_published_settings(data), _by_earlier_settings(data)]
-    return "\n".join(f"- {line}" for line in [*filter(None, lines), _beside_published(datasets)] if line)
+        said = [_against_baseline(data), _below_loudness(data), _at_chance(data), _falls(data)]
+        said += [*_at_published_settings(data), _by_earlier_settings(data)]
+        lines += [f"- **{data.title}**", *(f"  - {line}" for line in said if line)]
+    if beside := _beside_published(datasets):
+        lines += ["- **Published scores**", f"  - {beside}"]
+    return "\n".join(lines)
 
 
 def _against_baseline(data) -> str:
@@ -25,15 +29,15 @@ def _against_baseline(data) -> str:
         return ""
     sure = table[table["p_holm"] < ALPHA]
     if table["n_speakers"].max() < metrics.FEWEST_SPEAKERS:
-        return f"{data.title}: {table['n_speakers'].max()} speakers are too few to tell which model beats the MFCC baseline."
+        return f"{table['n_speakers'].max()} speakers are too few to tell which model beats the MFCC baseline."
     better, worse = (sure[sure["difference"] * sign > 0] for sign in (1, -1))
     said = []
     for what, rows in (("better", better.sort_values("difference")[::-1]), ("worse", worse)):
         gaps = f" ({', '.join(_with_gap(row, data) for row in rows.itertuples())})" if len(rows) else ""
         said.append(f"{_count_of(len(rows))} significantly {what}{gaps}")
     return (
-        f"{data.title}, new speakers, against the MFCC baseline: of {len(table)} other models, {' and '.join(said)}. Differences "
-        f"are in points of UAR, with p < {ALPHA} after Holm's correction."
+        f"Against the MFCC baseline, new speakers: of {len(table)} other models, {' and '.join(said)}; p < {ALPHA} after "
+        "Holm's correction."
     )
 
 
@@ -52,11 +56,11 @@ def _below_loudness(data) -> str:
         below += [f"{row.system} at its published size n = {row.n} {100 * row.uar:.1f}" for row in sizes.itertuples()]
     if not below:
         return ""
-    return f"{data.title}, new speakers: below the baseline that knows only loudness ({100 * loudness:.1f}): {', '.join(below)}."
+    return f"Below the baseline that knows only loudness ({100 * loudness:.1f}), new speakers: {', '.join(below)}."
 
 
 def _at_chance(data) -> str:
-    """Which shown models may only have guessed: their interval holds the UAR of guessing."""
+    """Which shown models, baselines aside, may only have guessed outside `paper`: their interval holds the UAR of guessing."""
     rows, shown = data.whole[data.whole["protocol"] != "paper"], shown_models(data.whole)
     chance = rows.loc[rows["model"] == "chance", "uar"].max()
     guessed = [
@@ -67,8 +71,7 @@ def _at_chance(data) -> str:
     if not guessed:
         return ""
     return (
-        f"{data.title}, outside `paper` and baselines aside: not shown to be better than guessing ({100 * chance:.1f}): "
-        f"{', '.join(guessed)}."
+        f"Baselines and `paper` aside, not shown to be better than guessing ({100 * chance:.1f}): {', '.join(guessed)}."
     )
 
 
@@ -87,8 +90,8 @@ def _by_earlier_settings(data) -> str:
     if not earlier:
         return ""
     return (
-        f"{data.title}: trained with earlier settings than those in `ser_utils/profiles`, so other networks than on the other "
-        f"corpora: {'; '.join(earlier)}."
+        "Trained with earlier settings than those in `ser_utils/profiles`, so other networks than on the other corpora: "
+        f"{'; '.join(earlier)}."
     )
 
 
@@ -115,18 +118,18 @@ def _falls(data) -> str:
         f"{row.system} {row.model} {100 * row.difference:.1f} ({100 * row.low:.0f}–{100 * row.high:.0f})"
         for row in sure.itertuples()
     ]
+    count = f"{len(sure)} of the {len(rows)}" if len(sure) else f"none of the {len(rows)}"
     return (
-        f"{data.title}, from `paper` to new speakers on the same clips: {len(sure)} of the {len(rows)} models that were tested "
-        "in both ways "
-        f"{'loses' if len(sure) == 1 else 'lose'} UAR with p < {ALPHA}, not corrected for the number of models"
+        f"From `paper` to new speakers, on the same clips: {count} models that were tested in both ways "
+        f"{'lose' if len(sure) > 1 else 'loses'} UAR with p < {ALPHA}, not corrected for the number of models"
         f"{'. Points lost, with 95 % intervals: ' if losses else ''}{', '.join(losses)}."
     )
 
 
-def _at_published_settings(data) -> str:
+def _at_published_settings(data) -> list[str]:
     """What became of the spectrogram CNNs' published trainings, and of the two findings."""
     if not (len(data.nets) and len(data.findings) and len(data.faults)):
-        return ""
+        return []
     nets, n_draws = data.nets, len(data.nets["draws"].iloc[0].split())
     # draws have three decimals
     reached = sum(round(row.published, 3) <= max(map(float, row.draws.split())) for row in nets.itertuples())
@@ -141,18 +144,19 @@ def _at_published_settings(data) -> str:
         row = asked.loc[(claim, protocol)]
         return f"{100 * row['difference']:+.1f} (p {row['p']:.2g})"
 
-    claim = "batch size 1 beats resizing, 4 layers"
-    return (
-        f"{data.title}, the spectrogram CNNs' {len(nets)} published trainings at their published settings, {n_draws} draws of "
-        f"the split each: at least one draw reaches the published accuracy in {reached}, the mean of the draws in {on_average}. "
-        f"Stopped early: {', '.join(cut)}. Batch size 1 instead of resizing, four layers: {gain(claim)} points of UAR as published, "
-        f"{gain(claim, 'utterance')} where validation chooses the epoch, {gain(claim, 'speaker')} for new speakers. Parts of "
-        "the artificial data, resized clips, epoch chosen on test, against ten unaltered copies: pitch shift "
-        f"{gain('pitch shift of power rows instead of unaltered copies')}, masks at 0 dB "
-        f"{gain('masks at 0 dB instead of unaltered copies')}, masks at the floor "
-        f"{gain('masks at the floor instead of unaltered copies')}, all together "
-        f"{gain('all four changes instead of unaltered copies')}. No p is corrected for the number of claims."
-    )
+    return [
+        f"The {len(nets)} published trainings of the spectrogram CNNs, at their published settings and on {n_draws} draws of the "
+        f"split: the published accuracy is reached in {reached} by at least one draw, and in {on_average} by the mean of the "
+        f"draws. Stopped early: {', '.join(cut)}.",
+        "Their first finding, that batch size 1 beats resizing, with four layers: "
+        f"{gain(BATCHES_OF_ONE)} as published, {gain(BATCHES_OF_ONE, 'utterance')} where validation chooses the epoch, "
+        f"{gain(BATCHES_OF_ONE, 'speaker')} for new speakers. This p and those of the next line are not corrected.",
+        "Their second finding, that artificial data does not help, by its parts, with resized clips and the epoch chosen on "
+        f"test: against ten unaltered copies, pitch shift brings {gain('pitch shift of power rows instead of unaltered copies')}, "
+        f"masks at 0 dB {gain('masks at 0 dB instead of unaltered copies')}, masks at the floor "
+        f"{gain('masks at the floor instead of unaltered copies')}, all changes together "
+        f"{gain('all four changes instead of unaltered copies')}.",
+    ]
 
 
 def _beside_published(datasets) -> str:
