@@ -127,7 +127,9 @@ def read_json(path: str | Path) -> dict[str, Any]:
         if not isinstance(content, dict):
             raise ValueError(f'expected {{"name": value, …}}, found {content!r:.40}')
     except ValueError as error:
-        raise WorkspaceError(f"{path} is damaged ({error}). Delete it; it is made again.") from error
+        raise WorkspaceError(
+            f"{path} is damaged ({error}). Restore it (git checkout) if it ships; else delete it, and it is made again."
+        ) from error
     return content
 
 

@@ -9,6 +9,7 @@ import pytest
 from bs4 import BeautifulSoup
 from PIL import Image
 
+from ser_utils.workspace import WorkspaceError
 from tools import site
 from tools.notebooks import SCRIPTS, notebook_of
 from tools.site.notebooks import find_notebooks, keep, main, renew_text, write_notebook
@@ -95,6 +96,17 @@ def test_the_site_shows_a_shipped_notebook_with_its_pictures_where_none_was_run(
     parameters = next(cell.source for cell in shown.cells if cell.source.startswith("dataset ="))
     assert parameters.startswith('dataset = "emodb"  # a corpus') and '\nprofile = "quick"  # smoke' in parameters
     assert base64.b64encode(_picture(min(cells_that_draw(NAME)))).decode() in pictures
+
+
+@pytest.mark.parametrize("profile", [None, "long", 3])
+def test_a_shipped_notebook_that_does_not_tell_its_profile_is_named(root, profile):
+    path = keep(find_notebooks(root)[0], root)
+    (root / "build").rename(root / "elsewhere")
+    notebook = nbformat.read(path, as_version=4)
+    notebook.metadata = {"profile": profile} if profile else {}
+    nbformat.write(notebook, path)
+    with pytest.raises(WorkspaceError, match=f"^{path} is damaged .*profile, found {profile!r}.*git checkout"):
+        find_notebooks(root)
 
 
 def test_what_ships_keeps_its_outputs_and_gets_the_text_of_today(root, capsys):

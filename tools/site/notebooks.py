@@ -21,7 +21,7 @@ from ser_utils.profiles import PROFILES
 from ser_utils.workspace import REPOSITORY, Workspace, atomic_path
 from tools.notebooks import KERNEL, SCRIPTS, notebook_of
 from tools.readme.datasets import listing_place, title_of
-from tools.shipped import load_notebook
+from tools.shipped import damaged, load_notebook
 from tools.site.demo import keep_network
 from tools.site.provenance import anchor_of, cells_that_draw, figures_of
 
@@ -79,9 +79,12 @@ def _ships(path):
 
 
 def _profile_of(path):
-    if _ships(path):
-        return load_notebook(path).metadata["profile"]
-    return path.parents[2].name
+    if not _ships(path):
+        return path.parents[2].name
+    profile = load_notebook(path).get("metadata", {}).get("profile")
+    if profile not in PROFILES:
+        raise damaged(path, f"expected metadata with a profile, found {profile!r}")
+    return profile
 
 
 def keep(executed: Executed, root: Path) -> Path:
