@@ -37,7 +37,7 @@ from ser_utils.systems.sigwavnet import wavelet  # noqa: F401  registers the lay
 from ser_utils.systems.speech_transformer.embeddings import build_embeddings
 from ser_utils.systems.speech_transformer.pretrained import encoder_names, load_encoder, weights_folder
 from ser_utils.training.folds import FoldTask, train_fold
-from ser_utils.workspace import Workspace
+from ser_utils.workspace import MissingResult, Workspace, sealed
 
 OF_IMAGES = {"patch": (8, 8), "stride": (4, 4), "layer": "block_4", "attention": "attention"}
 # name -> network of 05, its features, and where it differs from OF_IMAGES
@@ -101,6 +101,28 @@ def _of_store(store: FeatureStore) -> dict[str, np.ndarray]:
     return {name: store.of(name) for name in store.table["utterance_id"]}
 
 
+def open_trained(workspace: Workspace, name: str, *, made_by: str) -> keras.Model:
+    """Open a network that an earlier notebook trained.
+
+    Parameters
+    ----------
+    name : of its file in models/
+    made_by : number of the notebook
+
+    Raises
+    ------
+    MissingResult : if it is absent or damaged; says what trains it again
+    """
+    path = workspace.folder("models") / f"{name}.keras"
+    if sealed(path) is None:
+        state = "is damaged" if path.exists() else "is not there"
+        executed = workspace.build / "notebooks" / f"{made_by}_*.ipynb"
+        raise MissingResult(
+            f"{path} {state}. Delete {executed} and run {workspace.command(made_by)}: it trains what is missing."
+        )
+    return keras.saving.load_model(path, compile=False, safe_mode=True)
+
+
 def _explained(name, model, silence, material, *, most, most_steps, fold=0, **about):
     """A network over frames on the clips of its material; about : how it is asked, see `Subject`."""
     subject = FrameSubject(model, silence, spread=material.spread, most_steps=most_steps, **about)
@@ -119,10 +141,10 @@ def feature_networks(
     for name in [name for name in FEATURE_NETWORKS if name not in without]:
         network, kind, about = FEATURE_NETWORKS[name]
         for fold, role_of in roles.items():
-            path = workspace.folder("models") / f"feature_network-{network}_{kind}-speaker-{fold}.keras"
+            model = open_trained(workspace, f"feature_network-{network}_{kind}-speaker-{fold}", made_by="05")
             material = held_out(frames[kind], emotion_of, role_of)
             how = OF_IMAGES | about | {"most": most, "most_steps": chosen["most_steps"], "fold": fold}
-            networks.append(_explained(name, keras.saving.load_model(path), material.silence(kind), material, **how))
+            networks.append(_explained(name, model, material.silence(kind), material, **how))
     return networks
 
 
@@ -145,9 +167,8 @@ def heads(workspace: Workspace, utterances: pd.DataFrame, chosen: dict[str, Any]
         embedded = build_embeddings(workspace.folder("features"), utterances, encoder, **options)
         rows = dict(zip(embedded.store.table["utterance_id"], embedded.clips("cnn"), strict=True))
         for fold, role_of in _roles(folds).items():
-            path = workspace.folder("models") / f"speech_transformer-{encoder.name}_cnn-{protocol}-{fold}.keras"
-            material = held_out(rows, emotion_of, role_of)
-            model = keras.saving.load_model(path, compile=False)
+            trained = f"speech_transformer-{encoder.name}_cnn-{protocol}-{fold}"
+            material, model = held_out(rows, emotion_of, role_of), open_trained(workspace, trained, made_by="08")
             how = of_embeddings | {"most": most, "most_steps": chosen["most_steps"], "fold": fold}
             networks.append(_explained(f"{encoder.name} head", model, 0.0, material, **how))
     return networks
@@ -167,10 +188,8 @@ def waveform_network(workspace: Workspace, utterances: pd.DataFrame, chosen: dic
         if role == "test"
     ]
     window = settings("sigwavnet", workspace.profile)["sample_rate_hz"] // 10  # 100 ms
-    path = workspace.folder("models") / f"sigwavnet-network-speaker-{fold}.keras"
-    subject = WaveformSubject(
-        keras.saving.load_model(path), 0.0, (window,), (window // 2,), most_steps=chosen["most_steps"]
-    )
+    model = open_trained(workspace, f"sigwavnet-network-speaker-{fold}", made_by="07")
+    subject = WaveformSubject(model, 0.0, (window,), (window // 2,), most_steps=chosen["most_steps"])
     clips = choose_clips(subject, tested, most=chosen["waveform_clips"])
     return Explained(WAVEFORM, subject, clips, fold=fold, is_slow=True)
 
