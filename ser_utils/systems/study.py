@@ -6,6 +6,7 @@ import pandas as pd
 
 from ser_utils.evaluation.metrics import score_predictions
 from ser_utils.evaluation.splits import FITTED, audit_leakage, leaks_beyond, make_all_folds
+from ser_utils.tables import CorpusError
 from ser_utils.training.folds import FoldTask, run_folds, save_result, tasks_of
 from ser_utils.workspace import Workspace
 
@@ -29,8 +30,17 @@ def make_system_folds(
     Returns
     -------
     dict protocol -> fold table
+
+    Raises
+    ------
+    CorpusError : if the corpus has too few recordings even for `utterance`, and for all protocols beside `paper`
     """
     folds, impossible = make_all_folds(table, None, settings["protocols"], system=system, seed=workspace.seed)
+    if "utterance" in impossible and not set(folds) - {"paper"}:
+        raise CorpusError(
+            f"{len(table)} recordings of {table['emotion'].nunique()} emotions and {table['speaker'].nunique()} speakers are "
+            f"too few to train {system} and to test it on others. {impossible['utterance']}"
+        )
     for protocol, reason in impossible.items():
         print(f"{system}: {protocol} is left out: {reason}")
     folds = {name: _first_folds(rows, settings.get(f"{name}_folds", 0)) for name, rows in folds.items()}

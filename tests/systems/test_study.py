@@ -6,6 +6,7 @@ import pytest
 
 from ser_utils.evaluation.splits import leaks_beyond
 from ser_utils.systems import study
+from ser_utils.tables import CorpusError
 from ser_utils.workspace import Workspace
 
 
@@ -52,6 +53,17 @@ def test_folds_are_saved_and_told_and_what_a_corpus_does_not_allow_is_said(works
     told = study.describe_folds(folds, one_text)
     assert told.loc["speaker", "models"] == 2 and told.loc["speaker", "leaks beyond its promise"] == ""
     assert "speakers" in told.loc["paper", "leaks beyond its promise"]
+
+
+def test_too_few_recordings_are_refused_before_anything_is_trained(workspace, utterances):
+    few = utterances[utterances["speaker"].isin(["0", "1"])].groupby(["speaker", "emotion"]).head(1)
+    settings = {"protocols": ["paper", "utterance", "speaker"]}
+    with pytest.raises(CorpusError) as error:
+        study.make_system_folds(workspace, few, "vae", settings)
+    text = "4 recordings of 2 emotions and 2 speakers are too few to train vae and to test it on others. "
+    assert str(error.value).startswith(text + "Protocol 'utterance'")
+    assert "there are too few recordings of each emotion" in str(error.value)
+    assert not list(workspace.build.glob("folds/*"))
 
 
 def test_what_is_saved_carries_the_audit_of_what_the_training_recorded(workspace, utterances):
