@@ -295,7 +295,8 @@ show(spectrogram_cnn.compare_with_published(histories))
 
 # %% [markdown]
 # For AESDD, the thirteen trainings were made on an accelerator at their published settings, each on five draws of the split.
-# The published split is one more draw. Their answers ship with the results.
+# The published split is one more draw. Their answers ship with the results. `python -m tools.published_nets NET RATE PROTOCOL`
+# makes one of these trainings again, on two cores in hours.
 
 # %%
 elsewhere = REPOSITORY / "results" / workspace.name / "accelerator"
@@ -309,7 +310,7 @@ if answers:
     show(published.drop(columns=["published_epoch", "epochs_published"]))
 
 # %% [markdown]
-# **How much is the choice of the epoch, and how much are known speakers?** Four of these nets were trained twice more. `best`
+# **How much is the choice of the epoch, and how much are known speakers?** Some of these nets were trained twice more. `best`
 # and `neighbours` are as above. For `validated`, a validation part chooses the epoch, which leaves a quarter fewer clips for
 # training: a lower accuracy has two causes. For `new_speakers`, each speaker was left out once, too.
 

@@ -232,7 +232,7 @@ def nets_at_published_settings(data) -> list[str]:
         f"The {len(nets)} published trainings of the spectrogram CNNs at their published settings, on {n_draws} draws of the "
         "published split, trained on an accelerator. Accuracy in %; the interval is that of a net with the published accuracy on "
         "as many test clips. *Best*: the epoch is chosen on test, as published. *Neighbours*: the ten epochs around it. *Last*: "
-        "the last epoch.",
+        "the last epoch. `python -m tools.published_nets NET RATE PROTOCOL` makes one of them again, on two cores in hours.",
         markdown_of(trained, 1),
     ]
     if len(data.splits):
@@ -249,8 +249,8 @@ def nets_at_published_settings(data) -> list[str]:
             for row in data.splits.itertuples()
         ]
         text += [
-            "Four of these nets, trained again with a validation part that chooses the epoch, which leaves a quarter fewer clips for "
-            "training (*validated*), and with each speaker left out, too (*new speakers*). Mean accuracy in %:",
+            f"{len(rows)} of these trainings, made again with a validation part that chooses the epoch, which leaves a quarter fewer "
+            "clips for training (*validated*), and with each speaker left out, too (*new speakers*). Mean accuracy in %:",
             markdown_of(rows, 1),
         ]
     if len(data.findings):
