@@ -94,7 +94,9 @@ def performance_table(measured):
     dates, machines = sorted(set(measured["date"])), sorted(set(measured["machine"]))
     lines += [
         "",
-        f"{'; '.join(machines)}; {' and '.join(dates)}. Load average while measuring: {low:g} to {high:g}. Where it is above the "
+        "*×* is how many times faster this project is than what is in *compared with*. An *exponent* is the slope of log time over "
+        "log size: 1 means that twice the work takes twice the time. *Anonymous memory* leaves out pages of mapped files. "
+        f"Measured on {'; '.join(machines)}; {', '.join(dates)}. Load average while measuring: {low:g} to {high:g}. Where it is above the "
         "number of cores, other programs were running. Two things that are compared ran one after the other, as a rule in "
         "one process and in several rounds; the fastest round counts. "
         + ("CPU time is the sum over all threads. " if busy else "")

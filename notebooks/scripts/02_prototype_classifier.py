@@ -176,7 +176,8 @@ per_speaker[["n_utterances", "accuracy", "macro_f1", "uar"]].round(3)
 # ## Prototype scores before and after training
 #
 # The score of a prototype is the largest share of any emotion in the softmax of its weights. The published training log ends
-# at a mean of 74 %. Twins are prototypes that correlate by more than .95 with another one, after their common mean is removed.
+# at a mean of 74 %. Twins are here prototypes whose vectors correlate by more than .95 with another one, after their common
+# mean is removed. Notebook 03 compares sounds and notebook 10 similarities, so their shares of twins differ.
 
 # %%
 earned = per_speaker.loc["segment", ["start_score", "prototype_score", "start_twins", "prototype_twins", "uar"]]
@@ -197,9 +198,10 @@ print(
 # ## At the published settings
 #
 # We also trained classifiers at the published settings: prototypes that start at small random numbers, up to 20,000 passes over
-# the training segments, and early stopping after 1,000 passes without improvement. RAVDESS's were trained on an accelerator,
-# where the time was over for five of eight; EmoDB's were trained on two cores. An epoch below is five passes on EmoDB and two
-# on RAVDESS. The encoders are those that 01 shows. The published log ends at a mean score of 74 %.
+# the training segments, and early stopping after 1,000 passes without improvement. The classifiers of RAVDESS were trained on an
+# accelerator, and for five of the eight the available time ended before early stopping did. Those of EmoDB were trained on two
+# cores. In the table and the figure below, an *epoch* stands for several passes over the segments: five on EmoDB, two on
+# RAVDESS. The encoders are those that 01 shows. Compare `prototype_score` with the published 74 %.
 
 # %%
 shipped = REPOSITORY / "results" / workspace.name / published.FOLDER

@@ -110,7 +110,7 @@ heard = log_mel_segments(sounds, rate)
 analysis.compare_selections(index, heard, chosen["top"]).round(1)
 
 # %% [markdown]
-# A twin is a sound whose log-mel correlates by more than .95 with another of the same voice and emotion. In the published
+# A twin is here a sound whose log-mel correlates by more than .95 with another of the same voice and emotion. In the published
 # sounds 14 % (EmoDB), 15 % (RAVDESS) and 42 % (EmoMatchSpanishDB) have one.
 
 # %%

@@ -295,7 +295,7 @@ show(spectrogram_cnn.compare_with_published(histories))
 
 # %% [markdown]
 # For AESDD, the thirteen trainings were made on an accelerator at their published settings, each on five draws of the split.
-# The published split is one more draw. Their answers ship with the results. `python -m tools.published_nets NET RATE PROTOCOL`
+# The study reports one split, which is one more random draw: compare its accuracy with the spread of the five. Their answers ship with the results. `python -m tools.published_nets NET RATE PROTOCOL`
 # makes one of these trainings again, on two cores in hours.
 
 # %%
@@ -322,7 +322,7 @@ if answers:
     show(splits)
 
 # %% [markdown]
-# **The findings, asked as published.** The nets of a claim were trained on the same draws. `draws` holds the difference of
+# **The study's findings, tested at its settings.** The nets of a claim were trained on the same draws. `draws` holds the difference of
 # accuracy in each draw, or for each new speaker. `difference`, its interval and p are of UAR over all draws, with the six
 # speakers as units, so p cannot be below 0.031; it is not corrected for the number of rows. Under `utterance` and `speaker`,
 # validation chose the epoch.
@@ -334,8 +334,8 @@ if answers:
     show(findings)
 
 # %% [markdown]
-# **Which fault carries the finding on artificial data?** The resized net with four layers again, at 1e-3, with one part of the
-# artificial data at a time; the epoch is chosen on test. Ten unaltered copies make five times as many steps as the clips
+# **Which part of the artificial data explains the finding?** The resized net with four layers was trained again, at 1e-3, with
+# one part of the artificial data at a time. The epoch is chosen on test. Ten unaltered copies make five times as many steps as the clips
 # alone, since copies come in batches of sixteen, as published. Each change is therefore measured against them.
 
 # %%
@@ -345,7 +345,7 @@ if answers:
     show(faults.drop(columns="published"))
 
 # %% [markdown]
-# ## The two findings, tested
+# ## The study's two findings as claims
 
 # %%
 CLAIMS = {
@@ -379,7 +379,9 @@ claims.drop(columns="n_speakers").round(3)
 # The table shows differences of UAR on the same test clips. Intervals (95 %) and tests are over speakers, because the clips of
 # one speaker are not independent. With fewer than five speakers, nothing is decided. A claim is confirmed or refuted if its
 # interval excludes zero and p is below 0.05. This is before correction: `p_holm` corrects p for the number of claims, and a
-# verdict with `p_holm` above 0.05 may be chance. According to the study, the first two claims hold and the third does not. In
+# verdict with `p_holm` above 0.05 may be chance. The first four claims are about the study's two findings: that batch size 1
+# beats resizing (claims 1 and 2), and that its artificial data does not help (claims 3 and 4 say the opposite, so if one of
+# them is confirmed, it contradicts the study). The last three claims are ours. In
 # `quick`, the nets on artificial data also have another learning rate and fewer epochs than the nets they are compared with.
 # Each model is trained once, so these intervals do not show how much another seed would change a score.
 #

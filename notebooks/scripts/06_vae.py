@@ -314,7 +314,8 @@ plt.show()
 # %% [markdown]
 # **Does the VAE help?** The table compares both together, and the latent alone, with the features alone: the difference
 # of UAR on the same clips, with an interval over speakers. An interval that contains zero is no evidence for the paper's claim.
-# The verdict goes by the interval alone. `p` comes from another test, so that it can be above 0.05 beside a verdict.
+# The verdict uses the interval alone: *better* or *worse* if it excludes zero. `p` comes from another test (answers are exchanged
+# speaker by speaker), so a row can say *worse* although its p is above 0.05.
 
 # %%
 comparison = pd.DataFrame(
@@ -385,8 +386,8 @@ for beta in sorted({chosen["beta"], *chosen["betas"]}):
 pd.DataFrame(by_beta).T.rename_axis("β").round(3)
 
 # %% [markdown]
-# KL, in nats, is how much the latent says about a clip. The number of active units falls later or not at all, because a
-# unit counts as active as soon as its mean varies by more than 0.01, even if the sampling noise is far larger.
+# KL, in nats, is how much the latent says about a clip. As $\beta$ grows, the number of active units falls later than KL, or not
+# at all: a unit counts as active as soon as its mean varies by more than 0.01, even if the sampling noise is far larger.
 #
 # ## Light enough for a phone?
 #

@@ -214,10 +214,11 @@ sizes.drop(columns=["system", "model"], errors="ignore").round(3)
 #
 # **The published 86.6 % are not reached.** On RAVDESS, the accuracy of CNN-18-GRU on the published split is less than half of
 # that (`results/ravdess/07_published_sizes.csv`, n = 18, `paper`), although training knows every speaker and sentence of the
-# test part. For new speakers, its UAR is about that of loudness alone, and below that of MFCC. The published claim that 18 is
-# best does not hold: 11 is as good within the spread of draws and folds, with a quarter of the weights, and after all 60
-# epochs, where 18 was stopped earlier. On both corpora and under both protocols, 11 is better than 5, which was stopped
-# earlier, too; 18 is better than 5 on the published split only. For new speakers of RAVDESS, 5 and 3 do not differ.
+# test part. For new speakers, its UAR is about that of loudness alone, and below that of MFCC. The table does not support the
+# published claim that 18 is best: 11 is as good within the spread of draws and folds, with a quarter of the weights. But 11 was
+# trained for all 60 epochs, and 18 was stopped earlier. On both corpora and under both protocols, 11 and 18 have a higher UAR
+# than 5, which was also stopped earlier. These differences are not tested. For new speakers of RAVDESS, the UAR of 5 and 3 is
+# nearly the same.
 #
 # On EmoDB, SigWavNet with its published 128 channels stays far below its published 90.1 %, see
 # `results/emodb/07_published_sigwavnet.csv` (five of ten folds, 37 of 100 epochs). It fits every training clip, but it

@@ -55,8 +55,8 @@ settings_table("speech_transformer")
 # weights takes their place: it shows how everything works, but its results mean nothing. Every figure and table of it says so.
 #
 # `hubert-base-ls960` was trained on sound alone. `wav2vec2-base-960h` was afterwards fine-tuned on the transcripts of 960
-# hours of speech, so it has learned text, too. Notebook 11 compares with EmoBox's score of wav2vec 2.0, which belongs to the
-# pre-trained model that never saw a text.
+# hours of speech, so it has learned text, too. Notebook 11 compares with the score of wav2vec 2.0 in EmoBox, a published
+# benchmark of speech emotion recognition (Ma et al. 2024). That score belongs to the pre-trained model, which never saw a text.
 
 # %%
 loaded = [load_encoder(name, seed=seed) for name in models.split() or encoder_names(chosen)]

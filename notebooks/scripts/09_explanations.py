@@ -58,8 +58,8 @@ settings_table("explanation")
 # %% [markdown]
 # ## The networks
 #
-# We explain recordings of the first two folds that a network was not trained on and recognises correctly, so that more than
-# one model and more than one speaker are explained. The networks of 05 and 07 never heard these speakers.
+# From the first two folds, we explain recordings on which the network was not trained and which it recognises correctly. So more
+# than one model and more than one speaker are explained. The networks of 05 and 07 never heard these speakers.
 
 # %%
 networks = explained.open_networks(workspace, utterances, chosen)

@@ -99,7 +99,7 @@ for row, sound in zip(best.itertuples(), sounds, strict=True):
 #
 # Projection puts every prototype on its nearest training segment, so that "sounds like this prototype" becomes "sounds
 # like this recording". **Purity** is the share of a prototype's ten nearest training segments that are of the emotion it
-# speaks for. **Twins** are prototypes whose similarities rise and fall with another's.
+# speaks for. **Twins** are here prototypes whose similarities to the segments rise and fall with those of another prototype.
 
 # %%
 of_prototypes = pd.DataFrame({name: prototypes.judge(one) for name, one in opened.items()}).T

@@ -1,5 +1,6 @@
 """README's tables and results/README.md, written from results/: no number in them is typed."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
@@ -8,7 +9,7 @@ from ser_utils.evaluation import metrics
 from ser_utils.names import keeps_all
 from ser_utils.workspace import REPOSITORY, atomic_path
 from tools.readme.conclusions import about_networks, about_seeds, conclusions
-from tools.readme.datasets import CHOSEN, Dataset, score_files, title_of
+from tools.readme.datasets import CHOSEN, Dataset, read_scores, score_files, title_of
 from tools.readme.tables import (
     adaptation_table,
     corpora_table,
@@ -68,18 +69,29 @@ def crossings(root: Path) -> list[str]:
     for path in (path for path in paths if not keeps_all(path.parent.name)):  # those cross the shared emotions again
         across = pd.read_csv(path)
         text += [
-            f"From corpus to corpus ({title_of(path.parent.name)}, the emotions that all of them have), a model is trained "
-            "on the corpora of its row and tested on the corpus of its column. A cell shows UAR in % twice: without "
-            "normalisation → with the features of each corpus normalised by its own mean and deviation. Normalisation needs "
-            "recordings of the tested corpus, but no labels. Bold: the tested corpus is also trained on, with other "
-            "speakers. The deep CNN was trained with one seed, so do not build on a single cell of it: how far chance alone "
-            "moves a cell stands in [choices.md](notebooks/choices.md). "
+            "A model is trained on the corpora of its row and tested on the corpus of its column. Only the emotions that all "
+            f"corpora ({title_of(path.parent.name)}) share are kept, {round(1 / _chance(path.parent))} in number, so these scores "
+            "are higher than those above. A cell shows UAR in % twice: without normalisation → with the features of each corpus "
+            "normalised by its own mean and deviation. Normalisation needs recordings of the tested corpus, but no labels. Bold: "
+            "other speakers of the tested corpus are in the training data. The deep CNN was trained with one seed, so do not draw "
+            "conclusions from a single cell; [choices.md](notebooks/choices.md) says how far chance alone moves one. "
             "Notebook 11 adds intervals and paired tests, and estimates which part of a loss comes from the "
             f"recording conditions (`11_adding.csv`, `11_lost.csv` and `11_told.csv` in `results/{path.parent.name}`). "
             "[results/README.md](results/README.md) shows what all models reach that were trained on these corpora together.",
             crossed_table(across),
         ]
     return text
+
+
+def _least_p(tables: Iterable[pd.DataFrame]) -> str:
+    """Say how small a p can be where speakers exchange their answers: each of n can do so or not."""
+    fewest = min(table["n_speakers"].min() for table in tables if len(table))
+    return f"With {fewest} speakers, p cannot be below {2 * 0.5**fewest:.3f}."
+
+
+def _chance(folder: Path) -> float:
+    scores = read_scores(folder / "scores.csv")
+    return scores.loc[scores["model"] == "chance", "uar"].max()
 
 
 def _brackets(tables: str, how="") -> str:
@@ -98,16 +110,19 @@ def _of_readme(datasets, note, crossed) -> str:
         shown,
         "How to read this table:",
         "\n".join(f"- {line}" for line in _legend(datasets, _brackets(shown + adapted))),
-        f"{about}{note}",
+        f"{about}{note}{PARTIAL if ' of ' in about else ''}",
         "### What these numbers say",
-        "Differences are in points of UAR.",
+        "Differences are in points of UAR. The models are those of the tables in [results/README.md](results/README.md). The "
+        "comparison with the MFCC baseline leaves out models that know only loudness or duration; the comparison of `paper` "
+        "with new speakers leaves out models that were not run under `paper`.",
         conclusions(datasets),
     ]
     if voices := one_voice_table(datasets):
         text += [
             "### One voice at a time",
             "Models of one voice are trained and tested on the same speaker, so they say nothing about new speakers. This "
-            "table compares them with the baselines on exactly the same clips:",
+            "table compares them with the baselines on exactly the same clips. "
+            f"{_least_p(data.one_voice for data in datasets)}",
             voices,
         ]
     if adapted:
@@ -115,13 +130,20 @@ def _of_readme(datasets, note, crossed) -> str:
             "### What a new speaker's other recordings are worth, without labels",
             "*Nothing known*: the model has no other recording of the tested speaker. *Adapted*: it has all clips of that "
             "speaker, but not their labels. These are two different conditions, so no column mixes them, and the column "
-            "`leaks` of `scores.csv` says *adapted*. The p of a gain is not corrected for the number of models.",
+            "`leaks` of `scores.csv` says *adapted*. The p of a gain is not corrected for the number of models. "
+            f"{_least_p(data.adapted for data in datasets)}",
             adapted,
         ]
     if crossed:
         text += ["### From corpus to corpus", *crossed]
     text.append("All models, splits and costs: [results/README.md](results/README.md).")
     return "\n\n".join(filter(None, text))
+
+
+PARTIAL = (
+    " Scores of an incomplete corpus cannot be compared with those of the complete one; [data/README.md](data/README.md) says "
+    "what is missing."
+)
 
 
 def _legend(datasets, brackets) -> list[str]:
@@ -146,14 +168,22 @@ def _of_results(datasets, note) -> str:
     tables = [dataset_table(data) for data in datasets]
     text = [
         "# Scores",
-        "UAR (the mean recall of the emotions) in %, with one decision per recording, under four splits. The split `paper` "
-        f"leaks. {_brackets(''.join(tables), HOW)} {ABOUT_CHOSEN}; "
-        "[choices.md](../notebooks/choices.md) says which. *Seeds* is how many times a network was trained; – means that "
-        f"nothing is random. {about_seeds(datasets)} Each dataset has a folder: `scores.csv` holds all scores and the leaks "
-        "of their splits, `costs.csv` the costs, and `decisions/` the answer of every model for every test clip. "
-        "`make rescore DATASET=…` computes scores and tables again from these answers and compares. The demo corpus "
-        "ships without `decisions/`; there, the command compares checksums."
-        f"{note} `make tables` writes this page.",
+        "\n".join(
+            f"- {line}"
+            for line in (
+                "Scores are UAR (the mean recall of the emotions) in %, with one decision per recording, under the four "
+                "[splits](../README.md#the-splits) `paper` (which leaks), `utterance`, `sentence` and `speaker`.",
+                _brackets("".join(tables), HOW),
+                f"{ABOUT_CHOSEN}; [choices.md](../notebooks/choices.md) says which.",
+                f"*Seeds* is how many times a network was trained; – means that nothing is random. {about_seeds(datasets)}",
+                "*Parameters*, *s to train* (all folds together, on two cores) and *ms per utterance* (from file to decision) are "
+                "those under the strictest split that the model was run under.",
+                "Each dataset has a folder. `scores.csv` holds all scores and the leaks of their splits, `costs.csv` the costs, and "
+                "`decisions/` the answer of every model for every test clip. `make rescore DATASET=…` computes scores and tables "
+                "again from these answers and compares. The demo corpus ships without `decisions/`; there, the command compares "
+                f"checksums.{note} `make tables` writes this page.",
+            )
+        ),
         "## Models",
         MODELS.read_text("utf-8").strip(),
     ]
@@ -169,10 +199,12 @@ def _of_results(datasets, note) -> str:
             text += ["Compared with published scores (?: not known, –: has none):", published_table(data.published)]
         if len(data.sizes) or len(data.wavelets):
             text += [
-                "At the published size and by the published recipe, trained on an accelerator. *Draws* are repeated random draws "
-                "of the published split. Under `speaker`, each *fold* tests other speakers; under `paper`, SigWavNet has ten "
-                "folds, of which so many were trained. Accuracy is the mean ± standard deviation over them, UAR that of all their "
-                "test clips together. Where fewer than 60 epochs (SigWavNet: 100) are listed, the time was over.",
+                "These networks have the published size and follow the published recipe. They were trained on an accelerator. "
+                "*Draws* are repeated random draws of the published split. Under `speaker`, each *fold* tests other speakers. Under "
+                "`paper`, SigWavNet has ten folds; the column says how many of them were trained. *Accuracy* is the mean ± standard "
+                "deviation over draws or folds, *UAR* is computed over all their test clips together, and *loudness* and *mfcc* are "
+                "the UAR of these baselines under the same split. The recipe has 60 epochs (SigWavNet: 100). Where fewer are "
+                "listed, the available time on the accelerator ended first.",
                 sizes_table(data),
             ]
         if len(data.nets):

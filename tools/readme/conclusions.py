@@ -70,9 +70,7 @@ def _at_chance(data) -> str:
     ]
     if not guessed:
         return ""
-    return (
-        f"Baselines and `paper` aside, not shown to be better than guessing ({100 * chance:.1f}): {', '.join(guessed)}."
-    )
+    return f"Not shown to be better than guessing ({100 * chance:.1f}), because the interval includes it (baselines and `paper` left out): {', '.join(guessed)}."
 
 
 def _by_earlier_settings(data) -> str:
@@ -90,8 +88,8 @@ def _by_earlier_settings(data) -> str:
     if not earlier:
         return ""
     return (
-        "Trained with earlier settings than those in `ser_utils/profiles`, so other networks than on the other corpora: "
-        f"{'; '.join(earlier)}."
+        "These networks were trained before some of their settings changed, so they differ from those of the other corpora. In "
+        f"brackets: the settings that have other values in `ser_utils/profiles` now. {'; '.join(earlier)}."
     )
 
 
@@ -138,7 +136,11 @@ def _at_published_settings(data) -> list[str]:
         f"{row.net} at {row.rate:g} after {row.epochs} of {row.epochs_published} epochs"
         for row in nets[nets["epochs"] < nets["epochs_published"]].itertuples()
     ]
+    chance = data.whole.loc[data.whole["model"] == "chance", "uar"].max()
+    at_chance = [f"{row.net} at {row.rate:g}" for row in nets.itertuples() if row.low <= chance <= row.high]
+    guessed = f" At chance in the study, too: {', '.join(at_chance)}." if at_chance else ""
     asked = pd.concat([data.findings, data.faults]).set_index(["claim", "protocol"])
+    floor = 2 * 0.5 ** data.whole["n_speakers"].max()
 
     def gain(claim, protocol="paper"):
         row = asked.loc[(claim, protocol)]
@@ -147,15 +149,17 @@ def _at_published_settings(data) -> list[str]:
     return [
         f"The {len(nets)} published trainings of the spectrogram CNNs, at their published settings and on {n_draws} draws of the "
         f"split: the published accuracy is reached in {reached} by at least one draw, and in {on_average} by the mean of the "
-        f"draws. Stopped early: {', '.join(cut)}.",
-        "Their first finding, that batch size 1 beats resizing, with four layers: "
-        f"{gain(BATCHES_OF_ONE)} as published, {gain(BATCHES_OF_ONE, 'utterance')} where validation chooses the epoch, "
-        f"{gain(BATCHES_OF_ONE, 'speaker')} for new speakers. This p and those of the next line are not corrected.",
-        "Their second finding, that artificial data does not help, by its parts, with resized clips and the epoch chosen on "
-        f"test: against ten unaltered copies, pitch shift brings {gain('pitch shift of power rows instead of unaltered copies')}, "
-        f"masks at 0 dB {gain('masks at 0 dB instead of unaltered copies')}, masks at the floor "
-        f"{gain('masks at the floor instead of unaltered copies')}, all changes together "
-        f"{gain('all four changes instead of unaltered copies')}.",
+        f"draws.{guessed} Stopped early: {', '.join(cut)}.",
+        "The study's first finding is that batch size 1, with clips at their own length, beats resized clips. With four layers, "
+        f"the difference is {gain(BATCHES_OF_ONE)} under the published split, {gain(BATCHES_OF_ONE, 'utterance')} if validation "
+        f"chooses the epoch, and {gain(BATCHES_OF_ONE, 'speaker')} for new speakers.",
+        "Its second finding is that artificial data does not help. We tested the parts of this data one at a time, with resized "
+        "clips and the epoch chosen on test. Compared with ten unaltered copies, pitch shift brings "
+        f"{gain('pitch shift of power rows instead of unaltered copies')}, masks filled with 0 dB, the loudest value of a clip, "
+        f"{gain('masks at 0 dB instead of unaltered copies')}, masks filled with silence "
+        f"{gain('masks at the floor instead of unaltered copies')}, and all changes together "
+        f"{gain('all four changes instead of unaltered copies')}. In both findings, p is not corrected for the number of tests, "
+        f"and with {data.whole['n_speakers'].max()} speakers it cannot be below {floor:.2g}.",
     ]
 
 
@@ -184,8 +188,8 @@ def about_networks(datasets: list[Dataset]) -> str:
     if any(data.made["profile"] != "quick" for data in datasets):
         return "All scores come from the profile that is named below."
     return (
-        "All networks of this table are small and were trained for minutes on two cores (profile `quick`); the list below and "
-        "[results/README.md](results/README.md) say what they reach at their published sizes."
+        "All networks of this table are small (profile `quick`): on two cores, each fold of one was trained within minutes. The "
+        "list below and [results/README.md](results/README.md) say what they reach at their published sizes."
     )
 
 
