@@ -742,6 +742,23 @@ def test_readme_table_is_written_between_its_marks(readable):
         readme.write_readme(readable.root)
 
 
+def test_the_first_table_may_stand_apart_from_what_is_said_of_it(readable):
+    path = readable.root / "README.md"
+    path.write_text("<!-- scores -->\n<!-- /scores -->\ncommands\n<!-- findings -->\noutdated\n<!-- /findings -->\nafter\n")
+    assert readme.outdated_pages(readable.root)
+    readme.write_readme(readable.root)
+    assert readme.outdated_pages(readable.root) == []
+    table, findings = path.read_text().split("\ncommands\n")
+    assert table.startswith("<!-- scores -->\n\n| system |") and "How to read the table" not in table
+    assert (
+        findings.startswith("<!-- findings -->\n\nHow to read the table:")
+        and "| system | model | published" not in findings
+    )
+    assert "outdated" not in findings and findings.endswith("<!-- /findings -->\nafter\n")
+    path.write_text(path.read_text().replace("How to read the table:", "How to read it:"))
+    assert "README.md does not show what results/ hold: make tables writes it" in readme.outdated_pages(readable.root)
+
+
 def test_readme_shows_speaker_independent_scores_and_models_of_one_voice_apart(workspace, utterances):
     add_baselines(workspace, utterances)
     ship(workspace, utterances)

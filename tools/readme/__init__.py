@@ -26,6 +26,7 @@ from tools.readme.tables import (
 MODELS = Path(__file__).with_name("models.md")  # what each model of the tables is
 HOW = " (Student’s t with the jackknife’s standard error)"
 MARKS = ("<!-- scores -->", "<!-- /scores -->")
+FINDINGS = ("<!-- findings -->", "<!-- /findings -->")  # where README has them: around all that follows its first table
 ABOUT_CHOSEN = (
     f"{CHOSEN}: a setting of this model was chosen by looking at scores of test clips of this corpus, so the score is "
     "probably a little too good"
@@ -108,7 +109,7 @@ def _of_readme(datasets, note, crossed) -> str:
     shown, adapted = overview(datasets), adaptation_table(datasets)
     text = [
         shown,
-        "How to read this table:",
+        "How to read the table:",
         "\n".join(f"- {line}" for line in _legend(datasets, _brackets(shown + adapted))),
         f"{about}{note}{PARTIAL if ' of ' in about else ''}",
         "### What these numbers say",
@@ -223,11 +224,24 @@ def _of_results(datasets, note) -> str:
 
 def write_readme(root: Path = REPOSITORY) -> list[str]:
     """Put the tables of all real corpora in results/ into README and results/README.md. Returns the datasets shown."""
-    between_marks, page, shown = pages(root)
-    replace_between(MARKS, root / "README.md", between_marks)
+    front, page, shown = pages(root)
+    for marks, text in _by_marks(front, root / "README.md").items():
+        replace_between(marks, root / "README.md", text)
     with atomic_path(root / "results" / "README.md") as temporary:
         temporary.write_text(page, "utf-8")
     return shown
+
+
+def _between(marks, path) -> str:
+    return path.read_text("utf-8").partition(marks[0])[2].partition(marks[1])[0].strip()
+
+
+def _by_marks(front, path) -> dict[tuple[str, str], str]:
+    """What stands between which marks of README: all of it, or its first table apart from the rest."""
+    if FINDINGS[0] not in path.read_text("utf-8"):
+        return {MARKS: front}
+    table, _, findings = front.partition("\n\n")
+    return {MARKS: table, FINDINGS: findings}
 
 
 def outdated_pages(root: Path = REPOSITORY) -> list[str]:
@@ -238,11 +252,11 @@ def outdated_pages(root: Path = REPOSITORY) -> list[str]:
     front, results = root / "README.md", root / "results" / "README.md"
     if not front.exists() and root != REPOSITORY:
         return []
-    between_marks, page, _ = pages(root)
+    text, page, _ = pages(root)
     missing, outdated = [], []
     if not front.exists():
         missing = ["README.md is missing: git checkout README.md brings it back"]
-    elif front.read_text("utf-8").partition(MARKS[0])[2].partition(MARKS[1])[0].strip() != between_marks.strip():
+    elif any(_between(marks, front) != part.strip() for marks, part in _by_marks(text, front).items()):
         outdated = ["README.md"]
     outdated += ["results/README.md"] if not results.exists() or results.read_text("utf-8") != page else []
     return missing + [f"{name} does not show what results/ hold: make tables writes it" for name in outdated]
