@@ -744,7 +744,9 @@ def test_readme_table_is_written_between_its_marks(readable):
 
 def test_the_first_table_may_stand_apart_from_what_is_said_of_it(readable):
     path = readable.root / "README.md"
-    path.write_text("<!-- scores -->\n<!-- /scores -->\ncommands\n<!-- findings -->\noutdated\n<!-- /findings -->\nafter\n")
+    path.write_text(
+        "<!-- scores -->\n<!-- /scores -->\ncommands\n<!-- findings -->\noutdated\n<!-- /findings -->\nafter\n"
+    )
     assert readme.outdated_pages(readable.root)
     readme.write_readme(readable.root)
     assert readme.outdated_pages(readable.root) == []
