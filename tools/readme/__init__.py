@@ -9,7 +9,7 @@ from ser_utils.evaluation import metrics
 from ser_utils.names import keeps_all
 from ser_utils.workspace import REPOSITORY, atomic_path
 from tools.readme.conclusions import about_networks, about_seeds, conclusions
-from tools.readme.datasets import CHOSEN, Dataset, read_scores, score_files, title_of
+from tools.readme.datasets import CHOSEN, Dataset, score_files, title_of
 from tools.readme.tables import (
     adaptation_table,
     corpora_table,
@@ -70,8 +70,8 @@ def crossings(root: Path) -> list[str]:
     for path in (path for path in paths if not keeps_all(path.parent.name)):  # those cross the shared emotions again
         across = pd.read_csv(path)
         text += [
-            "A model is trained on the corpora of its row and tested on the corpus of its column. Only the emotions that all "
-            f"corpora ({title_of(path.parent.name)}) share are kept, {round(1 / _chance(path.parent))} in number, so these scores "
+            f"From corpus to corpus ({title_of(path.parent.name)}, the emotions that all of them have), a model is trained "
+            "on the corpora of its row and tested on the corpus of its column. These are fewer emotions, so the scores "
             "are higher than those above. A cell shows UAR in % twice: without normalisation → with the features of each corpus "
             "normalised by its own mean and deviation. Normalisation needs recordings of the tested corpus, but no labels. Bold: "
             "other speakers of the tested corpus are in the training data. The deep CNN was trained with one seed, so do not draw "
@@ -88,11 +88,6 @@ def _least_p(tables: Iterable[pd.DataFrame]) -> str:
     """Say how small a p can be where speakers exchange their answers: each of n can do so or not."""
     fewest = min(table["n_speakers"].min() for table in tables if len(table))
     return f"With {fewest} speakers, p cannot be below {2 * 0.5**fewest:.3f}."
-
-
-def _chance(folder: Path) -> float:
-    scores = read_scores(folder / "scores.csv")
-    return scores.loc[scores["model"] == "chance", "uar"].max()
 
 
 def _brackets(tables: str, how="") -> str:
