@@ -16,9 +16,9 @@
 # the systems `sigwavnet` and `cnn_n_gru` under the protocols `paper` and `speaker`.
 #
 # **Reproduces** SigWavNet (arXiv 2502.00310) and its predecessor CNN-n-GRU. **Run time** on two cores, profile `quick`: a
-# minute or two on the demo corpus, about an hour on EmoDB. `quick` trains a small SigWavNet, and CNN-18-GRU at its published
-# width for fewer epochs (CNN-5-GRU on joined corpora and, narrower, on the demo corpus). Profile `paper` follows the published
-# recipe of both.
+# minute or two on the demo corpus, about an hour on EmoDB, an hour and a half on RAVDESS. `quick` trains a small SigWavNet, and
+# CNN-18-GRU at its published width for fewer epochs (CNN-5-GRU on joined corpora and, narrower, on the demo corpus). Profile
+# `paper` follows the published recipe of both.
 
 # %%
 import keras
