@@ -8,7 +8,7 @@ import pandas as pd
 from ser_utils.evaluation import metrics
 from ser_utils.names import keeps_all
 from ser_utils.workspace import REPOSITORY, atomic_path
-from tools.readme.conclusions import about_networks, about_seeds, conclusions
+from tools.readme.conclusions import about_networks, about_seeds, conclusions, least_p
 from tools.readme.datasets import CHOSEN, Dataset, score_files, title_of
 from tools.readme.tables import (
     adaptation_table,
@@ -85,9 +85,9 @@ def crossings(root: Path) -> list[str]:
 
 
 def _least_p(tables: Iterable[pd.DataFrame]) -> str:
-    """Say how small a p can be where speakers exchange their answers: each of n can do so or not."""
+    """Say how small a p of these tables can be."""
     fewest = min(table["n_speakers"].min() for table in tables if len(table))
-    return f"With {fewest} speakers, p cannot be below {2 * 0.5**fewest:.3f}."
+    return f"With {fewest} speakers, p cannot be below {least_p(fewest)}."
 
 
 def _brackets(tables: str, how="") -> str:

@@ -59,10 +59,19 @@ def _below_loudness(data) -> str:
     return f"Below the baseline that knows only loudness ({100 * loudness:.1f}), new speakers: {', '.join(below)}."
 
 
+def _chance(data) -> float:
+    return data.whole.loc[data.whole["model"] == "chance", "uar"].max()
+
+
+def least_p(n_speakers: int) -> str:
+    """How small p can be where each of n speakers exchanges the answers of two models, or does not."""
+    return f"{2 * 0.5**n_speakers:.3f}"
+
+
 def _at_chance(data) -> str:
     """Which shown models, baselines aside, may only have guessed outside `paper`: their interval holds the UAR of guessing."""
     rows, shown = data.whole[data.whole["protocol"] != "paper"], shown_models(data.whole)
-    chance = rows.loc[rows["model"] == "chance", "uar"].max()
+    chance = _chance(data)
     guessed = [
         f"{row.system} {row.model} under `{row.protocol}` {100 * row.uar:.1f}"
         for row in rows[rows["uar_low"] <= chance].itertuples()
@@ -70,7 +79,10 @@ def _at_chance(data) -> str:
     ]
     if not guessed:
         return ""
-    return f"Not shown to be better than guessing ({100 * chance:.1f}), because the interval includes it (baselines and `paper` left out): {', '.join(guessed)}."
+    return (
+        f"Not shown to be better than guessing ({100 * chance:.1f}), because the interval includes it (baselines and `paper` left "
+        f"out): {', '.join(guessed)}."
+    )
 
 
 def _by_earlier_settings(data) -> str:
@@ -136,11 +148,10 @@ def _at_published_settings(data) -> list[str]:
         f"{row.net} at {row.rate:g} after {row.epochs} of {row.epochs_published} epochs"
         for row in nets[nets["epochs"] < nets["epochs_published"]].itertuples()
     ]
-    chance = data.whole.loc[data.whole["model"] == "chance", "uar"].max()
+    chance, n_speakers = _chance(data), data.whole["n_speakers"].max()
     at_chance = [f"{row.net} at {row.rate:g}" for row in nets.itertuples() if row.low <= chance <= row.high]
     guessed = f" At chance in the study, too: {', '.join(at_chance)}." if at_chance else ""
     asked = pd.concat([data.findings, data.faults]).set_index(["claim", "protocol"])
-    floor = 2 * 0.5 ** data.whole["n_speakers"].max()
 
     def gain(claim, protocol="paper"):
         row = asked.loc[(claim, protocol)]
@@ -159,7 +170,7 @@ def _at_published_settings(data) -> list[str]:
         f"{gain('masks at 0 dB instead of unaltered copies')}, masks filled with silence "
         f"{gain('masks at the floor instead of unaltered copies')}, and all changes together "
         f"{gain('all four changes instead of unaltered copies')}. In both findings, p is not corrected for the number of tests, "
-        f"and with {data.whole['n_speakers'].max()} speakers it cannot be below {floor:.2g}.",
+        f"and with {n_speakers} speakers it cannot be below {least_p(n_speakers)}.",
     ]
 
 
