@@ -4,32 +4,54 @@ python -m tools.published_nets NET RATE PROTOCOL [--draws 4]
 
 NET and RATE are one of the thirteen trainings of the study, on AESDD. It is trained as notebook 04 trains it under profile
 `paper`, but in several draws of the split, and under other protocols too: there a validation part chooses the epoch, and
-everything else is as published. Finished folds are kept, so a call that was interrupted can be repeated. At the end its answers
-and histories, and the tables made of them, are written into results/aesdd.
+everything else is as published. NET can also be one of CHANGES, at 0.001. Finished folds are kept, so a call that was
+interrupted can be repeated. At the end its answers and histories, and the tables made of them, are written into results/aesdd.
 """
 
 import argparse
+import functools
+import inspect
 import os
+import zlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from ser_utils.corpora.loading import load_corpus
 from ser_utils.evaluation.metrics import accuracy
 from ser_utils.evaluation.splits import make_folds
-from ser_utils.features.augmentation import PUBLISHED_CHANGES
-from ser_utils.features.frames import artificial_stores, frame_store
+from ser_utils.features.augmentation import PUBLISHED_CHANGES, published_clip
+from ser_utils.features.frames import artificial_stores, clip_frames, frame_store
+from ser_utils.features.store import build_store
 from ser_utils.profiles import settings
 from ser_utils.systems.spectrogram_cnn import PUBLISHED, plan_study
 from ser_utils.systems.spectrogram_published import published_tables
 from ser_utils.training.folds import FoldTask, run_folds, tasks_of
-from ser_utils.workspace import Workspace, atomic_path, made_by, read_json, write_checksums, write_csv, write_json
+from ser_utils.workspace import (
+    Workspace,
+    atomic_path,
+    content_key,
+    made_by,
+    read_json,
+    write_checksums,
+    write_csv,
+    write_json,
+)
 
 CORPUS = "aesdd"
 PROTOCOLS = ("paper", "utterance", "speaker")
+MASKS = ("frequency mask", "time mask")
+CHANGES = {  # `image_published`, whose copies are altered in one way alone
+    "image_unaltered": (),
+    "image_pitch_shift": ("pitch shift",),
+    "image_masks": MASKS,
+    "image_masks_at_the_floor": MASKS,
+}
+TRAININGS = {**PUBLISHED, **dict.fromkeys([(net, 1e-3) for net in CHANGES], PUBLISHED["image_published", 1e-3])}
 KEPT = ["loss", "accuracy", "val_loss", "val_accuracy"]  # of a history
 ABOUT = ["protocol", "net", "rate"]
 
@@ -43,6 +65,7 @@ def training_tasks(
     ----------
     spaces : a workspace for each draw of the split, whose seed draws it; the first one has the features of all
     table : utterance table
+    net, rate : one of TRAININGS
     epochs : at most so many; 0: as many as published
     """
     first = spaces[0]
@@ -50,18 +73,62 @@ def training_tasks(
     frames = {key: chosen[key] for key in ("n_mels", "n_fft", "hop_length", "denoise")} | {"kind": "log_mel"}
     common, features = {"sample_rate_hz": chosen["sample_rate_hz"]}, first.folder("features", "spectrogram_cnn")
     store, copies = frame_store(features / "log_mel", table, frames, **common), {"published": (), "artificial": ()}
-    if "published" in net:
-        making = common | {"copies": chosen["copies"], "seed": first.seed, "changes": tuple(PUBLISHED_CHANGES)}
-        copies["published"] = artificial_stores(features / "published", table, frames, published=True, **making)
+    making = common | {"copies": chosen["copies"], "seed": first.seed}
+    if net == "image_masks_at_the_floor":
+        copies["published"] = floor_stores(features / net, table, frames, **making)
+    elif net in CHANGES or "published" in net:
+        name, changes = (net, CHANGES[net]) if net in CHANGES else ("published", tuple(PUBLISHED_CHANGES))
+        making |= {"changes": changes, "published": True}
+        copies["published"] = artificial_stores(features / name, table, frames, **making)
     tasks = {}
     for space in spaces:
         plan = plan_study(space, store, chosen, ["paper"], copies)
-        (task,) = (task for task in plan.values() if _net_of(task) == (net, rate))
+        if net in CHANGES:
+            task = replace(plan["image_published", "paper"], name=f"spectrogram_cnn-{net}")
+            task = replace(task, settings=task.settings | {"learning_rate": rate})
+        else:
+            (task,) = (task for task in plan.values() if _net_of(task) == (net, rate))
         if epochs:
             task = replace(task, settings=task.settings | {"epochs": epochs})
         folds = make_folds(table, protocol, system="spectrogram_cnn", seed=space.seed)
         tasks[space.seed] = tasks_of(task, folds, protocol)
     return tasks
+
+
+def floor_stores(
+    folder: str | Path, table: pd.DataFrame, frames: dict[str, Any], *, copies: int, seed: int, sample_rate_hz: int
+) -> tuple[Path, ...]:
+    """Keep altered copies of every utterance with the source's masks, filled with silence; see `artificial_stores`."""
+    stores = []
+    for copy in range(copies):
+        given = {"frames": frames, "copy": copy, "seed": seed}
+        key = content_key(given, inspect.getsource(masked_at_the_floor), content_key(published_clip, clip_frames))
+        rows_of, title = functools.partial(masked_at_the_floor, **given), f"{Path(folder).name}_{copy}"
+        made_at = {"sample_rate_hz": sample_rate_hz or None, "title": title}
+        stores.append(build_store(f"{folder}_{copy}", table, rows_of, key=key, **made_at).folder)
+    return tuple(stores)
+
+
+def masked_at_the_floor(
+    signal: np.ndarray, sample_rate: int, *, frames: dict[str, Any], copy: int, seed: int
+) -> np.ndarray:
+    """Compute the frames of an altered copy whose masks lie where `image_masks` has them, at the clip's lowest value.
+
+    The source fills its masks with 0 dB, the highest value. Here the lowest one is 0 while they are filled.
+
+    Parameters
+    ----------
+    signal : float32 (n_samples,)
+    sample_rate : Hz
+    frames, copy, seed : as in `artificial_frames`
+
+    Returns
+    -------
+    float32 (n_frames, n_features)
+    """
+    log_mel = clip_frames(signal, sample_rate, **frames)
+    floor, seeds = log_mel.min(), (seed, copy, zlib.crc32(np.ascontiguousarray(signal)))
+    return published_clip(log_mel - floor, seed=seeds, changes=MASKS) + floor
 
 
 def _net_of(task):
@@ -93,13 +160,13 @@ def ship(results: Path, net: str, rate: float, protocol: str, draws: list[dict[s
     with atomic_path(folder / f"04_{net}-{rate:g}-{protocol}.parquet") as temporary:
         pd.concat(answers, ignore_index=True)[order].to_parquet(temporary, index=False)
     about = dict(zip(ABOUT, (protocol, net, rate), strict=True))
-    name = "04_histories.csv" if protocol == "paper" else "04_histories_validated.csv"
-    _replace_rows(folder / name, pd.concat(curves).assign(**about))
+    kind = "_validated" if protocol != "paper" else "_changes" if net in CHANGES else ""
+    _replace_rows(folder / f"04_histories{kind}.csv", pd.concat(curves).assign(**about))
     told = about | {
         "best_epochs": [int(best) for result in draws for best in result["kept"]],
         "draws": len(curves),
         "epochs": len(curves[0]),
-        "epochs_planned": PUBLISHED[net, rate][0],
+        "epochs_planned": TRAININGS[net, rate][0],
         "made_by": made_by(),
     }
     made = read_json(folder / "04_provenance.json")
@@ -122,15 +189,15 @@ def _replace_rows(path, added):
 
 def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("net", choices=sorted({net for net, _ in PUBLISHED}))
+    parser.add_argument("net", choices=sorted({net for net, _ in TRAININGS}))
     parser.add_argument("rate", type=float)
     parser.add_argument("protocol", choices=PROTOCOLS)
     parser.add_argument("--draws", type=int, default=1, help="of a split that has one fold")
     parser.add_argument("--epochs", type=int, default=0, help="at most so many; 0: as many as published")
     given = parser.parse_args(arguments)
     training = given.net, given.rate
-    if training not in PUBLISHED:
-        rates = ", ".join(f"{rate:g}" for net, rate in PUBLISHED if net == given.net)
+    if training not in TRAININGS:
+        rates = ", ".join(f"{rate:g}" for net, rate in TRAININGS if net == given.net)
         parser.error(f"RATE of {given.net} must be one of {rates}. Received: {given.rate:g}")
     table = load_corpus(CORPUS, os.environ.get("SER_DATA_DIR", "data")).sort_values("utterance_id", ignore_index=True)
     spaces = [Workspace(CORPUS, "paper", draw, "") for draw in range(given.draws)]

@@ -8,11 +8,12 @@ import pytest
 
 from ser_utils.corpora.demo import make_demo_corpus
 from ser_utils.corpora.loading import load_corpus
+from ser_utils.features.frames import artificial_frames, clip_frames
 from ser_utils.systems.spectrogram_cnn import PUBLISHED
 from ser_utils.systems.spectrogram_published import read_answers
 from ser_utils.training.folds import run_folds
 from ser_utils.workspace import REPOSITORY, Workspace, read_json
-from tools.published_nets import main, ship, training_tasks
+from tools.published_nets import MASKS, main, masked_at_the_floor, ship, training_tasks
 from tools.verify import altered_files
 
 NET = ("clip_3_layers", 1e-3)
@@ -28,7 +29,7 @@ def shipped(tmp_path_factory):
     results = root / "results" / "demo"
     folder = results / "accelerator"
     folder.mkdir(parents=True)
-    for name in ("04_histories.csv", "04_histories_validated.csv", "04_provenance.json"):
+    for name in ("04_histories.csv", "04_histories_changes.csv", "04_histories_validated.csv", "04_provenance.json"):
         shutil.copy(REPOSITORY / "results" / "aesdd" / "accelerator" / name, folder)
     trained = {}
     for protocol, used in (("speaker", spaces[:1]), ("utterance", spaces)):
@@ -80,6 +81,50 @@ def test_the_record_says_what_trained_it_and_every_file_has_its_checksum(shipped
     assert len(told) == len(read_json(REPOSITORY / "results/aesdd/accelerator/04_provenance.json")["trainings"]) + 2
     assert altered_files(results) == []
     assert (results / "04_published_splits.csv").exists()
+
+
+def test_masks_at_the_floor_are_those_of_the_source_but_silent():
+    rate = 16_000
+    rng = np.random.default_rng(0)
+    signal = (rng.normal(size=2 * rate) * np.linspace(0.01, 1, 2 * rate)).astype(np.float32)
+    frames = {"kind": "log_mel", "n_mels": 64, "n_fft": 1024, "hop_length": 512, "denoise": ""}
+    clip = clip_frames(signal, rate, **frames)
+    n_masked = 0
+    for copy in range(8):
+        options = {"frames": frames, "copy": copy, "seed": 3}
+        loud = artificial_frames(signal, rate, changes=MASKS, published=True, **options)
+        silent = masked_at_the_floor(signal, rate, **options)
+        assert silent.dtype == np.float32 and silent.shape == clip.shape
+        masked = loud != clip
+        np.testing.assert_allclose(silent[masked], clip.min(), atol=1e-4)
+        # a point of 0 dB is 0 dB under the source's mask, too
+        elsewhere = ~masked & (clip < 0)
+        np.testing.assert_allclose(silent[elsewhere], clip[elsewhere], atol=1e-4)
+        n_masked += masked.any()
+    assert n_masked > 4
+
+
+@pytest.mark.slow
+def test_a_single_change_trains_on_copies_of_its_own_and_joins_the_other_changes(shipped, monkeypatch):
+    monkeypatch.setenv("SER_JOBS", "1")  # few clips: quicker than to start processes
+    results, _ = shipped
+    root = results.parents[1]
+    table = load_corpus("demo", root).sort_values("utterance_id", ignore_index=True)
+    before = pd.read_csv(results / "accelerator" / "04_histories_changes.csv")
+    tasks = {
+        net: training_tasks([Workspace("demo", "smoke", 0, root)], table, net, 1e-3, "paper", epochs=1)
+        for net in ("image_masks", "image_masks_at_the_floor")
+    }
+    stores = [task.copies for by_draw in tasks.values() for task in by_draw[0]]
+    assert len(set(stores)) == len(tasks) and all(stores)
+    assert all(task.settings["learning_rate"] == 1e-3 for by_draw in tasks.values() for task in by_draw[0])
+    net = "image_masks_at_the_floor"
+    ship(results, net, 1e-3, "paper", list(run_folds(tasks[net], jobs=1).values()))
+    after = pd.read_csv(results / "accelerator" / "04_histories_changes.csv")
+    pd.testing.assert_frame_equal(
+        before[before["net"] != net].reset_index(drop=True), after[after["net"] != net].reset_index(drop=True)
+    )
+    assert list(after.loc[after["net"] == net, "epoch"]) == [1]
 
 
 def test_a_rate_that_the_study_does_not_have_is_refused_before_anything_is_read(capsys):
