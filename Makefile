@@ -180,7 +180,7 @@ weights: setup ## download the speech encoders of notebook 08, or one: make weig
 predict: setup ## print emotion probabilities: make predict FILE=my.wav; FILES=folder adds recordings of the same voice
 	@$(BIN)/python -m tools.answer $(call quoted,FILE) --files $(call quoted,FILES) --model $(call quoted,MODEL) $(if $(filter file,$(origin DATASET)),$(subst --dataset 'demo',,$(WHICH)),$(WHICH))
 
-search: setup ## search hyperparameters of SigWavNet with Ray Tune and ASHA (after make setup-extras)
+search: setup ## search hyperparameters of the waveform networks with Ray Tune and ASHA (after make setup-extras)
 	@$(BIN)/python -m tools.search $(WHICH)
 
 # --- results -------------------------------------------------------------------------------------------
