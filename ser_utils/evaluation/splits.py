@@ -308,14 +308,26 @@ def _sentence_folds(rows, name, seed, notes):
     if unknown or text.nunique() < 2:
         why = f"{unknown} of {len(rows)} utterances have no text" if unknown else f"found {text.nunique()}"
         raise ValueError(f"Protocol 'sentence' needs at least two texts, known for every utterance: {why}.")
+    # each corpus by itself: of texts of all corpora together, a part may hold all that a corpus has
+    corpora = [corpus for _, corpus in rows.groupby("corpus", sort=False)]
+    few = [corpus["corpus"].iloc[0] for corpus in corpora if corpus["sentence"].nunique() < 2]
+    if few:
+        raise ValueError(f"Protocol 'sentence' needs at least two texts of each corpus, found one of {', '.join(few)}.")
     k = 3 if name == "holdout" else _number(name, r"(\d+)_fold", "holdout, <k>_fold")
+    if name != "holdout":
+        k = min(k, *(corpus["sentence"].nunique() for corpus in corpora))
+    split = pd.concat(_fold_texts(corpus, text, k, name == "holdout", seed, notes) for corpus in corpora)
+    return split, name if name == "holdout" else f"{k}_fold"
+
+
+def _fold_texts(rows, text, k, is_holdout, seed, notes):
+    """The folds of one corpus, of which each has its texts in k parts, or in as many as there are texts."""
+    text = text[rows.index]
     k = min(k, text.nunique())
-    part = text.map(_deal_texts(text, rows["emotion"], k, name == "holdout", seed))
+    part = text.map(_deal_texts(text, rows["emotion"], k, is_holdout, seed))
     if k == 2:
         notes.append("two texts are too few for a third group: validation is grouped by utterance")
-    if name == "holdout":
-        return _in_turn(rows, part, 0, k, seed), name
-    return pd.concat(_in_turn(rows, part, fold, k, seed) for fold in range(k)), f"{k}_fold"
+    return pd.concat(_in_turn(rows, part, fold, k, seed) for fold in range(1 if is_holdout else k))
 
 
 def _deal_texts(text, emotion, k, is_holdout, seed):

@@ -120,6 +120,21 @@ def test_two_texts_leave_validation_to_utterances():
     assert any("validation is grouped by utterance" in note for note in made.attrs["notes"])
 
 
+def test_texts_are_kept_apart_within_each_of_several_corpora():
+    table = pd.concat([corpus(texts=5, name="many"), corpus(texts=2, name="two")], ignore_index=True)
+    for column in ("utterance_id", "pcm_sha256"):
+        table[column] = table["corpus"] + table[column]
+    for folds, n_folds in (("holdout", 1), ("2_fold", 2)):
+        made = make_folds(table, "sentence", folds=folds)
+        assert made["fold"].nunique() == n_folds
+        for name, rows in table.groupby("corpus"):
+            by_role = sides(made[made["utterance_id"].isin(rows["utterance_id"])], rows, "sentence")
+            assert len(by_role) == n_folds and by_role.notna().all(axis=None), name
+            assert not any(row["test"] & row["train"] for _, row in by_role.iterrows()), name
+    with pytest.raises(ValueError, match="at least two texts of each corpus, found one of two"):
+        make_folds(table[(table["corpus"] == "many") | (table["sentence"] == "0")], "sentence")
+
+
 @pytest.mark.parametrize("folds", [None, "3_speakers", "6_speakers"])
 def test_speakers_stay_on_one_side_and_each_is_tested_once(folds):
     table = corpus()

@@ -15,6 +15,7 @@ from ser_utils.evaluation.splits import FITTED
 from ser_utils.names import corpora_of, keeps_all
 from ser_utils.profiles import System, systems
 from ser_utils.systems.sigwavnet import accelerator
+from ser_utils.workspace import read_json
 from tools.shipped import damaged, load_provenance, named_if_damaged
 
 NOT_RANDOM = ("opensmile", "baseline")  # their training has no seed
@@ -23,7 +24,7 @@ NUMBERS = "n_speakers n_utterances uar uar_low uar_high uar_fold_mean accuracy m
 
 
 class Dataset:
-    """One folder of results/ as tables."""
+    """One folder of results/ as tables, and caveat.md: what else a reader has to know, until its results are made again."""
 
     def __init__(self, folder: Path):
         self.name, self.title = folder.name, title_of(folder.name)
@@ -34,6 +35,10 @@ class Dataset:
         self.published, self.adapted = self._table(folder, "11_published"), self._table(folder, "11_adapted")
         self.across, self.steps = self._table(folder, "11_across"), self._table(folder, "11_steps")
         self.corpora = self._table(folder, "11_corpora")
+        trained = folder / "accelerator" / "04_provenance.json"  # the nets of 04_published
+        self.departures = read_json(trained)["differs_from_the_source"] if trained.exists() else []
+        caveat = folder / "caveat.md"
+        self.caveat = caveat.read_text("utf-8").strip() if caveat.exists() else ""
         self.sizes = self._table(folder, accelerator.TABLE)
         self.wavelets = self._table(folder, accelerator.TABLES["sigwavnet"])
         self.nets, self.findings = self._table(folder, "04_published"), self._table(folder, "04_published_findings")
