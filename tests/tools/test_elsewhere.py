@@ -12,16 +12,20 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from ser_utils.evaluation.splits import make_folds
 from ser_utils.features.audio import save_audio
 from ser_utils.profiles import settings
 from ser_utils.systems.sigwavnet.accelerator import (
+    BESIDE,
     TABLE,
     TABLES,
+    baseline_path,
     read_decisions,
     read_histories,
     summarise_published_sizes,
 )
 from ser_utils.workspace import REPOSITORY, read_json
+from tools.beside_draws import published_draws
 from tools.elsewhere import _save, main, write_clips
 from tools.verify import altered_files
 
@@ -185,3 +189,34 @@ def test_every_file_has_a_checksum_and_a_changed_decision_changes_the_table(unpa
     assert f"accelerator/{file.name} was altered since its notebook wrote it" in altered_files(unpacked)
     again = summarise_published_sizes(unpacked / "accelerator", scores)
     assert list(np.flatnonzero(again["uar"] != shipped["uar"])) == [0]
+
+
+@pytest.mark.parametrize("corpus", ["emodb", "ravdess"])
+def test_baselines_and_networks_stand_on_the_same_clips_of_each_draw(corpus):
+    results = REPOSITORY / "results" / corpus
+    scores = pd.read_csv(results / "scores.csv")
+    for system, name in TABLES.items():
+        for path in sorted((results / "accelerator").glob(f"{system}-*-paper-*.parquet")):
+            tested = pd.read_parquet(path).groupby("fold")["utterance_id"].agg(set)
+            for model in BESIDE:
+                answered = pd.read_parquet(baseline_path(path.parent, model, system))
+                assert answered.groupby("fold")["utterance_id"].agg(set).equals(tested), path.name
+        made = summarise_published_sizes(results / "accelerator", scores, system)
+        if (results / f"{name}.csv").exists():
+            shipped = pd.read_csv(results / f"{name}.csv").query("protocol == 'paper'")
+            rows = made.query("protocol == 'paper'")
+            np.testing.assert_allclose(shipped[list(BESIDE)], rows[list(BESIDE)].astype(float), atol=1e-6)
+            assert shipped[list(BESIDE)].notna().all(axis=None)
+
+
+def test_answers_to_other_clips_than_todays_draws_are_refused():
+    rows = [(f"{s}{e[0]}{t}", s, e, str(t)) for s in SPEAKERS for e in CLASSES for t in range(10)]
+    table = pd.DataFrame(rows, columns=["utterance_id", "speaker", "emotion", "sentence"])
+    folds = [make_folds(table, "paper", system="cnn_n_gru", seed=seed) for seed in (0, 1)]
+    answers = pd.concat([fold[fold["role"] == "test"].assign(fold=seed) for seed, fold in enumerate(folds)])
+    drawn = published_draws(table, "cnn_n_gru", answers, "2_draws")
+    for draw, fold in zip(drawn, folds, strict=True):
+        pd.testing.assert_series_equal(draw["role"], fold["role"])
+    assert [set(draw["fold"]) for draw in drawn] == [{0}, {1}]
+    with pytest.raises(ValueError, match="draw 0 of today tests other clips"):
+        published_draws(table, "cnn_n_gru", answers.assign(fold=1 - answers["fold"]), "2_draws")

@@ -1,7 +1,7 @@
 """Trainings at the published sizes that ran on an accelerator: what of them ships, and the table that follows from it.
 
 A folder holds provenance.json, histories.csv and a table of predictions per model and protocol, named as in
-`names.result_name`; its fold is the draw of a split, or the fold.
+`names.result_name`; its fold is the draw of a split, or the fold. What baselines say of the same draws lies beside.
 """
 
 from pathlib import Path
@@ -31,19 +31,24 @@ def read_decisions(folder: Path) -> dict[tuple[int, str], pd.DataFrame]:
     return {keys[path]: pd.read_parquet(path) for path in ordered}
 
 
+def baseline_path(folder: Path, model: str, system: str) -> Path:
+    """Say where the answers of a baseline lie, for the draws of `paper` that a system's networks were tested on."""
+    return folder / f"baseline-{model}-paper-{system}.parquet"
+
+
 def summarise_published_sizes(folder: Path, scores: pd.DataFrame, system: str = "cnn_n_gru") -> pd.DataFrame:
     """Score what ships from an accelerator, the largest network first.
 
     Parameters
     ----------
     folder : see the module
-    scores : as `gather_scores` gives it, for the baselines beside
+    scores : as `gather_scores` gives it, for the baselines beside those for new speakers
     system : of `TABLES`
 
     Returns
     -------
     table `system, model, n, protocol, folds, trainings, epochs, parameters, accuracy_mean, accuracy_sd` (over the draws
-    or folds), `uar, uar_low, uar_high` (all of them together), `loudness, mfcc` (their UAR under the same protocol);
+    or folds), `uar, uar_low, uar_high` (all of them together), `loudness, mfcc` (their UAR for the same clips);
     SigWavNet has no n, and a table without rows where none ships
     """
     trained = read_json(folder / "provenance.json")["models"]
@@ -60,8 +65,6 @@ def _summarise(path, trained, scores) -> dict[str, Any]:
     predictions, made = pd.read_parquet(path), trained[model]
     measured = score_predictions(predictions)
     alone = [accuracy(table["emotion"], table["prediction"]) for _, table in predictions.groupby("fold")]
-    baselines = scores[(scores["system"] == "baseline") & (scores["protocol"] == protocol)]
-    uar_of = baselines.drop_duplicates("model").set_index("model")["uar"]
     return {
         "system": system,
         "model": model,
@@ -74,5 +77,17 @@ def _summarise(path, trained, scores) -> dict[str, Any]:
         "accuracy_mean": pd.Series(alone).mean(),
         "accuracy_sd": pd.Series(alone).std(),
         **{key: measured[key] for key in ("uar", "uar_low", "uar_high")},
-        **{name: uar_of.get(name) for name in BESIDE},
+        **_beside(path.parent, system, protocol, scores),
+    }
+
+
+def _beside(folder, system, protocol, scores) -> dict[str, float | None]:
+    """UAR of the baselines for the clips that the networks were tested on."""
+    if protocol != "paper":  # all clips are tested
+        rows = scores[(scores["system"] == "baseline") & (scores["protocol"] == protocol)]
+        uar_of = rows.drop_duplicates("model").set_index("model")["uar"]
+        return {name: uar_of.get(name) for name in BESIDE}
+    paths = {name: baseline_path(folder, name, system) for name in BESIDE}
+    return {
+        name: score_predictions(pd.read_parquet(path))["uar"] if path.exists() else None for name, path in paths.items()
     }
