@@ -201,7 +201,8 @@ def compare_scores(
     ----------
     tolerance : of every score; None takes each score's own, see `tolerance_of`. Names, counts and leaks have to be
         equal in either case.
-    spread : standard deviation of the UAR over seeds by (system, model, protocol, folds), where it was measured
+    spread : standard deviation of the UAR over seeds in the same folds, by (system, model, protocol, folds), where it was
+        measured
     """
     keys = [*NAME, "level"]
     both = committed.merge(fresh, on=keys, how="outer", suffixes=("", "_fresh"), indicator=True)
@@ -327,7 +328,10 @@ def _spread(folder) -> dict[tuple, float]:
     if not path.exists():
         return {}
     table = pd.read_csv(path, dtype=dict.fromkeys(NAME, str))
-    return dict(zip(table[NAME].itertuples(index=False, name=None), table["uar_sd"], strict=True))
+    # under other protocols a seed draws the split, too, so its spread says nothing of another machine
+    of_speakers = table[table["protocol"] == "speaker"].set_index(["system", "model"])["uar_sd"]
+    measured = table[[*NAME]].join(of_speakers, on=["system", "model"]).dropna()
+    return dict(zip(measured[NAME].itertuples(index=False, name=None), measured["uar_sd"], strict=True))
 
 
 def _make(target, workspace, made, root) -> int:
@@ -438,8 +442,11 @@ def _digests(folder) -> dict[str, str]:
     return {path.relative_to(folder).as_posix(): file_digest(path) for path in folder.rglob("*") if path.is_file()}
 
 
-def epochs_of(made: Mapping) -> dict[str, int]:
-    """Epochs of each system at most, from the settings in a provenance; none where few clips may have made them more."""
+def epochs_of(made: Mapping) -> dict[str | tuple[str, str], int]:
+    """Epochs of each system at most, from the settings in a provenance; none where few clips may have made them more.
+
+    A system whose models differ in epochs has them by (system, model).
+    """
     epochs = {}
     for name, system in systems().items():
         number, least, batch = (recorded_setting(made, system, k) for k in ("epochs", "least_updates", "batch_size"))
@@ -447,6 +454,10 @@ def epochs_of(made: Mapping) -> dict[str, int]:
             steps = number * made["notebooks"][system.notebook]["n_utterances"] // (2 * batch)
             number = None if least > steps else number
         epochs[name] = number
+        for model, _, trained in reversed(
+            recorded_setting(made, system, "trainings") or []
+        ):  # the first of a net stands for it
+            epochs[name, model] = trained
     return {name: number for name, number in epochs.items() if number is not None}
 
 

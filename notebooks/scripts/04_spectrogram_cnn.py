@@ -177,7 +177,7 @@ print(f"{(lengths < n_frames).mean():.0%} of the clips are padded, the others sq
 
 # %% [markdown]
 # The three-layer net on clips pools after its first two convolutions only; the other nets pool after every convolution.
-# Dropout is 0.25 on clips and 0.5 on resized spectrograms. The loss is computed from the logits, not from probabilities. One
+# Dropout is 0.25 on clips and 0.5 on resized spectrograms. Here the loss is computed from the logits, not from probabilities. One
 # step of the flat layer's many thousand weights can move a logit by ten or more. The float32 probabilities are then exactly 0
 # and 1, where their loss has no gradient, and some resized nets would stay at chance forever.
 

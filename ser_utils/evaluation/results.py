@@ -56,6 +56,7 @@ class Name(NamedTuple):
 
 
 Decisions = dict[Name, pd.DataFrame]  # utterance predictions of every result
+Epochs = Mapping[str | tuple[str, str], int]  # of a system, or of a model: (system, model)
 Labelled = Mapping[str, pd.DataFrame]  # utterance predictions of several systems under one protocol, by label
 
 
@@ -405,19 +406,19 @@ def load_published() -> pd.DataFrame:
     )
 
 
-def gather_setups(decided: Decisions, costs: pd.DataFrame, epochs: Mapping[str, int]) -> pd.DataFrame:
+def gather_setups(decided: Decisions, costs: pd.DataFrame, epochs: Epochs) -> pd.DataFrame:
     """Describe how our results were obtained: a table `system, model, protocol, folds` and SETUP.
 
     Parameters
     ----------
     costs : as `gather_costs` gives it
-    epochs : of each system at most
+    epochs : at most, of each system, or of each of its models
     """
     counted = {"classes": "emotion", "clips": "utterance_id", "n_folds": "fold"}
     rows = [
         name._asdict()
         | {fact: table[column].nunique() for fact, column in counted.items()}
-        | {"epochs": epochs.get(name.system)}
+        | {"epochs": epochs.get((name.system, name.model), epochs.get(name.system))}
         for name, table in decided.items()
     ]
     return pd.DataFrame(rows).merge(costs[[*NAME, "parameters"]], how="left")
@@ -469,7 +470,7 @@ def strictest_protocol(scores: pd.DataFrame) -> str:
 
 
 def derived_tables(
-    workspace: Workspace, utterances: pd.DataFrame, scores: pd.DataFrame, epochs: Mapping[str, int]
+    workspace: Workspace, utterances: pd.DataFrame, scores: pd.DataFrame, epochs: Epochs
 ) -> dict[str, pd.DataFrame]:
     """Make every table that follows from scores and decisions alone, by the name it is saved under.
 
@@ -477,7 +478,7 @@ def derived_tables(
     ----------
     utterances : utterance table; `utterance_id, speaker, gender, emotion` are used
     scores : as `gather_scores` gives it
-    epochs : of each system at most, for `beside_published`
+    epochs : as in `gather_setups`
     """
     decided = load_decisions(workspace)
     tables = stand_side_by_side(decided, strictest_protocol(scores))

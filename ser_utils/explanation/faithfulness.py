@@ -381,7 +381,7 @@ def verdicts(table: pd.DataFrame, planted: pd.DataFrame | None = None) -> pd.Dat
     -------
     the checks as True, False and None (not shown), with `failed`, `missing` and a plain `verdict`: trust, where every
     check is passed; do not trust, where one of NECESSARY fails; not shown, where one of those was not shown; with care,
-    elsewhere. So no check that is left out can help. BASELINES, whose maps no weights have made, do not follow the
+    elsewhere. So a check that is left out never makes a method trusted. BASELINES, whose maps no weights have made, do not follow the
     weights by definition.
     """
     methods = table.index.get_level_values(-1)

@@ -87,7 +87,7 @@ def crossings(root: Path) -> list[str]:
 def _least_p(tables: Iterable[pd.DataFrame]) -> str:
     """Say how small a p of these tables can be."""
     fewest = min(table["n_speakers"].min() for table in tables if len(table))
-    return f"With {fewest} speakers, p cannot be below {least_p(fewest)}."
+    return f"With {fewest} speakers, p cannot be below {least_p(fewest):.3f}."
 
 
 def _brackets(tables: str, how="") -> str:
@@ -171,7 +171,7 @@ def _of_results(datasets, note) -> str:
                 "[splits](../README.md#the-splits) `paper` (which leaks), `utterance`, `sentence` and `speaker`.",
                 _brackets("".join(tables), HOW),
                 f"{ABOUT_CHOSEN}; [choices.md](../notebooks/choices.md) says which.",
-                f"*Seeds* is how many times a network was trained; – means that nothing is random. {about_seeds(datasets)}",
+                f"*Seeds* is how many seeds a network was trained with; – means that nothing is random. {about_seeds(datasets)}",
                 "*Parameters*, *s to train* (all folds together, on two cores) and *ms per utterance* (from file to decision) are "
                 "those under the strictest split that the model was run under.",
                 "Each dataset has a folder. `scores.csv` holds all scores and the leaks of their splits, `costs.csv` the costs, and "
@@ -188,19 +188,25 @@ def _of_results(datasets, note) -> str:
         about = f"{about[0].upper()}{about[1:]}; profile {data.made['profile']}, seed {data.made['seed']}."
         if keeps_all(data.name):
             about += " Some emotions are in one of these corpora alone, so a model can tell them by the recording conditions."
+        about += f" {data.caveat}" if data.caveat else ""
         text += [f"## {data.title}", about, table]
         if by_corpus := corpora_table(data):
             text += ["The same models, trained on all of these corpora, on the new speakers of each:", by_corpus]
         if len(data.published) and data.published["ours"].notna().any():
-            text += ["Compared with published scores (?: not known, –: has none):", published_table(data.published)]
+            text += [
+                "Compared with published scores (?: not known or not recorded, –: has none):",
+                published_table(data.published),
+            ]
         if len(data.sizes) or len(data.wavelets):
             text += [
-                "These networks have the published size and follow the published recipe. They were trained on an accelerator. "
+                "These networks have the published size. CNN-n-GRU follows the published recipe, whose 50 to 100 epochs are 60 here. "
+                "SigWavNet has the channels and GRU layers of its code, but a learning rate that we searched, because the rate in its "
+                "code cannot learn in a single fold. They were trained on an accelerator. "
                 "*Draws* are repeated random draws of the published split. Under `speaker`, each *fold* tests other speakers. Under "
                 "`paper`, SigWavNet has ten folds; the column says how many of them were trained. *Accuracy* is the mean ± standard "
                 "deviation over draws or folds, *UAR* is computed over all their test clips together, and *loudness* and *mfcc* are "
-                "the UAR of these baselines under the same split. The recipe has 60 epochs (SigWavNet: 100). Where fewer are "
-                "listed, the available time on the accelerator ended first.",
+                "the UAR of these baselines for the same clips. Where fewer epochs are listed than planned (60; SigWavNet: 100), the "
+                "available time on the accelerator ended first.",
                 sizes_table(data),
             ]
         if len(data.nets):

@@ -35,9 +35,22 @@ def _against_baseline(data) -> str:
     for what, rows in (("better", better.sort_values("difference")[::-1]), ("worse", worse)):
         gaps = f" ({', '.join(_with_gap(row, data) for row in rows.itertuples())})" if len(rows) else ""
         said.append(f"{_count_of(len(rows))} significantly {what}{gaps}")
-    return (
+    n_speakers = table["n_speakers"].max()
+    text = (
         f"Against the MFCC baseline, new speakers: of {len(table)} other models, {' and '.join(said)}; p < {ALPHA} after "
         "Holm's correction."
+    )
+    least = len(table) * least_p(n_speakers)
+    if least < ALPHA:
+        return text
+    alone = table[(table["low"] > 0) | (table["high"] < 0)].sort_values("difference")[::-1]
+    apart = [
+        f"{_with_gap(row, data)} ({100 * row.low:+.0f} to {100 * row.high:+.0f}, p {row.p:.2g})"
+        for row in alone.itertuples()
+    ]
+    return (
+        f"{text} With {n_speakers} speakers, no corrected p can be below {least:.2g}. Without correction, the 95 % interval "
+        f"excludes 0 for {', '.join(apart) if apart else 'none'}."
     )
 
 
@@ -63,9 +76,9 @@ def _chance(data) -> float:
     return data.whole.loc[data.whole["model"] == "chance", "uar"].max()
 
 
-def least_p(n_speakers: int) -> str:
+def least_p(n_speakers: int) -> float:
     """How small p can be where each of n speakers exchanges the answers of two models, or does not."""
-    return f"{2 * 0.5**n_speakers:.3f}"
+    return 2 * 0.5**n_speakers
 
 
 def _at_chance(data) -> str:
@@ -96,12 +109,15 @@ def _by_earlier_settings(data) -> str:
         today = settings(table, data.made["profile"], data.name)
         then = {key: recorded_setting(data.made, system, key) for key in today}
         other = [key for key, value in then.items() if value is not None and value != today[key]]
-        earlier += [f"{name} ({', '.join(other)})"] if other else []
+        if other:
+            commit = data.made["notebooks"][system.notebook]["commit"][:7]
+            earlier.append(f"{name} (`{commit}`; {', '.join(other)})")
     if not earlier:
         return ""
     return (
-        "These networks were trained before some of their settings changed, so they differ from those of the other corpora. In "
-        f"brackets: the settings that have other values in `ser_utils/profiles` now. {'; '.join(earlier)}."
+        "These networks were trained by earlier code, so they differ from those of the other corpora in more than the corpus: "
+        "the split, the network, the loss and the choice of the epoch may have changed, too. In brackets: the commit that trained "
+        f"them, and the settings that have other values in `ser_utils/profiles` now. {'; '.join(earlier)}."
     )
 
 
@@ -140,7 +156,9 @@ def _at_published_settings(data) -> list[str]:
     """What became of the spectrogram CNNs' published trainings, and of the two findings."""
     if not (len(data.nets) and len(data.findings) and len(data.faults)):
         return []
-    nets, n_draws = data.nets, len(data.nets["draws"].iloc[0].split())
+    n_draws, chance, n_speakers = len(data.nets["draws"].iloc[0].split()), _chance(data), data.whole["n_speakers"].max()
+    guessed = (data.nets["low"] <= chance) & (chance <= data.nets["high"])
+    nets = data.nets[~guessed]
     # draws have three decimals
     reached = sum(round(row.published, 3) <= max(map(float, row.draws.split())) for row in nets.itertuples())
     on_average = sum(round(row.published, 3) <= round(row.best, 3) for row in nets.itertuples())
@@ -148,9 +166,8 @@ def _at_published_settings(data) -> list[str]:
         f"{row.net} at {row.rate:g} after {row.epochs} of {row.epochs_published} epochs"
         for row in nets[nets["epochs"] < nets["epochs_published"]].itertuples()
     ]
-    chance, n_speakers = _chance(data), data.whole["n_speakers"].max()
-    at_chance = [f"{row.net} at {row.rate:g}" for row in nets.itertuples() if row.low <= chance <= row.high]
-    guessed = f" At chance in the study, too: {', '.join(at_chance)}." if at_chance else ""
+    at_chance = [f"{row.net} at {row.rate:g}" for row in data.nets[guessed].itertuples()]
+    left_out = f" Not counted, because it only guesses in the study, too: {', '.join(at_chance)}." if at_chance else ""
     asked = pd.concat([data.findings, data.faults]).set_index(["claim", "protocol"])
 
     def gain(claim, protocol="paper"):
@@ -158,9 +175,9 @@ def _at_published_settings(data) -> list[str]:
         return f"{100 * row['difference']:+.1f} (p {row['p']:.2g})"
 
     return [
-        f"The {len(nets)} published trainings of the spectrogram CNNs, at their published settings and on {n_draws} draws of the "
-        f"split: the published accuracy is reached in {reached} by at least one draw, and in {on_average} by the mean of the "
-        f"draws.{guessed} Stopped early: {', '.join(cut)}.",
+        f"Of {len(nets)} published trainings of the spectrogram CNNs, at their published settings and on {n_draws} draws of the "
+        f"split, {reached} reach the published accuracy in at least one draw, and {on_average} in the mean of the draws."
+        f"{left_out} Stopped early: {', '.join(cut)}.",
         "The study's first finding is that batch size 1, with clips at their own length, beats resized clips. With four layers, "
         f"the difference is {gain(BATCHES_OF_ONE)} under the published split, {gain(BATCHES_OF_ONE, 'utterance')} if validation "
         f"chooses the epoch, and {gain(BATCHES_OF_ONE, 'speaker')} for new speakers.",
@@ -170,7 +187,7 @@ def _at_published_settings(data) -> list[str]:
         f"{gain('masks at 0 dB instead of unaltered copies')}, masks filled with silence "
         f"{gain('masks at the floor instead of unaltered copies')}, and all changes together "
         f"{gain('all four changes instead of unaltered copies')}. In both findings, p is not corrected for the number of tests, "
-        f"and with {n_speakers} speakers it cannot be below {least_p(n_speakers)}.",
+        f"and with {n_speakers} speakers it cannot be below {least_p(n_speakers):.3f}.",
     ]
 
 
@@ -188,10 +205,23 @@ def _beside_published(datasets) -> str:
     named = f" ({', '.join(f'{row.system} {row.model}' for row in reached.itertuples())})" if len(reached) else ""
     return (
         f"{count} scores published for these corpora under `paper` {'is' if len(reached) < 2 else 'are'} reached by "
-        f"our runs of this size{named}. "
+        f"our runs of this size{named}.{_hangs_on_the_draw(reached, datasets)} "
         f"{'None' if not same else same} of these runs follows exactly the published protocol: classes, tested clips, folds, "
         "network size or epochs differ, as [results/README.md](results/README.md) lists."
     )
+
+
+def _hangs_on_the_draw(reached, datasets) -> str:
+    """Where a net that reached its published accuracy was trained at its published settings, too: in how many draws it did."""
+    said = []
+    for row in reached.itertuples():
+        for data in datasets:
+            nets = data.nets[data.nets["net"] == row.model] if len(data.nets) else data.nets
+            if row.system == "spectrogram_cnn" and len(nets):
+                draws = [float(value) for value in nets.iloc[0]["draws"].split()]
+                n_reached = sum(round(float(row.published), 3) <= value for value in draws)
+                said.append(f"At its published settings, {row.model} reaches it in {n_reached} of {len(draws)} draws.")
+    return "".join(f" {sentence}" for sentence in said)
 
 
 def about_networks(datasets: list[Dataset]) -> str:
@@ -199,8 +229,9 @@ def about_networks(datasets: list[Dataset]) -> str:
     if any(data.made["profile"] != "quick" for data in datasets):
         return "All scores come from the profile that is named below."
     return (
-        "All networks of this table are small (profile `quick`): on two cores, each fold of one was trained within minutes. The "
-        "list below and [results/README.md](results/README.md) say what they reach at their published sizes."
+        "All networks of this table are smaller than published or were trained for fewer epochs (profile `quick`): on two cores, "
+        "each fold of one was trained within minutes. The list below and [results/README.md](results/README.md) say what some of "
+        "them reach at their published settings."
     )
 
 
@@ -210,5 +241,6 @@ def about_seeds(datasets: list[Dataset]) -> str:
         return "Every network was trained with one seed, so how much its score varies from seed to seed is not known."
     return (
         "A score with ± is the mean over several seeds, ± their standard deviation, and its interval covers speakers and "
-        "seeds. Every other network was trained with one seed. Differences between models are those of the first seed."
+        "seeds. Except for new speakers, each seed also draws the split anew, and most of ± is that. Every other network was "
+        "trained with one seed. Differences between models are those of the first seed."
     )

@@ -75,16 +75,20 @@ def overview(datasets: list[Dataset]) -> str:
 
 
 def _published(system, model, datasets) -> str:
-    """What a system's source reports under its own split, on a dataset that is shown where it can be."""
-    table = load_published().query("system == @system and protocol == 'paper'")
+    """What a system's source reports, under its own split and on a dataset that is shown where it can be."""
+    table = load_published().query("system == @system")
     table = table.assign(
-        elsewhere=~table["dataset"].isin(datasets), other=table["model"] != model, f1=table["metric"] == "macro_f1"
+        strict=table["protocol"] != "paper",
+        elsewhere=~table["dataset"].isin(datasets),
+        other=table["model"] != model,
+        f1=table["metric"] == "macro_f1",
     )
     if table.empty:
         return "–"
-    row = table.sort_values(["elsewhere", "other", "f1"], kind="stable").iloc[0]
+    row = table.sort_values(["strict", "elsewhere", "other", "f1"], kind="stable").iloc[0]
     other = f", `{row['model']}`" if row["other"] else ""
-    return f"{100 * float(row['value']):.1f} {METRIC[row['metric']]}, {title_of(row['dataset'])}{other}"
+    split = ", new speakers" if row["protocol"] == "speaker" else ""
+    return f"{100 * float(row['value']):.1f} {METRIC[row['metric']]}, {title_of(row['dataset'])}{split}{other}"
 
 
 def one_voice_table(datasets: list[Dataset]) -> str:
@@ -207,7 +211,7 @@ def sizes_table(data) -> str:
         ]
         cells += [there, f"{100 * row['accuracy_mean']:.1f} ± {100 * row['accuracy_sd']:.1f}"]
         cells += [f"{100 * row['uar']:.1f} ({100 * row['uar_low']:.0f}–{100 * row['uar_high']:.0f})"]
-        cells += [f"{100 * row[name]:.1f}" for name in accelerator.BESIDE]
+        cells += ["–" if pd.isna(row[name]) else f"{100 * row[name]:.1f}" for name in accelerator.BESIDE]
         lines.append([*map(str, cells)])
     return markdown([*names, *accelerator.BESIDE], lines, 3)
 
@@ -235,6 +239,11 @@ def nets_at_published_settings(data) -> list[str]:
         "the last epoch. `python -m tools.published_nets NET RATE PROTOCOL` makes one of them again, on two cores in hours.",
         markdown_of(trained, 1),
     ]
+    if data.departures:
+        text += [
+            "What differs from the source, and between these trainings:",
+            "\n".join(f"- {x}" for x in data.departures),
+        ]
     if len(data.splits):
         rows = [
             {
@@ -249,8 +258,8 @@ def nets_at_published_settings(data) -> list[str]:
             for row in data.splits.itertuples()
         ]
         text += [
-            f"{len(rows)} of these trainings, made again with a validation part that chooses the epoch, which leaves a quarter fewer "
-            "clips for training (*validated*), and with each speaker left out, too (*new speakers*). Mean accuracy in %:",
+            f"{len(rows)} of these nets at these rates, trained with a validation part that chooses the epoch, which leaves a quarter "
+            "fewer clips for training (*validated*), and with each speaker left out, too (*new speakers*). Mean accuracy in %:",
             markdown_of(rows, 1),
         ]
     if len(data.findings):
