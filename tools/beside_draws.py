@@ -22,13 +22,17 @@ from ser_utils.workspace import atomic_path, write_checksums, write_csv
 
 
 def published_draws(table: pd.DataFrame, system: str, answers: pd.DataFrame, folds: str) -> list[pd.DataFrame]:
-    """Make the folds of `paper` that a network was tested on again.
+    """Make again the folds of `paper` that a network was tested on.
 
     Parameters
     ----------
     table : utterance table
     answers : of the network; `fold` is the draw, or the fold
     folds : "<n>_draws", or "<n>_folds" of the first draw
+
+    Returns
+    -------
+    fold tables, one per draw or fold, in their order
 
     Raises
     ------

@@ -1,6 +1,6 @@
 """Train a net of the study of spectrogram CNNs at its published settings, and ship its answers.
 
-python -m tools.published_nets NET RATE PROTOCOL [--draws 4]
+python -m tools.published_nets NET RATE PROTOCOL [--draws 5]
 
 NET and RATE are one of the thirteen trainings of the study, on AESDD. It is trained as notebook 04 trains it under profile
 `paper`, but in several draws of the split, and under other protocols too: there a validation part chooses the epoch, and
@@ -9,8 +9,6 @@ interrupted can be repeated. At the end its answers and histories, and the table
 """
 
 import argparse
-import functools
-import inspect
 import os
 import zlib
 from collections.abc import Sequence
@@ -26,24 +24,14 @@ from ser_utils.evaluation.metrics import accuracy
 from ser_utils.evaluation.splits import make_folds
 from ser_utils.features.augmentation import PUBLISHED_CHANGES, published_clip
 from ser_utils.features.frames import artificial_stores, clip_frames, frame_store
-from ser_utils.features.store import build_store
 from ser_utils.profiles import settings
 from ser_utils.systems.spectrogram_cnn import PUBLISHED, plan_study
-from ser_utils.systems.spectrogram_published import published_tables
+from ser_utils.systems.spectrogram_published import published_tables, read_answers
 from ser_utils.training.folds import FoldTask, run_folds, tasks_of
-from ser_utils.workspace import (
-    Workspace,
-    atomic_path,
-    content_key,
-    made_by,
-    read_json,
-    write_checksums,
-    write_csv,
-    write_json,
-)
+from ser_utils.workspace import Workspace, atomic_path, made_by, read_json, write_checksums, write_csv, write_json
 
 CORPUS = "aesdd"
-PROTOCOLS = ("paper", "utterance", "speaker")
+DRAWS = {"paper": 5, "utterance": 4, "speaker": 1}  # of the split, by protocol, that ship of each net
 MASKS = ("frequency mask", "time mask")
 CHANGES = {  # `image_published`, whose copies are altered in one way alone
     "image_unaltered": (),
@@ -75,7 +63,8 @@ def training_tasks(
     store, copies = frame_store(features / "log_mel", table, frames, **common), {"published": (), "artificial": ()}
     making = common | {"copies": chosen["copies"], "seed": first.seed}
     if net == "image_masks_at_the_floor":
-        copies["published"] = floor_stores(features / net, table, frames, **making)
+        making |= {"changes": MASKS, "extract": masked_at_the_floor}
+        copies["published"] = artificial_stores(features / net, table, frames, **making)
     elif net in CHANGES or "published" in net:
         name, changes = (net, CHANGES[net]) if net in CHANGES else ("published", tuple(PUBLISHED_CHANGES))
         making |= {"changes": changes, "published": True}
@@ -95,24 +84,10 @@ def training_tasks(
     return tasks
 
 
-def floor_stores(
-    folder: str | Path, table: pd.DataFrame, frames: dict[str, Any], *, copies: int, seed: int, sample_rate_hz: int
-) -> tuple[Path, ...]:
-    """Keep altered copies of every utterance with the source's masks, filled with silence; see `artificial_stores`."""
-    stores = []
-    for copy in range(copies):
-        given = {"frames": frames, "copy": copy, "seed": seed}
-        key = content_key(given, inspect.getsource(masked_at_the_floor), content_key(published_clip, clip_frames))
-        rows_of, title = functools.partial(masked_at_the_floor, **given), f"{Path(folder).name}_{copy}"
-        made_at = {"sample_rate_hz": sample_rate_hz or None, "title": title}
-        stores.append(build_store(f"{folder}_{copy}", table, rows_of, key=key, **made_at).folder)
-    return tuple(stores)
-
-
 def masked_at_the_floor(
-    signal: np.ndarray, sample_rate: int, *, frames: dict[str, Any], copy: int, seed: int
+    signal: np.ndarray, sample_rate: int, *, frames: dict[str, Any], changes: Sequence[str], copy: int, seed: int
 ) -> np.ndarray:
-    """Compute the frames of an altered copy whose masks lie where `image_masks` has them, at the clip's lowest value.
+    """Compute the frames of a copy whose masks lie where the source's lie, filled with the clip's lowest value (silence).
 
     The source fills its masks with 0 dB, the highest value. Here the lowest one is 0 while they are filled.
 
@@ -120,7 +95,7 @@ def masked_at_the_floor(
     ----------
     signal : float32 (n_samples,)
     sample_rate : Hz
-    frames, copy, seed : as in `artificial_frames`
+    frames, changes, copy, seed : as in `artificial_frames`
 
     Returns
     -------
@@ -128,13 +103,31 @@ def masked_at_the_floor(
     """
     log_mel = clip_frames(signal, sample_rate, **frames)
     floor, seeds = log_mel.min(), (seed, copy, zlib.crc32(np.ascontiguousarray(signal)))
-    return published_clip(log_mel - floor, seed=seeds, changes=MASKS) + floor
+    return published_clip(log_mel - floor, seed=seeds, changes=changes) + floor
 
 
 def _net_of(task):
     """Net and rate; a model is called "<net> <rate>" where its net has several rates."""
     rate = task.settings["learning_rate"]
     return task.name.removeprefix("spectrogram_cnn-").removesuffix(f"_{rate:g}"), rate
+
+
+def refuse_other_draws(results: Path, protocol: str, n_draws: int) -> None:
+    """Nets can only be compared on the same draws, so those that ship say how many a further one needs.
+
+    Raises
+    ------
+    SystemExit : in one sentence, before anything is trained
+    """
+    there = {
+        table["fold"].nunique()
+        for (_, _, kind), table in read_answers(results / "accelerator").items()
+        if kind == protocol and protocol != "speaker"
+    }
+    if there - {n_draws}:
+        raise SystemExit(
+            f"--draws must be {max(there)}, as many as the other nets have under {protocol}. Received: {n_draws}"
+        )
 
 
 def ship(results: Path, net: str, rate: float, protocol: str, draws: list[dict[str, Any]]) -> None:
@@ -191,8 +184,8 @@ def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("net", choices=sorted({net for net, _ in TRAININGS}))
     parser.add_argument("rate", type=float)
-    parser.add_argument("protocol", choices=PROTOCOLS)
-    parser.add_argument("--draws", type=int, default=1, help="of a split that has one fold")
+    parser.add_argument("protocol", choices=DRAWS)
+    parser.add_argument("--draws", type=int, default=0, help="of a split that has one fold; 0: as many as ship")
     parser.add_argument("--epochs", type=int, default=0, help="at most so many; 0: as many as published")
     given = parser.parse_args(arguments)
     training = given.net, given.rate
@@ -200,7 +193,8 @@ def main(arguments=None):
         rates = ", ".join(f"{rate:g}" for net, rate in TRAININGS if net == given.net)
         parser.error(f"RATE of {given.net} must be one of {rates}. Received: {given.rate:g}")
     table = load_corpus(CORPUS, os.environ.get("SER_DATA_DIR", "data")).sort_values("utterance_id", ignore_index=True)
-    spaces = [Workspace(CORPUS, "paper", draw, "") for draw in range(given.draws)]
+    spaces = [Workspace(CORPUS, "paper", draw, "") for draw in range(given.draws or DRAWS[given.protocol])]
+    refuse_other_draws(spaces[0].results, given.protocol, len(spaces))
     tasks = training_tasks(spaces, table, *training, given.protocol, epochs=given.epochs)
     trained = run_folds(tasks, title=f"{given.net}, {given.protocol}")
     ship(spaces[0].results, *training, given.protocol, list(trained.values()))

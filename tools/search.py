@@ -51,7 +51,7 @@ SPACE = {
         "dropout": ("uniform", [0.0, 0.5]),
     },
 }
-# A laptop's share of the published space; CNN-n-GRU's GRU reads a single step, so its sizes cost next to nothing
+# What a CPU can train. CNN-n-GRU's GRU reads a single step, so its whole published space is searched
 SMALLER = {"sigwavnet": {"levels": [4, 5, 6], "gru_units": [32, 64], "gru_layers": [1], "batch_size": [8, 16]}}
 
 

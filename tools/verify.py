@@ -55,7 +55,9 @@ from tools.readme.datasets import read_scores, recorded_setting
 # What scores are made of, as it lies in build/ and, in results/<dataset>/decisions, ships
 DECISIONS = ("predictions", "audits", "costs")
 # How far scores may lie apart on another machine where nothing is trained at random
-TOLERANCE = {"opensmile": 0.005, "baseline": 0.005}
+LEAST = 0.005  # also of a network whose seeds agree
+TOLERANCE = {"opensmile": LEAST, "baseline": LEAST}
+SAME_FOLDS = ("leave_one_speaker_out", "emobox")  # whatever the seed is
 NEED_OPENSMILE = {"opensmile", "ensemble"}  # the ensemble has other members without it
 SPREAD = 2 * 2**0.5  # two runs differ by √2 of the spread over seeds; twice that is seldom passed
 DECIDED = "decisions/SHA256SUMS"  # so that decisions cannot be gone without a word
@@ -236,14 +238,14 @@ def _differing(row, near) -> list[str]:
 def tolerance_of(row: Mapping[str, Any], spread: Mapping[tuple, float]) -> float:
     """How far a score may lie off on another machine or with other versions.
 
-    What is not trained at random gets almost nothing, a network 2√2 of its measured spread over seeds. It is never more
+    What is not trained at random gets LEAST, a network 2√2 of its measured spread over seeds, but LEAST as well. It is never more
     than leaves the new UAR inside the committed interval; where few speakers have none, inside the clips' own
     (binomial) one. The interval alone is taken where no spread was measured.
     """
     uar, low, high = row["uar"], row["uar_low"], row["uar_high"]
     by_clips = 1.96 * (uar * (1 - uar) / max(row["n_utterances"], 1)) ** 0.5
     reach = by_clips if pd.isna([low, high]).any() else min(uar - low, high - uar)
-    seeds = SPREAD * spread.get(tuple(row[key] for key in NAME), float("inf"))
+    seeds = max(LEAST, SPREAD * spread.get(tuple(row[key] for key in NAME), float("inf")))
     return min(TOLERANCE.get(row["system"], seeds), reach)
 
 
@@ -324,14 +326,17 @@ def _without_notebook(tables, made) -> set[str]:
 
 
 def _spread(folder) -> dict[tuple, float]:
+    """Standard deviation of the UAR over seeds by result: that of the same folds, more where fewer clips are tested."""
     path = folder / "11_seeds.csv"
     if not path.exists():
         return {}
-    table = pd.read_csv(path, dtype=dict.fromkeys(NAME, str))
-    # under other protocols a seed draws the split, too, so its spread says nothing of another machine
-    of_speakers = table[table["protocol"] == "speaker"].set_index(["system", "model"])["uar_sd"]
-    measured = table[[*NAME]].join(of_speakers, on=["system", "model"]).dropna()
-    return dict(zip(measured[NAME].itertuples(index=False, name=None), measured["uar_sd"], strict=True))
+    scores = read_scores(folder / "scores.csv").query("level == 'utterance'")
+    table = pd.read_csv(path, dtype=dict.fromkeys(NAME, str)).merge(scores[[*NAME, "n_utterances"]], on=NAME)
+    # where a seed draws the split, too, its spread says nothing of another machine
+    same = table[table["folds"].isin(SAME_FOLDS)][["system", "model", "uar_sd", "n_utterances"]]
+    both = table.merge(same, on=["system", "model"], suffixes=("", "_same"))
+    spread = both["uar_sd_same"] * (both["n_utterances_same"] / both["n_utterances"]) ** 0.5
+    return dict(zip(both[NAME].itertuples(index=False, name=None), spread, strict=True))
 
 
 def _make(target, workspace, made, root) -> int:
@@ -454,10 +459,9 @@ def epochs_of(made: Mapping) -> dict[str | tuple[str, str], int]:
             steps = number * made["notebooks"][system.notebook]["n_utterances"] // (2 * batch)
             number = None if least > steps else number
         epochs[name] = number
-        for model, _, trained in reversed(
-            recorded_setting(made, system, "trainings") or []
-        ):  # the first of a net stands for it
-            epochs[name, model] = trained
+        # the first training of a net stands for it
+        trainings = recorded_setting(made, system, "trainings") or []
+        epochs |= {(name, model): planned for model, _, planned in reversed(trainings)}
     return {name: number for name, number in epochs.items() if number is not None}
 
 

@@ -210,7 +210,7 @@ sizes.drop(columns=["system", "model"], errors="ignore").round(3)
 
 # %% [markdown]
 # `accuracy` is the mean and standard deviation over draws or folds. `uar` is the UAR over all their test clips together, with
-# a 95 % interval over speakers. `loudness` and `mfcc` are the UAR of the baselines under the same protocol.
+# a 95 % interval over speakers. `loudness` and `mfcc` are the UAR of these baselines on the same test clips.
 #
 # **The published 86.6 % are not reached.** On RAVDESS, the accuracy of CNN-18-GRU on the published split is less than half of
 # that (`results/ravdess/07_published_sizes.csv`, n = 18, `paper`), although training knows every speaker and sentence of the

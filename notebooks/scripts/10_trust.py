@@ -338,8 +338,8 @@ gaps = faithfulness.gaps_at_fixed_steps([network for network in networks if not 
 # every check to be passed. A method is **not to be trusted** on a network if it ignores the weights, or if the score falls no
 # faster than in random order. If one of these two checks was not shown, the verdict is **not shown**. In all other cases it is
 # **with care**. A check that was not made, or that rests on fewer than five recordings, counts as not shown, so leaving a check
-# out never makes a method trusted. Checks marked `planted` were made on the planted corpus, and count for every network. They rest on one
-# network that was trained once; with another training, some of them come out differently.
+# out never makes a method trusted. Checks marked `planted` were made on the planted corpus, and count for every network. They
+# rest on one network that was trained once; with another training, some of them come out differently.
 
 # %%
 faithfulness.RULES
@@ -384,16 +384,11 @@ per_method.sort_values(list(faithfulness.VERDICTS[:2]), ascending=False)
 
 # %%
 made = verdicts[faithfulness.RULES["check"]]
-rules = faithfulness.RULES[faithfulness.RULES["limit"] == 0]  # they hold an interval against 0
-of_networks = made[rules.loc[~rules["planted"], "check"]]
-of_methods = made[rules.loc[rules["planted"], "check"]].groupby(level="method").first()  # one test for all networks
-n_made, n_held = (
-    int(sum(t.notna().to_numpy().sum() for t in tables)) for tables in ([made], [of_networks, of_methods])
-)
+n_made, n_missing, n_intervals = faithfulness.count_checks(verdicts)
 print(
-    f"{n_made} checks were made, {int(made.isna().to_numpy().sum())} were not. {n_held} tests hold an interval against 0; at the "
-    f"5 % level, about {round(0.025 * n_held)} of them pass by chance alone: no adjustment is made, so a single check passed "
-    "says little, and the verdict asks for all of them."
+    f"{n_made} checks were made, {n_missing} were not. {n_intervals} tests hold an interval against 0; at the 5 % level, about "
+    f"{round(0.025 * n_intervals)} of them would pass by chance alone: no adjustment is made, so a single check passed says "
+    "little, and the verdict asks for all of them."
 )
 
 # %% [markdown]

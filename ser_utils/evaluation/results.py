@@ -93,7 +93,7 @@ def protocols_for(table: pd.DataFrame) -> set[tuple[str, str | None]]:
     """List what the baselines run under: {(protocol, folds)}, as far as the table has texts and speakers for it."""
     texts = table["sentence"].fillna("").astype(str)
     wanted = {("paper", None), ("utterance", default_folds(table, "utterance"))}
-    if texts.nunique() > 1 and not (texts == "").any():
+    if texts.groupby(table["corpus"]).nunique().min() > 1 and not (texts == "").any():
         wanted.add(("sentence", default_folds(table, "sentence")))
     if len(table[["corpus", "speaker"]].drop_duplicates()) > 1:
         wanted.add(("speaker", default_folds(table, "speaker")))

@@ -313,9 +313,10 @@ def _sentence_folds(rows, name, seed, notes):
     few = [corpus["corpus"].iloc[0] for corpus in corpora if corpus["sentence"].nunique() < 2]
     if few:
         raise ValueError(f"Protocol 'sentence' needs at least two texts of each corpus, found one of {', '.join(few)}.")
-    k = 3 if name == "holdout" else _number(name, r"(\d+)_fold", "holdout, <k>_fold")
-    if name != "holdout":
-        k = min(k, *(corpus["sentence"].nunique() for corpus in corpora))
+    asked = 3 if name == "holdout" else _number(name, r"(\d+)_fold", "holdout, <k>_fold")
+    k = min(asked, *(corpus["sentence"].nunique() for corpus in corpora)) if name != "holdout" else asked
+    if k < asked and len(corpora) > 1:
+        notes.append(f"{name} was asked for, but a corpus has only {k} texts")
     split = pd.concat(_fold_texts(corpus, text, k, name == "holdout", seed, notes) for corpus in corpora)
     return split, name if name == "holdout" else f"{k}_fold"
 
@@ -325,8 +326,9 @@ def _fold_texts(rows, text, k, is_holdout, seed, notes):
     text = text[rows.index]
     k = min(k, text.nunique())
     part = text.map(_deal_texts(text, rows["emotion"], k, is_holdout, seed))
-    if k == 2:
-        notes.append("two texts are too few for a third group: validation is grouped by utterance")
+    note = "two texts are too few for a third group: validation is grouped by utterance"
+    if k == 2 and note not in notes:
+        notes.append(note)
     return pd.concat(_in_turn(rows, part, fold, k, seed) for fold in range(1 if is_holdout else k))
 
 

@@ -381,8 +381,8 @@ def verdicts(table: pd.DataFrame, planted: pd.DataFrame | None = None) -> pd.Dat
     -------
     the checks as True, False and None (not shown), with `failed`, `missing` and a plain `verdict`: trust, where every
     check is passed; do not trust, where one of NECESSARY fails; not shown, where one of those was not shown; with care,
-    elsewhere. So a check that is left out never makes a method trusted. BASELINES, whose maps no weights have made, do not follow the
-    weights by definition.
+    elsewhere. So a check that is left out never makes a method trusted. BASELINES, whose maps no weights have made, do not
+    follow the weights by definition.
     """
     methods = table.index.get_level_values(-1)
     checks = pd.DataFrame(index=table.index)
@@ -403,6 +403,21 @@ def verdicts(table: pd.DataFrame, planted: pd.DataFrame | None = None) -> pd.Dat
     return checks.assign(
         failed=[", ".join(names) for names in failed], missing=[", ".join(names) for names in missing], verdict=words
     )
+
+
+def count_checks(table: pd.DataFrame) -> tuple[int, int, int]:
+    """Count the checks that were made and those that were not, and the tests of an interval against 0.
+
+    Parameters
+    ----------
+    table : as `verdicts` gives it; what the planted corpus shows of a method stands in the row of each network, and is one
+        test
+    """
+    checks = table[RULES["check"]].notna()
+    against_zero = RULES[RULES["limit"] == 0]
+    of_networks = checks[against_zero.loc[~against_zero["planted"], "check"]].to_numpy().sum()
+    of_methods = checks[against_zero.loc[against_zero["planted"], "check"]].groupby(level=-1).any().to_numpy().sum()
+    return int(checks.to_numpy().sum()), int((~checks).to_numpy().sum()), int(of_networks + of_methods)
 
 
 def _verdict(failed, missing):

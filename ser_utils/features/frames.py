@@ -122,9 +122,9 @@ def frame_store(
     table : utterance table
     frames : settings of `clip_frames`
     sample_rate_hz : Hz to resample to; None or 0 leaves the recordings as they are
-    extract : `clip_frames`, or `artificial_frames` with its own `options`
+    extract : `clip_frames`, or `artificial_frames` or another one of its kind, with `options` of its own
     """
-    given = {"frames": frames, **options} if extract is artificial_frames else frames
+    given = frames if extract is clip_frames else {"frames": frames, **options}
     functions = (extract, clip_frames, features.log_mel, features.mfcc)
     code = [inspect.getsource(function) for function in functions]
     key = content_key(given, code, content_key(artificial_clip) if options else "")
@@ -133,7 +133,13 @@ def frame_store(
 
 
 def artificial_stores(
-    folder: str | Path, table: pd.DataFrame, frames: dict[str, Any], *, copies: int, **options: Any
+    folder: str | Path,
+    table: pd.DataFrame,
+    frames: dict[str, Any],
+    *,
+    copies: int,
+    extract: Callable = artificial_frames,
+    **options: Any,
 ) -> tuple[Path, ...]:
     """Keep artificial versions of every utterance, in one feature store a copy.
 
@@ -143,6 +149,7 @@ def artificial_stores(
     table : utterance table
     frames : settings of `clip_frames`
     copies : how many
+    extract : makes a copy
     options : as in `artificial_frames`, and `sample_rate_hz`
 
     Returns
@@ -150,6 +157,6 @@ def artificial_stores(
     folders of the stores, for FoldTask.copies
     """
     return tuple(
-        frame_store(f"{folder}_{copy}", table, frames, extract=artificial_frames, copy=copy, **options).folder
+        frame_store(f"{folder}_{copy}", table, frames, extract=extract, copy=copy, **options).folder
         for copy in range(copies)
     )

@@ -17,8 +17,8 @@ from ser_utils.profiles import systems
 from ser_utils.workspace import REPOSITORY, Workspace, WorkspaceError, seal, write_checksums, write_json
 from tools import readme
 from tools import verify as shipped
-from tools.readme.conclusions import conclusions
-from tools.readme.datasets import Dataset, extent, read_scores, title_of
+from tools.readme.conclusions import _against_baseline, _hangs_on_the_draw, conclusions
+from tools.readme.datasets import NUMBERS, Dataset, extent, read_scores, title_of
 from tools.readme.tables import dataset_table
 
 EMOTIONS = ("anger", "fear", "neutral")
@@ -648,7 +648,8 @@ def test_no_tolerance_is_wider_than_the_scores_own_interval():
     given = row | {"uar_low": 0.46, "uar_high": 0.58}
     assert shipped.tolerance_of(given, {name: 0.5}) == pytest.approx(0.04)
     assert shipped.tolerance_of(given, {}) == pytest.approx(0.04)
-    assert shipped.tolerance_of(given, {name: 0.001}) == pytest.approx(0.001 * 8**0.5)
+    assert shipped.tolerance_of(given, {name: 0.01}) == pytest.approx(0.01 * 8**0.5)
+    assert shipped.tolerance_of(given, {name: 0.001}) == 0.005
     few_speakers = row | {"uar_low": np.nan, "uar_high": np.nan}
     assert shipped.tolerance_of(few_speakers, {}) == pytest.approx(0.098)
     assert shipped.tolerance_of(given | {"system": "baseline"}, {}) == 0.005
@@ -888,8 +889,42 @@ def test_conclusions_are_said_in_words(as_published, workspace, utterances):
     assert "1 is significantly better (vae both +" in said and "none is significantly worse" in said
     data.published = results.beside_published(*as_published)
     said = conclusions([data])
-    assert "None of the 2 scores published for these corpora under `paper` is reached by our runs of this size" in said
-    assert "None of these runs follows exactly the published protocol" in said
+    assert (
+        "None of the 2 scores published for these corpora under `paper` is reached by our networks of profile `" in said
+    )
+    assert "None of these runs follows the published protocol exactly" in said
+
+
+def test_a_net_that_reached_its_figure_is_told_with_its_draws_at_the_published_rate():
+    data = Dataset(REPOSITORY / "results" / "aesdd")
+    reached = data.published.query("model == 'image_4_layers' and protocol == 'paper'")
+    # 62.8 % is what the source reports at 0.0001; at 0.001, it has 62.0 %
+    draws = data.nets.query("net == 'image_4_layers' and rate == 0.0001")["draws"].item().split()
+    data.nets.loc[data.nets["rate"] == 0.001, "draws"] = "1.0 1.0 1.0 1.0 1.0"
+    n_reached = sum(float(draw) >= 0.628 for draw in draws)
+    told = _hangs_on_the_draw(reached, [data])
+    assert told == f" At its published settings, image_4_layers reaches it in {n_reached} of 5 draws." and n_reached < 5
+    assert _hangs_on_the_draw(reached.assign(model="clip_9_layers"), [data]) == ""
+
+
+def test_where_no_correction_can_be_passed_the_intervals_are_told_instead():
+    data = Dataset(REPOSITORY / "results" / "aesdd")
+    said = _against_baseline(data)
+    assert f"With 6 speakers and {len(data.beaten)} tests, this correction cannot give a p below 0.44" in said
+    apart = data.beaten[(data.beaten["low"] > 0) | (data.beaten["high"] < 0)]
+    assert said.count(" to ") == len(apart) > 0
+    data.beaten = data.beaten.assign(low=-1.0, high=1.0)
+    assert _against_baseline(data).endswith("excludes 0 for no model.")
+    assert "cannot give" not in _against_baseline(Dataset(REPOSITORY / "results" / "ravdess"))
+
+
+def test_what_is_said_of_a_run_is_said_of_no_other_run(tmp_path):
+    folder = tmp_path / "emodb"
+    shutil.copytree(REPOSITORY / "results" / "emodb", folder)
+    commit = json.loads((folder / "provenance.json").read_text("utf-8"))["notebooks"]["11"]["commit"]
+    for named, text in ((commit, "Beware."), ("0" * 40, "")):
+        (folder / "caveat.md").write_text(f"{named}\nBeware.\n", "utf-8")
+        assert Dataset(folder).caveat == text
 
 
 def test_readme_names_every_network_that_stays_below_loudness_alone():
@@ -919,18 +954,18 @@ def test_networks_at_their_published_size_stand_beside_the_published_score():
 
 def test_the_claim_of_readme_follows_from_the_falls_that_ship():
     text = (REPOSITORY / "README.md").read_text("utf-8")
-    claim = "four systems (`spectrogram_cnn`, `vae`, `cnn_n_gru` and `feature_network`) lose 9 to 22 points of UAR when the "
-    assert f"{claim}speaker is new, and the MFCC baseline loses 19 (" in text
+    claim = "four of them (`spectrogram_cnn`, `vae`, `cnn_n_gru` and `feature_network`) lose 9 to 22 points of UAR (mean recall"
+    assert claim in text and "and the MFCC baseline loses 19 (" in text
     ravdess, emodb = (_sure_falls(dataset) for dataset in ("ravdess", "emodb"))
     lost = ravdess[~ravdess["system"].isin(["baseline", "opensmile", "ensemble"])]
     assert set(lost["system"]) == {"spectrogram_cnn", "vae", "cnn_n_gru", "feature_network"}
     assert [round(100 * lost["difference"].agg(which)) for which in ("min", "max")] == [9, 22]
     assert round(100 * ravdess.set_index("model")["difference"]["mfcc"]) == 19
-    assert "on EmoDB, which is small, none of them is shown to lose" in text
+    assert "On EmoDB, which is small, none of them is shown to lose" in text
     assert emodb.empty
 
 
-def test_the_claim_of_readme_holds_for_other_seeds_and_draws_too():
+def test_vae_loses_under_every_seed_and_the_published_cnn_n_gru_in_every_draw():
     folder = REPOSITORY / "results" / "ravdess"
     seeds = [folder / "decisions", *sorted((folder / "decisions").glob("seed_*"))]
     assert len(seeds) == 5
@@ -983,9 +1018,18 @@ def test_pictures_of_other_code_or_another_run_are_found(workspace, utterances, 
 def test_tolerances_come_from_seeds_that_share_their_folds(tmp_path):
     rows = [("vae", "both", "paper", "holdout", 0.05), ("vae", "both", "speaker", "emobox", 0.01)]
     rows.append(("prototype", "per_speaker", "paper", "segments", 0.07))  # never asked about new speakers
-    pd.DataFrame(rows, columns=[*results.NAME, "uar_sd"]).to_csv(tmp_path / "11_seeds.csv", index=False)
+    table = pd.DataFrame(rows, columns=[*results.NAME, "uar_sd"])
+    table.to_csv(tmp_path / "11_seeds.csv", index=False)
+    numbers = dict.fromkeys(NUMBERS, 0) | {"n_utterances": [360, 1440, 50]}
+    scores = table.drop(columns="uar_sd").assign(dataset="x", level="utterance", leaks="", **numbers)
+    scores.reindex(columns=results.SCORES).to_csv(tmp_path / "scores.csv", index=False)
     spread = shipped._spread(tmp_path)
-    assert spread == {("vae", "both", "paper", "holdout"): 0.01, ("vae", "both", "speaker", "emobox"): 0.01}
+    # a quarter of the clips: twice the spread
+    assert spread == {("vae", "both", "paper", "holdout"): 0.02, ("vae", "both", "speaker", "emobox"): 0.01}
+    result = dict(zip(results.NAME, ("vae", "both", "speaker", "emobox"), strict=True))
+    result |= {"uar": 0.5, "uar_low": 0.4, "uar_high": 0.6, "n_utterances": 1440}
+    assert shipped.tolerance_of(result, spread) == pytest.approx(0.01 * 8**0.5)
+    assert shipped.tolerance_of(result, dict.fromkeys(spread, 0.0)) == 0.005
 
 
 def test_epochs_are_those_of_a_model_where_models_of_a_system_differ():

@@ -131,6 +131,11 @@ def test_texts_are_kept_apart_within_each_of_several_corpora():
             by_role = sides(made[made["utterance_id"].isin(rows["utterance_id"])], rows, "sentence")
             assert len(by_role) == n_folds and by_role.notna().all(axis=None), name
             assert not any(row["test"] & row["train"] for _, row in by_role.iterrows()), name
+            if (name, folds) == ("many", "holdout"):
+                assert not any(row["validation"] & (row["test"] | row["train"]) for _, row in by_role.iterrows())
+        assert sum("two texts are too few" in note for note in made.attrs["notes"]) == 1
+    fewer = make_folds(table, "sentence", folds="5_fold").attrs
+    assert fewer["folds"] == "2_fold" and "5_fold was asked for, but a corpus has only 2 texts" in fewer["notes"]
     with pytest.raises(ValueError, match="at least two texts of each corpus, found one of two"):
         make_folds(table[(table["corpus"] == "many") | (table["sentence"] == "0")], "sentence")
 

@@ -280,6 +280,15 @@ def test_verdicts_follow_the_rules():
     assert found.loc["untested", "follows the weights"] is None
 
 
+def test_what_the_planted_corpus_shows_is_one_test_for_all_networks():
+    index = pd.MultiIndex.from_product([["a", "b", "c"], ["good"]], names=["model", "method"])
+    table = pd.DataFrame([PASSED] * 3, index=index)
+    table.loc[("c", "good"), ["likeness_randomised", "stability_less_null_low"]] = np.nan
+    found = faithfulness.verdicts(table, FOUND)
+    # eight checks of each network, five hold an interval against 0, of which one is of the planted corpus
+    assert faithfulness.count_checks(found) == (22, 2, 3 * 4 - 1 + 1)
+
+
 @pytest.mark.parametrize("check", faithfulness.RULES["check"])
 def test_a_check_that_is_left_out_never_helps(check):
     rule = faithfulness.RULES.set_index("check").loc[check]

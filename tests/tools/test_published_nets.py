@@ -13,7 +13,7 @@ from ser_utils.systems.spectrogram_cnn import PUBLISHED
 from ser_utils.systems.spectrogram_published import read_answers
 from ser_utils.training.folds import run_folds
 from ser_utils.workspace import REPOSITORY, Workspace, read_json
-from tools.published_nets import MASKS, main, masked_at_the_floor, ship, training_tasks
+from tools.published_nets import DRAWS, MASKS, main, masked_at_the_floor, refuse_other_draws, ship, training_tasks
 from tools.verify import altered_files
 
 NET = ("clip_3_layers", 1e-3)
@@ -93,7 +93,7 @@ def test_masks_at_the_floor_are_those_of_the_source_but_silent():
     for copy in range(8):
         options = {"frames": frames, "copy": copy, "seed": 3}
         loud = artificial_frames(signal, rate, changes=MASKS, published=True, **options)
-        silent = masked_at_the_floor(signal, rate, **options)
+        silent = masked_at_the_floor(signal, rate, changes=MASKS, **options)
         assert silent.dtype == np.float32 and silent.shape == clip.shape
         masked = loud != clip
         np.testing.assert_allclose(silent[masked], clip.min(), atol=1e-4)
@@ -125,6 +125,16 @@ def test_a_single_change_trains_on_copies_of_its_own_and_joins_the_other_changes
         before[before["net"] != net].reset_index(drop=True), after[after["net"] != net].reset_index(drop=True)
     )
     assert list(after.loc[after["net"] == net, "epoch"]) == [1]
+
+
+@pytest.mark.parametrize(("protocol", "wanted"), [("paper", 5), ("utterance", 4)])
+def test_other_draws_than_those_of_the_nets_that_ship_are_refused_before_training(protocol, wanted):
+    results = REPOSITORY / "results" / "aesdd"
+    refuse_other_draws(results, protocol, wanted)
+    refuse_other_draws(results, "speaker", 1)  # its folds are numbered instead
+    assert DRAWS[protocol] == wanted
+    with pytest.raises(SystemExit, match=f"--draws must be {wanted}, .* under {protocol}. Received: 1"):
+        refuse_other_draws(results, protocol, 1)
 
 
 def test_a_rate_that_the_study_does_not_have_is_refused_before_anything_is_read(capsys):

@@ -142,6 +142,12 @@ PARTIAL = (
 )
 
 
+ABOUT_SIGWAVNET = (
+    "SigWavNet has the channels and GRU layers of its code. We searched its learning rate, because with the rate in its code no "
+    "fold learned anything, and planned 100 epochs. Under `paper`, it has ten folds; the column says how many were trained. "
+)
+
+
 def _legend(datasets, brackets) -> list[str]:
     """Say what the columns and marks of README's table mean."""
     return [
@@ -150,7 +156,8 @@ def _legend(datasets, brackets) -> list[str]:
         "training never heard the tested voices. The two columns test different clips, so a small difference between them "
         "means nothing; the list below compares the same clips.",
         "*Published* is what the authors report, mostly as accuracy and partly on other recordings, so it cannot be compared "
-        "with the other columns directly; [results/README.md](results/README.md) lists what differs.",
+        "with the other columns directly; [results/README.md](results/README.md) lists what differs. Where a cell names no split, "
+        "it is `paper`.",
         about_networks(datasets),
         "`opensmile` and `baseline` are acoustic features with a support vector machine. `ensemble` combines several models. "
         "[results/README.md](results/README.md#models) explains every name.",
@@ -199,14 +206,14 @@ def _of_results(datasets, note) -> str:
             ]
         if len(data.sizes) or len(data.wavelets):
             text += [
-                "These networks have the published size. CNN-n-GRU follows the published recipe, whose 50 to 100 epochs are 60 here. "
-                "SigWavNet has the channels and GRU layers of its code, but a learning rate that we searched, because the rate in its "
-                "code cannot learn in a single fold. They were trained on an accelerator. "
-                "*Draws* are repeated random draws of the published split. Under `speaker`, each *fold* tests other speakers. Under "
-                "`paper`, SigWavNet has ten folds; the column says how many of them were trained. *Accuracy* is the mean ± standard "
+                "These networks have the published sizes and were trained on an accelerator. CNN-n-GRU follows the published recipe, "
+                "which gives 50 to 100 epochs; we planned 60. "
+                + (ABOUT_SIGWAVNET if len(data.wavelets) else "")
+                + "Where *epochs* shows fewer, the time on the accelerator ended first. "
+                "*Draws* are repeated random draws of the published split. Under `speaker`, each *fold* tests other speakers. "
+                "*Accuracy* is the mean ± standard "
                 "deviation over draws or folds, *UAR* is computed over all their test clips together, and *loudness* and *mfcc* are "
-                "the UAR of these baselines for the same clips. Where fewer epochs are listed than planned (60; SigWavNet: 100), the "
-                "available time on the accelerator ended first.",
+                "the UAR of these baselines for the same clips.",
                 sizes_table(data),
             ]
         if len(data.nets):

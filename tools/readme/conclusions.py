@@ -49,8 +49,8 @@ def _against_baseline(data) -> str:
         for row in alone.itertuples()
     ]
     return (
-        f"{text} With {n_speakers} speakers, no corrected p can be below {least:.2g}. Without correction, the 95 % interval "
-        f"excludes 0 for {', '.join(apart) if apart else 'none'}."
+        f"{text} With {n_speakers} speakers and {len(table)} tests, this correction cannot give a p below {min(1, least):.2g}, so "
+        f"no difference can be significant. Before it, the 95 % interval excludes 0 for {', '.join(apart) or 'no model'}."
     )
 
 
@@ -60,13 +60,13 @@ def _below_loudness(data) -> str:
     loudness = rows.loc[(rows["system"] == "baseline") & (rows["model"] == "loudness"), "uar"].max()
     shown = [tuple(model) for model in shown_models(rows)]
     below = [
-        f"{row.system} {row.model} {100 * row.uar:.1f}"
+        f"{row.system} {row.model} ({100 * row.uar:.1f})"
         for row in rows[rows["uar"] < loudness].itertuples()
         if (row.system, row.model) in shown and row.system != "baseline"
     ]
     if len(data.sizes):
         sizes = data.sizes[(data.sizes["protocol"] == "speaker") & (data.sizes["uar"] < data.sizes["loudness"])]
-        below += [f"{row.system} at its published size n = {row.n} {100 * row.uar:.1f}" for row in sizes.itertuples()]
+        below += [f"{row.system} at its published size n = {row.n} ({100 * row.uar:.1f})" for row in sizes.itertuples()]
     if not below:
         return ""
     return f"Below the baseline that knows only loudness ({100 * loudness:.1f}), new speakers: {', '.join(below)}."
@@ -86,7 +86,7 @@ def _at_chance(data) -> str:
     rows, shown = data.whole[data.whole["protocol"] != "paper"], shown_models(data.whole)
     chance = _chance(data)
     guessed = [
-        f"{row.system} {row.model} under `{row.protocol}` {100 * row.uar:.1f}"
+        f"{row.system} {row.model} under `{row.protocol}` ({100 * row.uar:.1f})"
         for row in rows[rows["uar_low"] <= chance].itertuples()
         if (row.system, row.model) in shown and row.system != "baseline"
     ]
@@ -115,9 +115,9 @@ def _by_earlier_settings(data) -> str:
     if not earlier:
         return ""
     return (
-        "These networks were trained by earlier code, so they differ from those of the other corpora in more than the corpus: "
-        "the split, the network, the loss and the choice of the epoch may have changed, too. In brackets: the commit that trained "
-        f"them, and the settings that have other values in `ser_utils/profiles` now. {'; '.join(earlier)}."
+        "These networks were trained by earlier code, so do not compare them with those of the other corpora: the split, the "
+        "network, the loss and the choice of the epoch may differ. In brackets: the commit that trained them, and the settings "
+        f"that have other values in `ser_utils/profiles` now. {'; '.join(earlier)}."
     )
 
 
@@ -167,25 +167,25 @@ def _at_published_settings(data) -> list[str]:
         for row in nets[nets["epochs"] < nets["epochs_published"]].itertuples()
     ]
     at_chance = [f"{row.net} at {row.rate:g}" for row in data.nets[guessed].itertuples()]
-    left_out = f" Not counted, because it only guesses in the study, too: {', '.join(at_chance)}." if at_chance else ""
+    left_out = f" Not counted: {', '.join(at_chance)}, at chance in the study and here." if at_chance else ""
     asked = pd.concat([data.findings, data.faults]).set_index(["claim", "protocol"])
 
     def gain(claim, protocol="paper"):
         row = asked.loc[(claim, protocol)]
-        return f"{100 * row['difference']:+.1f} (p {row['p']:.2g})"
+        return f"{100 * row['difference']:+.1f} points (p {row['p']:.2g})"
 
     return [
-        f"Of {len(nets)} published trainings of the spectrogram CNNs, at their published settings and on {n_draws} draws of the "
-        f"split, {reached} reach the published accuracy in at least one draw, and {on_average} in the mean of the draws."
+        f"Of {len(nets)} published trainings of the spectrogram CNNs, made again at their published settings on {n_draws} draws of "
+        f"the split, {reached} reach the published accuracy in at least one draw, and {on_average} in the mean of the draws."
         f"{left_out} Stopped early: {', '.join(cut)}.",
         "The study's first finding is that batch size 1, with clips at their own length, beats resized clips. With four layers, "
         f"the difference is {gain(BATCHES_OF_ONE)} under the published split, {gain(BATCHES_OF_ONE, 'utterance')} if validation "
         f"chooses the epoch, and {gain(BATCHES_OF_ONE, 'speaker')} for new speakers.",
         "Its second finding is that artificial data does not help. We tested the parts of this data one at a time, with resized "
-        "clips and the epoch chosen on test. Compared with ten unaltered copies, pitch shift brings "
-        f"{gain('pitch shift of power rows instead of unaltered copies')}, masks filled with 0 dB, the loudest value of a clip, "
-        f"{gain('masks at 0 dB instead of unaltered copies')}, masks filled with silence "
-        f"{gain('masks at the floor instead of unaltered copies')}, and all changes together "
+        "clips and the epoch chosen on test. Compared with ten unaltered copies: pitch shift "
+        f"{gain('pitch shift of power rows instead of unaltered copies')}; masks filled with 0 dB, the loudest value of a clip, "
+        f"{gain('masks at 0 dB instead of unaltered copies')}; masks filled with silence "
+        f"{gain('masks at the floor instead of unaltered copies')}; all changes together "
         f"{gain('all four changes instead of unaltered copies')}. In both findings, p is not corrected for the number of tests, "
         f"and with {n_speakers} speakers it cannot be below {least_p(n_speakers):.3f}.",
     ]
@@ -203,10 +203,11 @@ def _beside_published(datasets) -> str:
     same = table["agree"].astype(str).eq("True").sum()
     count = f"{len(reached)} of {len(table)}" if len(reached) else f"None of the {len(table)}"
     named = f" ({', '.join(f'{row.system} {row.model}' for row in reached.itertuples())})" if len(reached) else ""
+    profiles = dict.fromkeys(data.made["profile"] for data in datasets)
     return (
         f"{count} scores published for these corpora under `paper` {'is' if len(reached) < 2 else 'are'} reached by "
-        f"our runs of this size{named}.{_hangs_on_the_draw(reached, datasets)} "
-        f"{'None' if not same else same} of these runs follows exactly the published protocol: classes, tested clips, folds, "
+        f"our networks of profile `{'`, `'.join(profiles)}`{named}.{_hangs_on_the_draw(reached, datasets)} "
+        f"{'None' if not same else same} of these runs follows the published protocol exactly: classes, tested clips, folds, "
         "network size or epochs differ, as [results/README.md](results/README.md) lists."
     )
 
@@ -216,10 +217,12 @@ def _hangs_on_the_draw(reached, datasets) -> str:
     said = []
     for row in reached.itertuples():
         for data in datasets:
-            nets = data.nets[data.nets["net"] == row.model] if len(data.nets) else data.nets
-            if row.system == "spectrogram_cnn" and len(nets):
-                draws = [float(value) for value in nets.iloc[0]["draws"].split()]
-                n_reached = sum(round(float(row.published), 3) <= value for value in draws)
+            if row.system != "spectrogram_cnn" or data.nets.empty:
+                continue
+            published = (data.nets["published"] - float(row.published)).abs() < 5e-4  # by one of its learning rates
+            for net in data.nets[published & (data.nets["net"] == row.model)].itertuples():
+                draws = [float(value) for value in net.draws.split()]
+                n_reached = sum(round(net.published, 3) <= value for value in draws)
                 said.append(f"At its published settings, {row.model} reaches it in {n_reached} of {len(draws)} draws.")
     return "".join(f" {sentence}" for sentence in said)
 
@@ -229,9 +232,9 @@ def about_networks(datasets: list[Dataset]) -> str:
     if any(data.made["profile"] != "quick" for data in datasets):
         return "All scores come from the profile that is named below."
     return (
-        "All networks of this table are smaller than published or were trained for fewer epochs (profile `quick`): on two cores, "
-        "each fold of one was trained within minutes. The list below and [results/README.md](results/README.md) say what some of "
-        "them reach at their published settings."
+        "All networks of this table are smaller, or were trained for fewer epochs, than in profile `paper`, which has the published "
+        "settings: on two cores, each fold of one took minutes. The list below and [results/README.md](results/README.md) say what "
+        "some of them reach at their published settings."
     )
 
 
@@ -241,6 +244,6 @@ def about_seeds(datasets: list[Dataset]) -> str:
         return "Every network was trained with one seed, so how much its score varies from seed to seed is not known."
     return (
         "A score with ± is the mean over several seeds, ± their standard deviation, and its interval covers speakers and "
-        "seeds. Except for new speakers, each seed also draws the split anew, and most of ± is that. Every other network was "
-        "trained with one seed. Differences between models are those of the first seed."
+        "seeds. For new speakers, all seeds have the same folds. Under the other splits, each seed also draws a new split, which "
+        "causes most of the ±. Every other network was trained with one seed. Differences between models are those of the first seed."
     )

@@ -24,7 +24,7 @@ NUMBERS = "n_speakers n_utterances uar uar_low uar_high uar_fold_mean accuracy m
 
 
 class Dataset:
-    """One folder of results/ as tables, and caveat.md: what else a reader has to know, until its results are made again."""
+    """One folder of results/ as tables."""
 
     def __init__(self, folder: Path):
         self.name, self.title = folder.name, title_of(folder.name)
@@ -37,8 +37,7 @@ class Dataset:
         self.corpora = self._table(folder, "11_corpora")
         trained = folder / "accelerator" / "04_provenance.json"  # the nets of 04_published
         self.departures = read_json(trained)["differs_from_the_source"] if trained.exists() else []
-        caveat = folder / "caveat.md"
-        self.caveat = caveat.read_text("utf-8").strip() if caveat.exists() else ""
+        self.caveat = self._caveat(folder / "caveat.md")
         self.sizes = self._table(folder, accelerator.TABLE)
         self.wavelets = self._table(folder, accelerator.TABLES["sigwavnet"])
         self.nets, self.findings = self._table(folder, "04_published"), self._table(folder, "04_published_findings")
@@ -52,6 +51,12 @@ class Dataset:
         path = folder / f"{name}.csv"
         words = dict.fromkeys([*NAME, "speaker"], str)
         return pd.read_csv(path, dtype=words) if path.exists() else pd.DataFrame()
+
+    def _caveat(self, path) -> str:
+        """What else a reader has to know of the run of notebook 11 whose commit the first line names; "" of any other run."""
+        commit, _, text = path.read_text("utf-8").partition("\n") if path.exists() else ("", "", "")
+        run = self.made["notebooks"][systems()["baseline"].notebook]
+        return text.strip() if commit == run["commit"] else ""
 
     @cached_property
     def whole(self) -> pd.DataFrame:

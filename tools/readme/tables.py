@@ -258,8 +258,9 @@ def nets_at_published_settings(data) -> list[str]:
             for row in data.splits.itertuples()
         ]
         text += [
-            f"{len(rows)} of these nets at these rates, trained with a validation part that chooses the epoch, which leaves a quarter "
-            "fewer clips for training (*validated*), and with each speaker left out, too (*new speakers*). Mean accuracy in %:",
+            f"We trained {len(rows)} of these nets again, at the learning rates below. *Validated*: validation clips choose the epoch, "
+            "which leaves a quarter fewer clips for training. *New speakers*: the same, and one speaker at a time is left out. Mean "
+            "accuracy in %:",
             markdown_of(rows, 1),
         ]
     if len(data.findings):

@@ -51,6 +51,8 @@ def summarise_published_sizes(folder: Path, scores: pd.DataFrame, system: str = 
     or folds), `uar, uar_low, uar_high` (all of them together), `loudness, mfcc` (their UAR for the same clips);
     SigWavNet has no n, and a table without rows where none ships
     """
+    if not (folder / "provenance.json").exists():
+        return pd.DataFrame()
     trained = read_json(folder / "provenance.json")["models"]
     rows = [_summarise(path, trained, scores) for path in sorted(folder.glob(f"{system}-*.parquet"))]
     if not rows:
@@ -77,17 +79,21 @@ def _summarise(path, trained, scores) -> dict[str, Any]:
         "accuracy_mean": pd.Series(alone).mean(),
         "accuracy_sd": pd.Series(alone).std(),
         **{key: measured[key] for key in ("uar", "uar_low", "uar_high")},
-        **_beside(path.parent, system, protocol, scores),
+        **_beside(path.parent, system, protocol, predictions, scores),
     }
 
 
-def _beside(folder, system, protocol, scores) -> dict[str, float | None]:
-    """UAR of the baselines for the clips that the networks were tested on."""
+def _beside(folder, system, protocol, predictions, scores) -> dict[str, float | None]:
+    """UAR of the baselines for the clips that a network was tested on; None where they did not answer exactly these."""
     if protocol != "paper":  # all clips are tested
         rows = scores[(scores["system"] == "baseline") & (scores["protocol"] == protocol)]
         uar_of = rows.drop_duplicates("model").set_index("model")["uar"]
         return {name: uar_of.get(name) for name in BESIDE}
     paths = {name: baseline_path(folder, name, system) for name in BESIDE}
-    return {
-        name: score_predictions(pd.read_parquet(path))["uar"] if path.exists() else None for name, path in paths.items()
-    }
+    answers = {name: pd.read_parquet(path) for name, path in paths.items() if path.exists()}
+    same = [name for name, table in answers.items() if _tested(table) == _tested(predictions)]
+    return {name: score_predictions(answers[name])["uar"] if name in same else None for name in BESIDE}
+
+
+def _tested(predictions) -> set[tuple[int, str]]:
+    return set(predictions[["fold", "utterance_id"]].itertuples(index=False, name=None))
