@@ -17,7 +17,7 @@ from ser_utils.profiles import systems
 from ser_utils.workspace import REPOSITORY, Workspace, WorkspaceError, seal, write_checksums, write_json
 from tools import readme
 from tools import verify as shipped
-from tools.readme.conclusions import _against_baseline, _hangs_on_the_draw, conclusions
+from tools.readme.conclusions import _against_baseline, _hangs_on_the_draw, _of_the_best_net, conclusions
 from tools.readme.datasets import NUMBERS, Dataset, extent, read_scores, title_of
 from tools.readme.tables import dataset_table
 
@@ -1038,3 +1038,17 @@ def test_epochs_are_those_of_a_model_where_models_of_a_system_differ():
     assert epochs["spectrogram_cnn", "clip_3_layers"] == 60 and epochs["spectrogram_cnn", "clip_published"] == 15
     published = pd.read_csv(REPOSITORY / "results" / "aesdd" / "11_published.csv").set_index("model")
     assert published.loc["clip_published", "our epochs"] == 15 and published.loc["clip_3_layers", "our epochs"] == 60
+
+
+def test_how_the_studys_best_net_falls_is_told_from_its_answers():
+    folder = REPOSITORY / "results" / "aesdd"
+    said = _of_the_best_net(Dataset(folder).splits)
+    right = {}
+    for protocol in ("utterance", "speaker"):
+        answers = pd.read_parquet(folder / "accelerator" / f"04_clip_3_layers-0.001-{protocol}.parquet")
+        right[protocol] = 100 * (answers["prediction"] == answers["emotion"]).groupby(answers["fold"]).mean().mean()
+    assert "clip_3_layers (published accuracy 74.4)" in said
+    assert (
+        f"{right['utterance']:.1f} if validation clips choose it, and {right['speaker']:.1f} for new speakers" in said
+    )
+    assert right["speaker"] < right["utterance"] - 10
