@@ -54,7 +54,9 @@ class Dataset:
 
     def _caveat(self, path) -> str:
         """What else a reader has to know of the run of notebook 11 whose commit the first line names; "" of any other run."""
-        commit, _, text = path.read_text("utf-8").partition("\n") if path.exists() else ("", "", "")
+        if not path.exists():
+            return ""
+        commit, _, text = path.read_text("utf-8").partition("\n")
         run = self.made["notebooks"][systems()["baseline"].notebook]
         return text.strip() if commit == run["commit"] else ""
 
