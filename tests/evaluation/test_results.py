@@ -20,6 +20,7 @@ from tools import verify as shipped
 from tools.readme.conclusions import _against_baseline, _hangs_on_the_draw, _of_the_best_net, conclusions
 from tools.readme.datasets import NUMBERS, Dataset, extent, read_scores, title_of
 from tools.readme.tables import dataset_table
+from tools.site.provenance import describe_run
 
 EMOTIONS = ("anger", "fear", "neutral")
 
@@ -925,6 +926,7 @@ def test_what_is_said_of_a_run_is_said_of_no_other_run(tmp_path):
     for named, text in ((commit, "Beware."), ("0" * 40, "")):
         (folder / "caveat.md").write_text(f"{named}\nBeware.\n", "utf-8")
         assert Dataset(folder).caveat == text
+        assert describe_run(folder).endswith("Beware.") == bool(text)
 
 
 def test_readme_names_every_network_that_stays_below_loudness_alone():

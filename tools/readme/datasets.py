@@ -37,7 +37,7 @@ class Dataset:
         self.corpora = self._table(folder, "11_corpora")
         trained = folder / "accelerator" / "04_provenance.json"  # the nets of 04_published
         self.departures = read_json(trained)["differs_from_the_source"] if trained.exists() else []
-        self.caveat = self._caveat(folder / "caveat.md")
+        self.caveat = caveat_of(folder, self.made)
         self.sizes = self._table(folder, accelerator.TABLE)
         self.wavelets = self._table(folder, accelerator.TABLES["sigwavnet"])
         self.nets, self.findings = self._table(folder, "04_published"), self._table(folder, "04_published_findings")
@@ -51,14 +51,6 @@ class Dataset:
         path = folder / f"{name}.csv"
         words = dict.fromkeys([*NAME, "speaker"], str)
         return pd.read_csv(path, dtype=words) if path.exists() else pd.DataFrame()
-
-    def _caveat(self, path) -> str:
-        """What else a reader has to know of the run of notebook 11 whose commit the first line names; "" of any other run."""
-        if not path.exists():
-            return ""
-        commit, _, text = path.read_text("utf-8").partition("\n")
-        run = self.made["notebooks"][systems()["baseline"].notebook]
-        return text.strip() if commit == run["commit"] else ""
 
     @cached_property
     def whole(self) -> pd.DataFrame:
@@ -94,6 +86,24 @@ class Dataset:
             return "–"
         runs = same_result(self.seeds, row)
         return str(runs.iloc[0]["n_seeds"]) if len(runs) else "1"
+
+
+def caveat_of(folder: Path, made: Mapping) -> str:
+    """What else a reader has to know of results; "" where caveat.md is missing or is about another run.
+
+    Its first line names the commit of notebook 11's run.
+
+    Parameters
+    ----------
+    folder : results/<dataset>
+    made : its provenance
+    """
+    path = folder / "caveat.md"
+    if not path.exists():
+        return ""
+    commit, _, text = path.read_text("utf-8").partition("\n")
+    run = made["notebooks"].get(systems()["baseline"].notebook, {})
+    return text.strip() if commit == run.get("commit") else ""
 
 
 def same_result(table, row) -> pd.DataFrame:

@@ -10,14 +10,14 @@ from ser_utils.figures.style import drawing_code, origin_of
 from ser_utils.profiles import systems
 from ser_utils.workspace import REPOSITORY
 from tools.notebooks import SCRIPTS, notebook_of
-from tools.readme.datasets import extent, read_scores
+from tools.readme.datasets import caveat_of, extent, read_scores
 from tools.shipped import load_provenance
 
 NOT_DRAWING = ("ser_utils.figures.style",)  # fonts, saving
 
 
 def describe_run(folder: Path) -> str:
-    """One sentence on how the results of a dataset were made; folder : results/<dataset>."""
+    """How the results of a dataset were made, and what else a reader has to know; folder : results/<dataset>."""
     if not (folder / "provenance.json").exists():
         return "No provenance."
     made = load_provenance(folder / "provenance.json")
@@ -28,7 +28,7 @@ def describe_run(folder: Path) -> str:
         n, scored = last["n_utterances"], (folder / "scores.csv").exists()
         parts.append(extent(folder.name, n, read_scores(folder / "scores.csv")) if scored else f"{n} recordings")
         parts.append(f"commit {last['commit'][:10]}, finished {last['finished'][:10]}")
-    return ", ".join(parts) + ". " + made.get("note", "")
+    return f"{', '.join(parts)}. {made.get('note', '')} {caveat_of(folder, made)}".strip()
 
 
 @dataclass(frozen=True)
