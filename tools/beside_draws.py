@@ -17,7 +17,7 @@ import pandas as pd
 from ser_utils.corpora.loading import load_corpus
 from ser_utils.evaluation.splits import make_folds
 from ser_utils.systems.baselines import cross_validate, load_features
-from ser_utils.systems.sigwavnet.accelerator import BESIDE, TABLES, baseline_path, summarise_published_sizes
+from ser_utils.systems.sigwavnet.accelerator import BESIDE, TABLES, baseline_path, published_tables
 from ser_utils.workspace import atomic_path, write_checksums, write_csv
 
 
@@ -73,10 +73,8 @@ def answer(corpus: str, table: pd.DataFrame, results: Path) -> None:
             said, _ = cross_validate(features, table, pd.concat(drawn), model=model)
             with atomic_path(baseline_path(folder, model, system)) as temporary:
                 said.to_parquet(temporary, index=False)
-    scores = pd.read_csv(results / "scores.csv")
-    for system, name in TABLES.items():
-        if not (summary := summarise_published_sizes(folder, scores, system)).empty:
-            write_csv(results / f"{name}.csv", summary)
+    for name, summary in published_tables(folder, pd.read_csv(results / "scores.csv")).items():
+        write_csv(results / f"{name}.csv", summary)
     write_checksums(results, "accelerator/*", *(f"{name}.csv" for name in TABLES.values()))
 
 

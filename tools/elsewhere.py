@@ -268,7 +268,7 @@ def _units_of(archives):
 def _unpack_corpus(folder, units, wanted, results):
     import pandas as pd
 
-    from ser_utils.systems.sigwavnet.accelerator import TABLES, summarise_published_sizes
+    from ser_utils.systems.sigwavnet.accelerator import TABLES, published_tables
     from ser_utils.workspace import atomic_path, write_checksums, write_csv, write_json
 
     speakers = pd.read_parquet(results / "decisions" / "utterances.parquet").set_index("utterance_id")["speaker"]
@@ -287,10 +287,8 @@ def _unpack_corpus(folder, units, wanted, results):
         made["packages"] = {name: _joined(used.get(name) for used in packages) for name in sorted({*chain(*packages)})}
         missing = sorted(set(wanted) - set(models))
         write_json(shipped / "provenance.json", made | {"models": models, "not_reached": missing})
-    scores = pd.read_csv(results / "scores.csv")
-    for system, name in TABLES.items():
-        if not (table := summarise_published_sizes(results / "accelerator", scores, system)).empty:
-            write_csv(results / f"{name}.csv", table)
+    for name, table in published_tables(results / "accelerator", pd.read_csv(results / "scores.csv")).items():
+        write_csv(results / f"{name}.csv", table)
     write_checksums(results, "accelerator/*", *(f"{name}.csv" for name in TABLES.values()))
 
 

@@ -62,19 +62,17 @@ def training_tasks(
     common, features = {"sample_rate_hz": chosen["sample_rate_hz"]}, first.folder("features", "spectrogram_cnn")
     store, copies = frame_store(features / "log_mel", table, frames, **common), {"published": (), "artificial": ()}
     making = common | {"copies": chosen["copies"], "seed": first.seed}
-    if net == "image_masks_at_the_floor":
-        making |= {"changes": MASKS, "extract": masked_at_the_floor}
-        copies["published"] = artificial_stores(features / net, table, frames, **making)
-    elif net in CHANGES or "published" in net:
+    if net in CHANGES or "published" in net:
         name, changes = (net, CHANGES[net]) if net in CHANGES else ("published", tuple(PUBLISHED_CHANGES))
-        making |= {"changes": changes, "published": True}
-        copies["published"] = artificial_stores(features / name, table, frames, **making)
+        how = {"extract": masked_at_the_floor} if net == "image_masks_at_the_floor" else {"published": True}
+        copies["published"] = artificial_stores(features / name, table, frames, changes=changes, **how, **making)
     tasks = {}
     for space in spaces:
         plan = plan_study(space, store, chosen, ["paper"], copies)
         if net in CHANGES:
-            task = replace(plan["image_published", "paper"], name=f"spectrogram_cnn-{net}")
-            task = replace(task, settings=task.settings | {"learning_rate": rate})
+            like = plan["image_published", "paper"]
+            at_rate = like.settings | {"learning_rate": rate}
+            task = replace(like, name=f"spectrogram_cnn-{net}", settings=at_rate)
         else:
             (task,) = (task for task in plan.values() if _net_of(task) == (net, rate))
         if epochs:
@@ -119,11 +117,10 @@ def refuse_other_draws(results: Path, protocol: str, n_draws: int) -> None:
     ------
     SystemExit : in one sentence, before anything is trained
     """
-    there = {
-        table["fold"].nunique()
-        for (_, _, kind), table in read_answers(results / "accelerator").items()
-        if kind == protocol and protocol != "speaker"
-    }
+    if protocol == "speaker":  # one draw, whose folds are numbered
+        return
+    answers = read_answers(results / "accelerator")
+    there = {table["fold"].nunique() for (_, _, of), table in answers.items() if of == protocol}
     if there - {n_draws}:
         raise SystemExit(
             f"--draws must be {max(there)}, as many as the other nets have under {protocol}. Received: {n_draws}"

@@ -80,14 +80,7 @@ def save_results(workspace: Workspace, **tables: pd.DataFrame) -> None:
 
 def _published_sizes(folder, scores) -> dict[str, pd.DataFrame]:
     """The waveform networks that an accelerator trained, beside the scores of this run, where they ship."""
-    shipped = folder / "accelerator"
-    if scores is None or not (shipped / "provenance.json").exists():
-        return {}
-    tables = {
-        name: accelerator.summarise_published_sizes(shipped, scores, system)
-        for system, name in accelerator.TABLES.items()
-    }
-    return {name: table for name, table in tables.items() if not table.empty}
+    return {} if scores is None else accelerator.published_tables(folder / "accelerator", scores)
 
 
 def keep_decisions(workspace: Workspace, utterances: pd.DataFrame) -> None:

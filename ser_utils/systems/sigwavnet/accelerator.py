@@ -36,6 +36,17 @@ def baseline_path(folder: Path, model: str, system: str) -> Path:
     return folder / f"baseline-{model}-paper-{system}.parquet"
 
 
+def published_tables(folder: Path, scores: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Make all tables of TABLES, by the name they are saved under; those without rows are left out.
+
+    Parameters
+    ----------
+    folder, scores : as in `summarise_published_sizes`
+    """
+    tables = {name: summarise_published_sizes(folder, scores, system) for system, name in TABLES.items()}
+    return {name: table for name, table in tables.items() if not table.empty}
+
+
 def summarise_published_sizes(folder: Path, scores: pd.DataFrame, system: str = "cnn_n_gru") -> pd.DataFrame:
     """Score what ships from an accelerator, the largest network first.
 
