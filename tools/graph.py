@@ -148,9 +148,11 @@ def named_by_table(path: Path) -> list[Path]:
 
 
 def searched_settings(profile: str, folder: Path) -> str:
-    """The best settings that `make search` found; folder : build/<dataset>/<profile>/seed_<n>."""
-    bests = sorted((folder / "search").glob("*_best.json"))
-    return "\n".join(f"{path.name} {path.read_text('utf-8')}" for path in bests)
+    """The trials of `make search`; folder : build/<dataset>/<profile>/seed_<n>."""
+    root, dataset = folder.parents[3], folder.parents[1].name
+    places = [root / "results" / dataset, folder / "results", REPOSITORY / "results" / dataset]
+    tables = [path for place in places for path in sorted(place.glob(f"07_search_*_{profile}.csv"))]
+    return "\n".join(f"{path.name} {path.read_text('utf-8')}" for path in tables)
 
 
 def encoder_weights(profile: str, folder: Path) -> str:

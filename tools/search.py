@@ -17,11 +17,11 @@ import pandas as pd
 from ser_utils.evaluation.splits import make_folds
 from ser_utils.profiles import settings
 from ser_utils.systems.sigwavnet.recipe import NETWORKS
-from ser_utils.systems.sigwavnet.search import best_path
+from ser_utils.systems.sigwavnet.search import trials_path
 from ser_utils.systems.sigwavnet.training import WaveformTask, waveform_store
 from ser_utils.training.folds import train_fold
 from ser_utils.training.parallel import start_ray
-from ser_utils.workspace import Workspace, WorkspaceError, write_json
+from ser_utils.workspace import Workspace, WorkspaceError, atomic_path, write_checksums
 
 # (kind, values): "choice" of a list, "uniform" or "log" between two ends.
 # Source: SigWavNet's paper and code; CNN-n-GRU's paper, whose ends and whose number of learning rates (seven) are
@@ -67,7 +67,7 @@ def search(workspace: Workspace, system: str, table: pd.DataFrame) -> pd.DataFra
     """Search one system's settings on the first speaker-independent fold, and keep the best.
 
     Its validation speakers are tested in other folds, so scores of searched settings owe a little to that look.
-    Writes the trials (table "search/<system>") and the best configuration where `searched` finds it.
+    Writes the trials into the dataset's results, where notebook 07 finds them (`read_trials`).
 
     Parameters
     ----------
@@ -109,9 +109,11 @@ def search(workspace: Workspace, system: str, table: pd.DataFrame) -> pd.DataFra
         ),
     )
     trials = _trials_table(tuner.fit(), space)
-    workspace.save_table(trials, f"search/{system}")
-    best = trials.iloc[[0]][list(space)].to_dict("records")[0]
-    write_json(best_path(workspace, system), best)
+    path = trials_path(workspace.results, system, workspace.profile)
+    with atomic_path(path) as temporary:
+        trials.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
+    with workspace.results_lock():
+        write_checksums(workspace.results, path.name)
     return trials
 
 
@@ -165,7 +167,8 @@ def main(arguments: list[str] | None = None) -> None:
     for system in given.system or NETWORKS:
         trials = search(workspace, system, table)
         print(f"{system}: {len(trials)} trials, best first\n{trials.head(10).round(4).to_string()}")
-        print(f"best configuration: {best_path(workspace, system)}; notebook 07 uses it")
+        path = trials_path(workspace.results, system, workspace.profile)
+        print(f"{path}: notebook 07 trains a network with the best of them, too")
 
 
 if __name__ == "__main__":

@@ -215,7 +215,7 @@ def test_the_graph_notices_what_a_notebook_imports_and_is_set():
     assert '"epoch_chosen_on_test"' in make_graph.settings_text(declared["settings"], "quick")
 
 
-STEPS = make_graph.steps_of("demo", "smoke", REPOSITORY / "build")
+STEPS = make_graph.steps_of("demo", "smoke", REPOSITORY / "build" / "demo" / "smoke" / "seed_0")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -225,7 +225,7 @@ def test_a_notebook_declares_what_it_reads(name):
     asked = re.findall(r"""settings(?:_table)?\(["'](\w+)["']""", script)
     assert set(asked) <= set(declared["settings"])
     for calls, kind in (
-        (r"searched\(", "search"),
+        (r"searched_model\(", "search"),
         (r"load_encoder\(|open_networks\(", "weights"),  # the second opens the heads of 08 where there are weights
         (r"derived_tables\(", "published"),
     ):
@@ -266,7 +266,9 @@ def keys_of(tmp_path, monkeypatch):
 def test_what_a_notebook_reads_besides_runs_it_again_and_no_other(keys_of, tmp_path):
     before = keys_of()
     for path, again in (
-        ("build/demo/smoke/seed_0/search/sigwavnet_best.json", ["07", "09", "10", "11"]),
+        ("build/demo/smoke/seed_0/results/07_search_sigwavnet_smoke.csv", ["07", "09", "10", "11"]),
+        ("results/demo/07_search_sigwavnet_smoke.csv", ["07", "09", "10", "11"]),
+        ("results/demo/07_search_sigwavnet_quick.csv", []),
         ("weights/facebook--wav2vec2-base-960h/model.safetensors", ["08", "09", "10", "11"]),
         ("weights/somebody--else/model.safetensors", []),
         ("sources/ser_utils/evaluation/published.csv", ["11"]),

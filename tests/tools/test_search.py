@@ -7,9 +7,9 @@ import pytest
 
 from ser_utils.profiles import PROFILES, settings
 from ser_utils.systems.sigwavnet import figures
-from ser_utils.systems.sigwavnet.search import best_path, searched
-from ser_utils.systems.sigwavnet.training import build_network
-from ser_utils.workspace import Workspace, write_json
+from ser_utils.systems.sigwavnet.search import read_trials, searched_model, trials_path
+from ser_utils.systems.sigwavnet.training import WaveformTask, build_network
+from ser_utils.workspace import Workspace
 from tools.search import SPACE, main, search_space
 
 
@@ -49,11 +49,20 @@ def test_an_unknown_schedule_is_named():
         build_network("cnn_n_gru", 3, settings("cnn_n_gru", "smoke") | {"schedule": "linear"})
 
 
-def test_the_best_configuration_is_found_again(tmp_path):
-    workspace = Workspace("demo", "smoke", 0, tmp_path)
-    assert searched(workspace, "sigwavnet") == {}
-    write_json(best_path(workspace, "sigwavnet"), {"levels": 4})
-    assert searched(workspace, "sigwavnet") == {"levels": 4}
+@pytest.mark.parametrize(("profile", "seed"), [("smoke", 0), ("quick", 0), ("quick", 1)])
+def test_the_best_trial_is_trained_beside_the_network_as_it_is(tmp_path, profile, seed):
+    workspace = Workspace("demo", profile, seed, tmp_path)
+    network = WaveformTask("sigwavnet-network", "sigwavnet", tmp_path, None, settings("sigwavnet", profile), tmp_path)
+    assert searched_model(workspace, "sigwavnet", network) == {}
+    best = {"levels": 4, "constraint": "CQF", "learnable_kernels": False, "weight_decay": 1.234e-06}
+    trials = pd.DataFrame([best | {"val_uar": 0.5, "epochs": 9}, best | {"levels": 5, "val_uar": 0.4, "epochs": 2}])
+    trials.to_csv(trials_path(workspace.results, "sigwavnet", profile), index=False)
+    pd.testing.assert_frame_equal(read_trials(workspace, "sigwavnet"), trials)
+    task = searched_model(workspace, "sigwavnet", network)["searched"]
+    assert task.settings == network.settings | best and task.name == "sigwavnet-searched"
+    assert {type(task.settings[name]) for name in best} == {int, str, bool, float}, "as they would be in a profile"
+    other = Workspace("demo", "paper" if profile == "smoke" else "smoke", seed, tmp_path)
+    assert read_trials(other, "sigwavnet").empty, "other profiles search other settings"
 
 
 @pytest.mark.parametrize(
