@@ -294,9 +294,10 @@ histories = spectrogram_cnn.published_histories(results, plan)
 show(spectrogram_cnn.compare_with_published(histories))
 
 # %% [markdown]
-# For AESDD, the thirteen trainings were made on an accelerator at their published settings, each on five draws of the split.
-# The study reports one split, which is one more random draw: compare its accuracy with the spread of the five. Their answers ship with the results. `python -m tools.published_nets NET RATE PROTOCOL`
-# makes one of these trainings again, on two cores in hours.
+# For AESDD, the thirteen trainings were made at their published settings, most of them on an accelerator, each on five draws of
+# the split. The study reports one split, which is one more random draw: compare its accuracy with the spread of the five. Their
+# answers ship with the results. `python -m tools.published_nets NET RATE PROTOCOL` makes one of these trainings again, on two
+# cores in hours.
 
 # %%
 elsewhere = REPOSITORY / "results" / workspace.name / "accelerator"
@@ -462,7 +463,7 @@ for model in dict.fromkeys(net for net, _, _ in chosen["trainings"]):
 #   much of a score comes from that choice alone, and `spread` how much depends on the random split.
 # - On AESDD, at published settings and with known speakers, batch size 1 scores higher than resizing. With three layers, and
 #   with four at equal learning rates, p is as low as six speakers allow; at the reported rates of four layers it is not
-#   decided. For new speakers, with four layers, no difference is found.
+#   decided. For new speakers, no difference is found.
 # - The published artificial data of AESDD differs from its clips by loud bars and blurred levels. For resized clips, masks at
 #   0 dB score lower than unaltered copies, with p as low as six speakers allow. Its pitch shift alone scores higher and masks
 #   at the floor score lower, but neither is decided. All changes together make no difference that could be told from chance:
