@@ -168,13 +168,14 @@ def ship(results: Path, net: str, rate: float, protocol: str, draws: list[dict[s
 
 
 def _replace_rows(path, added):
-    """Put the epochs of a training into a table that ships, in place of earlier ones of the same training."""
+    """Put the epochs of a training into a table that ships, where earlier ones of the same training were, else at its end."""
     earlier = pd.read_csv(path)
     keys = [name for name in ABOUT if name in earlier]
-    kept = earlier[~pd.MultiIndex.from_frame(earlier[keys]).isin(pd.MultiIndex.from_frame(added[keys]))]
+    was, now = (pd.MultiIndex.from_frame(rows[keys]) for rows in (earlier, added))
+    joined = pd.concat([earlier[~was.isin(now)], added.reindex(columns=list(earlier))], ignore_index=True)
+    place = was.append(now).unique().get_indexer(pd.MultiIndex.from_frame(joined[keys]))
     with atomic_path(path) as temporary:
-        joined = pd.concat([kept, added.reindex(columns=list(earlier))])
-        joined.to_csv(temporary, index=False, float_format="%.5g")
+        joined.iloc[place.argsort(kind="stable")].to_csv(temporary, index=False, float_format="%.5g")
 
 
 def main(arguments=None):

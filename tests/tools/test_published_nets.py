@@ -60,6 +60,8 @@ def test_histories_replace_those_of_the_same_training_and_leave_all_others(shipp
     is_ours = (after["net"] == NET[0]) & (after["rate"] == NET[1])
     others = before[(before["net"] != NET[0]) | (before["rate"] != NET[1])]
     pd.testing.assert_frame_equal(after[~is_ours].reset_index(drop=True), others.reset_index(drop=True))
+    places = [list(table.groupby(["protocol", "net", "rate"], sort=False).groups) for table in (before, after)]
+    assert places[0] == places[1]
     ours = after[is_ours & (after["protocol"] == "utterance")]
     assert list(ours["draw"]) == [0, 0, 1, 1] and list(ours["epoch"]) == [1, 2, 1, 2]
     # the epoch that validation chose, and no other, has an accuracy on test: that of the answers
