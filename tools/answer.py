@@ -257,7 +257,7 @@ def report_networks(workspace: Workspace, path: Path, model: str) -> str:
             "",
             f"What {best} rests on: its log-odds {means[prediction.n_pieces > 1]}",
             *_draw_windows(prediction.windows),
-            "This is only a hint: occlusion is not to be trusted on most networks that notebook 10 checked (10_verdicts.csv).",
+            "This is only a hint: notebook 10 fully trusts occlusion on none of the networks that it checked (10_verdicts.csv).",
             "",
             f"On {tested['n_speakers']} speakers they had not heard, these networks recognised {tested['uar']:.0%} (UAR; "
             f"{_guessing(tested['chance'])}).{synthetic if workspace.dataset == 'demo' else ''}",

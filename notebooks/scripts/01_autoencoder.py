@@ -14,7 +14,7 @@
 # `autoencoders`, which lists their files, their scales and their reconstruction errors.
 #
 # **Reproduces** the prototype paper's encoder, decoder, loss and figure of reconstructions. **Run time** on two cores,
-# profile `quick`: two minutes on the demo corpus, a quarter of an hour on EmoDB, forty minutes on RAVDESS.
+# profile `quick`: two minutes on the demo corpus, a quarter of an hour on EmoDB, half an hour on RAVDESS.
 
 # %%
 import matplotlib.pyplot as plt
@@ -137,7 +137,7 @@ autoencoders.pivot(index="model", columns="protocol", values="mae_db").round(2)
 # The table shows the mean absolute error on test segments, in dB. Compare the columns, where there are several: in profile
 # `quick`, the error hardly depends on the protocol, so a held-out recording of the same voice is about as easy to reconstruct
 # as a known one. At the published settings, shown further below for EmoDB and RAVDESS, held-out recordings are harder by about
-# a sixth.
+# 15 %, but these trainings also stopped earlier.
 #
 # ## Does a speaker need a separate autoencoder?
 #

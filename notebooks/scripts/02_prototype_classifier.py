@@ -16,7 +16,7 @@
 # `prototype_neighbours`, and a PDF report per speaker.
 #
 # **Reproduces** the prototype paper's classifier, losses and training report. **Run time** on two cores, profile
-# `quick`: two minutes on the demo corpus, ten on EmoDB, thirty-five on RAVDESS.
+# `quick`: two minutes on the demo corpus, ten on EmoDB, twenty on RAVDESS.
 
 # %%
 import inspect

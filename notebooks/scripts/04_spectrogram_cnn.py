@@ -15,7 +15,7 @@
 #
 # **Reproduces** the study of mel-spectrogram CNNs on AESDD (SigurdST/emotion_recognition): its table of six nets in
 # thirteen trainings, and its figures. **Run time** on two cores, profile `quick`: about one minute on the demo corpus,
-# an hour on AESDD (estimated). Profile `paper` trains the nets as the study did, which takes days on two cores.
+# an hour on AESDD. Profile `paper` trains the nets as the study did, which takes days on two cores.
 
 # %%
 import matplotlib.pyplot as plt

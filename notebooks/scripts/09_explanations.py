@@ -58,8 +58,9 @@ settings_table("explanation")
 # %% [markdown]
 # ## The networks
 #
-# From the first two folds, we explain recordings on which the network was not trained and which it recognises correctly. So more
-# than one model and more than one speaker are explained. The networks of 05 and 07 never heard these speakers.
+# We explain recordings on which the network was not trained and which it recognises correctly: from the first two folds of 05,
+# so from more than one model and speaker, and from the first fold of 02 and 07. The networks of 05 and 07 never heard these
+# speakers.
 
 # %%
 networks = explained.open_networks(workspace, utterances, chosen)

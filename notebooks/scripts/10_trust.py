@@ -392,8 +392,8 @@ print(
 )
 
 # %% [markdown]
-# `energy` and `random` know nothing of the network. They cannot follow its weights, so they can never be trusted. The other checks
-# that they pass show how little such a check says by itself:
+# `energy` and `random` know nothing of the network. They cannot follow its weights, so they can never be trusted. Any other
+# check that they pass says little by itself:
 
 # %%
 for method in attribution.BASELINES:
@@ -426,7 +426,7 @@ mostly = believed.idxmax().replace("_", " ") if believed.any() else "none"
 print(f"{len(table)} verdicts in 10_verdicts.csv. Trusted, or trusted with care, on the most networks: {mostly}.")
 
 # %% [markdown]
-# **What we learned** is in the table of verdicts. A method that can be trusted on one kind of network may fail on another. If
-# several methods are trusted on the most networks, the line above names the first of them. No other notebook reads these
-# tables. When `make predict` asks the networks of notebook 05, it uses occlusion, which is not to be trusted on most of the
-# networks that we checked. Its answer says that it is only a hint.
+# **What we learned** is in the table of verdicts. A method that passes on one kind of network may fail on another. If several
+# methods tie, the line above names the first of them. No other notebook reads these tables. When `make predict` asks the
+# networks of notebook 05, it uses occlusion, which has the verdict *trust* on none of the networks that we checked. Its answer
+# says that it is only a hint.

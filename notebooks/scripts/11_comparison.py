@@ -77,8 +77,8 @@ print("openSMILE is not installed; left out:", *left_out) if left_out else print
 #
 # Features depend on the voice as well as on the emotion. So we replace every feature by its rank among all clips of the same
 # speaker. This needs no labels, but it needs several clips of the tested speaker. That is **a different condition** from
-# knowing nothing of a new speaker: its models are named `…_adapted`, the audit says `adapted`, and no table mixes both in one
-# column. We also add a linear discriminant, `…_lda`, as a second classifier on the same features.
+# knowing nothing of a new speaker: its models are named `…_adapted`, the audit says `adapted`, and no comparison mixes both.
+# We also add a linear discriminant, `…_lda`, as a second classifier on the same features.
 #
 # These features sum up a clip before anything is learned. `lld` starts from openSMILE's 65 low-level descriptors every 10 ms,
 # with their slopes, and each fold learns a Fisher vector: the frames of the training clips are described by 16 Gaussians, and a
@@ -95,7 +95,7 @@ for model in [name + ending for name in new_speakers for ending in ("", "_adapte
 # ## An ensemble of all systems
 #
 # The system `ensemble` asks several systems at once; its toml file names the members. `new_speaker` knows nothing of a new
-# speaker. `adapted` contains the members that can use a speaker's unlabelled clips; none of the networks can. Each member $m$
+# speaker. `adapted` contains the members that can use a speaker's unlabelled clips; none of the member networks can. Each member $m$
 # has a weight $w_m$, and $p(\text{emotion}) \propto \prod_m p_m(\text{emotion})^{w_m}$. The weights of a fold are fitted on the
 # speakers of the other folds, and so is how much they may differ: they stay nearly equal unless other weights are better by
 # more than one standard error on speakers left out. The members' answers for these speakers come from models that had learned
@@ -219,7 +219,7 @@ costs.drop(columns="machine").round(1)
 # %% [markdown]
 # ## Is one system really better than another?
 #
-# The comparison uses one or two models per system, which its toml file names. Models that use only level or length are left
+# The comparison uses up to three models per system, which its toml file names. Models that use only level or length are left
 # out. Each pair is compared on the utterances that both classified. The permutation test exchanges the answers of the two
 # systems speaker by speaker. With up to 12 speakers, p cannot fall below $2/2^n$; with more, 9,999 random exchanges are drawn.
 # Holm's correction gets stricter with the number of pairs. So we first ask one question with few pairs: **does any model beat
@@ -347,8 +347,8 @@ print(
 # %% [markdown]
 # ## Confusions of the best model
 #
-# This is the model with the highest UAR under the strictest protocol. It was selected on the same test clips, so its score is
-# slightly too good.
+# Of the models compared above, this one has the highest UAR under the strictest protocol. It was selected on the same test clips,
+# so its score is slightly too good.
 
 # %%
 uar = {
@@ -455,7 +455,7 @@ adding.round(3)
 # ## Do the systems fail on the same clips?
 #
 # If two systems make errors on the same clips (κ near 1), combining them gains little. Clips that all systems get wrong are
-# worth listening to. The comparison uses one or two models per system.
+# worth listening to. The comparison uses up to three models per system.
 
 # %%
 wrong = results.errors(decided)

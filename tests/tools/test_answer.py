@@ -5,7 +5,7 @@ import soundfile
 
 from ser_utils.features.utterance import RATE_HZ, describe_utterance, utterance_statistics
 from ser_utils.systems import ready
-from ser_utils.workspace import Workspace
+from ser_utils.workspace import REPOSITORY, Workspace
 from tools import answer
 
 
@@ -97,3 +97,9 @@ def test_errors_say_what_is_wanted(root, tmp_path, monkeypatch, given, words):
     soundfile.write("short.wav", voice(200, 0.1), RATE_HZ)
     with pytest.raises(SystemExit, match=words):
         answer.main([*given, "--root", str(root)])
+
+
+def test_what_the_answer_says_of_occlusion_is_what_the_verdicts_say():
+    tables = [pd.read_csv(path) for path in (REPOSITORY / "results").glob("*/10_verdicts.csv")]
+    verdicts = pd.concat(tables).query("method == 'occlusion'")["verdict"]
+    assert len(tables) >= 5 and not verdicts.eq("trust").any()
