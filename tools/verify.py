@@ -74,14 +74,7 @@ def save_results(workspace: Workspace, **tables: pd.DataFrame) -> None:
             continue
         write_csv(path, table)
     with workspace.results_lock():
-        tables_made = (
-            "scores.csv",
-            "costs.csv",
-            "11_*.csv",
-            "04_published*.csv",
-            "07_published_*.csv",
-            "07_search_*.csv",
-        )
+        tables_made = ("scores.csv", "costs.csv", "11_*.csv", "04_published*.csv", "07_published_*.csv")
         write_checksums(workspace.results, *tables_made, "provenance.json", "model/*", DECIDED)
 
 

@@ -234,9 +234,9 @@ def nets_at_published_settings(data) -> list[str]:
     ]
     text = [
         f"The {len(nets)} published trainings of the spectrogram CNNs at their published settings, on {n_draws} draws of the "
-        "published split, most of them trained on an accelerator. Accuracy in %; the interval is that of a net with the published accuracy on "
-        "as many test clips. *Best*: the epoch is chosen on test, as published. *Neighbours*: the ten epochs around it. *Last*: "
-        "the last epoch. `python -m tools.published_nets NET RATE PROTOCOL` makes one of them again, on two cores in hours.",
+        "published split, most of them trained on an accelerator. Accuracy in %; the interval is that of a net with the "
+        "published accuracy on as many test clips. *Best*: the epoch is chosen on test, as published. *Neighbours*: the ten epochs "
+        "around it. *Last*: the last epoch. `python -m tools.published_nets NET RATE PROTOCOL` makes one of them again, on two cores in hours.",
         markdown_of(trained, 1),
     ]
     if data.departures:
